@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make grow` and `make test`.
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+OUT ?= runs/hard
+
+.PHONY: grow test check format docs clean
+
+grow: .venv/run  ## grow a network from one unit on the hard task; about a minute
+	$(BIN)/diffstruct grow hard --cycles 50000 --out $(OUT) --overwrite
+
+test: .venv/test  ## run every test
+	$(BIN)/python -m pytest
+
+check: .venv/dev  ## format, lint, types and strict docs, changing nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mkdocs build --strict --quiet
+
+format: .venv/dev  ## format, and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: .venv/dev  ## serve the documentation locally
+	$(BIN)/mkdocs serve
+
+clean:
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# One marker a level of installation, renewed when what it depends on changes.
+.venv/run: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --constraint constraints.txt --editable .
+	touch $@
+
+.venv/test: .venv/run
+	$(PIP) install --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+.venv/dev: .venv/run
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,44 @@
+"""diffstruct: learn the structure of PyTorch networks, from one unit, by gradient descent."""
+
+from importlib.metadata import version
+
+from diffstruct import nn, tasks
+from diffstruct.errors import (
+    ConfigurationError,
+    DataError,
+    DiffstructError,
+    DivergenceError,
+    RunFolderError,
+    StructureError,
+)
+from diffstruct.history import Event, History, Measurement
+from diffstruct.price import L1Price
+from diffstruct.rmsprop import ClippedRMSprop
+from diffstruct.rule import Decision, Rule, RuleState
+from diffstruct.structure import Structure
+from diffstruct.width import Role, Slot, Width
+
+__version__ = version("diffstruct")
+
+__all__ = [
+    "ClippedRMSprop",
+    "ConfigurationError",
+    "DataError",
+    "Decision",
+    "DiffstructError",
+    "DivergenceError",
+    "Event",
+    "History",
+    "L1Price",
+    "Measurement",
+    "Role",
+    "Rule",
+    "RuleState",
+    "RunFolderError",
+    "Slot",
+    "Structure",
+    "StructureError",
+    "Width",
+    "nn",
+    "tasks",
+]

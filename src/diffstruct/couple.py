@@ -1,0 +1,41 @@
+"""Which tensor dimensions must change together.
+
+Modules of `diffstruct.nn` declare their own width; this collects what a model's modules declare.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+from diffstruct.errors import StructureError
+from diffstruct.width import Width
+
+
+@runtime_checkable
+class DeclaresWidth(Protocol):
+    """A module that knows every place its width lives in."""
+
+    def declare_width(self, name: str) -> Width:
+        """The module's width, under the name that the model gives the module."""
+        ...
+
+
+def declared_widths(model: nn.Module) -> dict[str, Width]:
+    """The widths that the modules of `model` declare, by the modules' names in it.
+
+    Raises:
+        StructureError: no module declares a width, or one does not know its readers.
+    """
+    widths = {
+        name or "model": module.declare_width(name or "model")
+        for name, module in model.named_modules()
+        if isinstance(module, DeclaresWidth)
+    }
+    if not widths:
+        raise StructureError(
+            f"no module of {type(model).__name__} declares a width: build it with the layers of "
+            "diffstruct.nn (RNN, GRU, LSTM)"
+        )
+    return widths

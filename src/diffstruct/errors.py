@@ -1,0 +1,25 @@
+"""The errors a user may meet. Each says what was expected, what came, and what to do."""
+
+
+class DiffstructError(Exception):
+    """Anything that diffstruct itself raises."""
+
+
+class ConfigurationError(DiffstructError, ValueError):
+    """A parameter has a value that cannot work."""
+
+
+class DataError(DiffstructError, ValueError):
+    """A text or a task cannot be read or learned from."""
+
+
+class StructureError(DiffstructError, RuntimeError):
+    """A model or an optimizer cannot take part in a change of structure."""
+
+
+class DivergenceError(DiffstructError, RuntimeError):
+    """The loss became infinite or not a number."""
+
+
+class RunFolderError(DiffstructError, RuntimeError):
+    """A run folder cannot be written, or already holds a run."""

@@ -1,0 +1,91 @@
+"""What a new unit begins with: so little that it hardly disturbs the network, yet not nothing.
+
+As in the paper (arXiv:1606.06216): weights from N(0, 0.01^2), biases zero, and a salience at, or just
+below, the threshold, so that the unit begins in the reserve and gradient descent can recruit it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffstruct.surgery import Change
+from diffstruct.width import Role, Slot, positions
+
+
+@dataclass(frozen=True)
+class Newborn:
+    """Writes the entries of new units (see `surgery.Initialize`).
+
+    A multiplier begins at the threshold. Without one, the outgoing weights are scaled so that the two
+    halves of the salience (see `salience.outgoing`) come to a quarter of the threshold each, hence half of
+    it together, as in revision 3 of the paper.
+
+    Args:
+        threshold: `T_D`.
+        generator: the only source of chance (on the CPU).
+        scale: standard deviation of the weights that are not fixed by the salience.
+    """
+
+    threshold: float
+    generator: torch.Generator
+    scale: float = 0.01
+
+    @torch.no_grad()
+    def __call__(self, change: Change, values: Mapping[Tensor, Tensor]) -> None:
+        """Write the new units' entries into `values`, the resized tensors by those that they replace."""
+        slots = change.width.slots
+        priced = [slot for slot in slots if slot.role in (Role.OUTGOING, Role.RECURRENT)]
+        multipliers = [slot for slot in slots if slot.role is Role.MULTIPLIER]
+        # What a unit hears comes first: where a new unit hears a new unit, what it says has the last word.
+        for slot in slots:
+            if slot.role is Role.INCOMING and slot.tensor.ndim > 1:  # biases stay at zero
+                _write(slot, change, values, self.scale * self._normal(slot, change, values))
+        for slot in multipliers:
+            _write(slot, change, values, torch.full([slot.blocks * change.add], self.threshold))
+        spoken = {slot: self._normal(slot, change, values) for slot in priced}
+        if not multipliers:
+            spoken = self._at_threshold(spoken, change, values)
+        else:
+            spoken = {slot: self.scale * draw for slot, draw in spoken.items()}
+        for slot, draw in spoken.items():
+            _write(slot, change, values, draw)
+
+    def _normal(self, slot: Slot, change: Change, values: Mapping[Tensor, Tensor]) -> Tensor:
+        """Standard normal numbers in the shape of the new units' entries in `slot`."""
+        shape = [*values[slot.tensor].shape]
+        shape[slot.dim] = slot.blocks * change.add
+        return torch.randn(shape, generator=self.generator, dtype=slot.tensor.dtype)
+
+    def _at_threshold(
+        self, draws: Mapping[Slot, Tensor], change: Change, values: Mapping[Tensor, Tensor]
+    ) -> dict[Slot, Tensor]:
+        """Scale `draws` so that each new unit is heard outside, and inside, at half the threshold."""
+        fan_out = {slot: values[slot.tensor].numel() // change.new_size for slot in draws}
+        outputs = sum(fan_out[slot] for slot in draws if slot.role is Role.OUTGOING)
+        weight = {
+            slot: 1.0 if slot.role is Role.OUTGOING else outputs / fan_out[slot] for slot in draws
+        }
+        result: dict[Slot, Tensor] = {}
+        for role in (Role.OUTGOING, Role.RECURRENT):
+            group = [slot for slot in draws if slot.role is role]
+            if not group:
+                continue
+            heard = [weight[slot] * slot.per_unit(draws[slot].abs()) for slot in group]
+            factor = 0.5 * self.threshold / torch.stack(heard).sum(0)  # [add]
+            for slot in group:
+                shape = [1] * draws[slot].ndim
+                shape[slot.dim] = -1
+                result[slot] = draws[slot] * factor.repeat(slot.blocks).view(shape)
+        return result
+
+
+def _write(slot: Slot, change: Change, values: Mapping[Tensor, Tensor], new: Tensor) -> None:
+    """Put `new` where the new units' entries of `slot` lie."""
+    value = values[slot.tensor]
+    units = torch.arange(len(change.keep), change.new_size)
+    where = positions(units, change.new_size, slot.blocks).to(value.device)
+    value.index_copy_(slot.dim, where, new.to(value))

@@ -1,0 +1,60 @@
+"""One trainable factor per unit: the salience of the paper's revisions 1 and 2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from diffstruct.nn.readers import reader_slots
+from diffstruct.width import Role, Slot
+
+
+class Multiplier(nn.Module):
+    """Multiply each unit's output by a trainable factor: `y = x * weight`.
+
+    The factors act on what later layers read, not on what a recurrent layer hears of itself, which the
+    paper found to work better. They start at 1.
+
+    Args:
+        num_units: size of the last dimension of the input.
+        device: where the factors live.
+        dtype: their type.
+    """
+
+    def __init__(
+        self,
+        num_units: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_units = num_units
+        self.weight = nn.Parameter(torch.ones(num_units, device=device, dtype=dtype))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Scale `input` `[..., num_units]`, same shape out."""
+        return input * self.weight
+
+    def fold_into(self, reader: nn.Linear) -> nn.Linear:
+        """A plain `nn.Linear` that does to `x` what `reader` does to this module's output."""
+        folded = nn.Linear(
+            reader.in_features,
+            reader.out_features,
+            bias=reader.bias is not None,
+            device=reader.weight.device,
+            dtype=reader.weight.dtype,
+        )
+        with torch.no_grad():
+            folded.weight.copy_(reader.weight * self.weight)  # [outputs, units] * [units]
+            if reader.bias is not None:
+                folded.bias.copy_(reader.bias)
+        return folded
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        return f"num_units={self.num_units}"
+
+
+@reader_slots.register
+def _(reader: Multiplier, blocks: int) -> tuple[list[Slot], str]:
+    return [Slot(reader, "weight", 0, Role.MULTIPLIER, blocks)], "num_units"

@@ -1,0 +1,206 @@
+"""Recurrent layers that bring their own width: `torch.nn`'s, with units that can come and go.
+
+They are subclasses: same arguments, same calls, same parameters, same numbers. All layers and directions
+of one module share one width, as their common hidden state demands; stack modules to learn each layer's
+width by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from diffstruct.errors import StructureError
+from diffstruct.kernels.elman import elman
+from diffstruct.nn.readers import reader_slots
+from diffstruct.width import Role, Slot, Width
+
+
+class _Recurrent(nn.RNNBase):
+    """What the three kinds share: the declaration of their width, and the way back to `torch.nn`."""
+
+    gates: ClassVar[int]
+    plain: ClassVar[type[nn.RNNBase]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._readers: list[nn.Module] = []
+        if self.proj_size:
+            raise StructureError(
+                "proj_size is not supported, since a projected layer has two widths: "
+                "leave it at 0 and put an nn.Linear behind"
+            )
+
+    def feeds(self, *readers: nn.Module) -> None:
+        """Declare which modules read this layer's output along its last dimension.
+
+        Args:
+            readers: `nn.Linear`, `ds.nn.Multiplier`, or recurrent layers of `ds.nn`, in any number.
+
+        Raises:
+            StructureError: a module of another kind, or of an input size other than this output's.
+        """
+        outputs = self.hidden_size * self._directions
+        for reader in readers:
+            for slot in reader_slots(reader, self._directions)[0]:
+                inputs = slot.tensor.shape[slot.dim]
+                if inputs != outputs:
+                    raise StructureError(
+                        f"{reader} takes {inputs} inputs, but this layer has {outputs} outputs: "
+                        "make the two sizes agree"
+                    )
+        self._readers.extend(readers)
+
+    def declare_width(self, name: str) -> Width:
+        """This layer's width, with every tensor dimension it lives in.
+
+        Raises:
+            StructureError: no reader has been declared.
+        """
+        if not self._readers:
+            raise StructureError(
+                f"nothing is known to read {name!r}: say which modules read the layer's output, "
+                f"such as `{name}.feeds(readout)`"
+            )
+        slots = list(self._own_slots())
+        attributes: list[tuple[nn.Module, str, int]] = [(self, "hidden_size", 1)]
+        for reader in self._readers:
+            read, attribute = reader_slots(reader, self._directions)
+            slots += read
+            attributes.append((reader, attribute, self._directions))
+        return Width(name, tuple(slots), tuple(attributes))
+
+    @property
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def _own_slots(self) -> Iterator[Slot]:
+        # weight_ih_l*: [gates * n, inputs]   weight_hh_l*: [gates * n, n]   bias_*: [gates * n]
+        for layer in range(self.num_layers):
+            for suffix in ("", "_reverse")[: self._directions]:
+                end = f"_l{layer}{suffix}"
+                names = [f"weight_ih{end}", f"weight_hh{end}"]
+                names += [f"bias_ih{end}", f"bias_hh{end}"] if self.bias else []
+                for name in names:
+                    yield Slot(self, name, 0, Role.INCOMING, self.gates)
+                yield Slot(self, f"weight_hh{end}", 1, Role.RECURRENT)
+                if layer > 0:  # what the layer below says, in both directions
+                    yield Slot(self, f"weight_ih{end}", 1, Role.RECURRENT, self._directions)
+
+    def to_torch(self) -> nn.RNNBase:
+        """A plain `torch.nn` module with a copy of the weights, in the same mode (training or not)."""
+        options: dict[str, Any] = {"nonlinearity": self.nonlinearity} if self.gates == 1 else {}
+        weight = self.weight_hh_l0
+        module = self.plain(
+            self.input_size,
+            self.hidden_size,
+            num_layers=self.num_layers,
+            bias=self.bias,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+            bidirectional=self.bidirectional,
+            device=weight.device,
+            dtype=weight.dtype,
+            **options,
+        )
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                mine = getattr(self, name)
+                parameter.copy_(mine)
+                parameter.requires_grad_(mine.requires_grad)
+        return module.train(self.training)
+
+
+class RNN(_Recurrent, nn.RNN):
+    """`torch.nn.RNN`, whose units can come and go: same arguments, calls and results.
+
+    Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.RNN`.
+
+    Raises:
+        StructureError: `proj_size` is not 0.
+    """
+
+    gates = 1
+    plain = nn.RNN
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """Run the sequence; `torch.nn.RNN` says what goes in and comes out."""
+        if not (isinstance(input, Tensor) and self._fits_kernel(input, hx)):
+            outputs: tuple[Tensor | PackedSequence, Tensor] = super().forward(input, hx)  # type: ignore[arg-type]
+            return outputs
+        batched = input.dim() == 3
+        steps = input if batched else input.unsqueeze(1)
+        if batched and self.batch_first:
+            steps = steps.transpose(0, 1)  # [steps, batch, inputs]
+        if hx is None:
+            hx = steps.new_zeros(self.num_layers, steps.shape[1], self.hidden_size)
+        elif not batched:
+            hx = hx.unsqueeze(1)  # [layers, batch, n]
+        self.check_hidden_size(hx, (self.num_layers, steps.shape[1], self.hidden_size))
+        last = []
+        for layer in range(self.num_layers):
+            bias = None
+            if self.bias:
+                bias = getattr(self, f"bias_ih_l{layer}") + getattr(self, f"bias_hh_l{layer}")
+            projected = nn.functional.linear(steps, getattr(self, f"weight_ih_l{layer}"), bias)
+            steps = elman(projected, getattr(self, f"weight_hh_l{layer}"), hx[layer])
+            last.append(steps[-1])
+        hidden = torch.stack(last)
+        if not batched:
+            return steps.squeeze(1), hidden.squeeze(1)
+        return (steps.transpose(0, 1) if self.batch_first else steps), hidden
+
+    def _fits_kernel(self, input: Tensor, hx: Tensor | None) -> bool:
+        """Whether our own kernel covers this call; torch's covers (or refuses) every other."""
+        return (
+            self.nonlinearity == "tanh"
+            and not self.bidirectional
+            and not (self.dropout and self.training)
+            and input.dim() in (2, 3)
+            and input.numel() > 0
+            and input.shape[-1] == self.input_size
+            and input.dtype == self.weight_hh_l0.dtype
+            and input.device.type == "cpu"
+            and (hx is None or (hx.dim() == input.dim() and hx.dtype == input.dtype))
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+            and not torch._C._are_functorch_transforms_active()
+        )
+
+
+class GRU(_Recurrent, nn.GRU):
+    """`torch.nn.GRU`, whose units can come and go: same arguments, calls and results.
+
+    Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.GRU`.
+
+    Raises:
+        StructureError: `proj_size` is not 0.
+    """
+
+    gates = 3
+    plain = nn.GRU
+
+
+class LSTM(_Recurrent, nn.LSTM):
+    """`torch.nn.LSTM`, whose units can come and go: same arguments, calls and results.
+
+    Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.LSTM`.
+
+    Raises:
+        StructureError: `proj_size` is not 0.
+    """
+
+    gates = 4
+    plain = nn.LSTM
+
+
+@reader_slots.register
+def _(reader: _Recurrent, blocks: int) -> tuple[list[Slot], str]:
+    names = ["weight_ih_l0", "weight_ih_l0_reverse"][: reader._directions]
+    return [Slot(reader, name, 1, Role.OUTGOING, blocks) for name in names], "input_size"

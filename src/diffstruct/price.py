@@ -1,0 +1,77 @@
+"""Price: what a unit pays for being there. L1 on what its salience is made of.
+
+The three functions are pure. `soft_threshold` is the exact proximal step of an L1 price; the other two
+are what the paper does (arXiv:1606.06216): a subgradient that joins the loss's gradient before the
+optimizer (revisions 1 and 2), and a step against the sign after it (revision 3), which oscillates around
+zero by its own size where the proximal step comes to rest at zero.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffstruct.errors import ConfigurationError
+
+
+def subgradient(weights: Tensor, strength: float) -> Tensor:
+    """The subgradient of `strength * sum(abs(weights))`, shaped like `weights`; zero at zero."""
+    return strength * weights.sign()
+
+
+def sign_step(weights: Tensor, strength: float) -> Tensor:
+    """`w - strength * sign(w)`, the paper's revision 3."""
+    return weights - strength * weights.sign()
+
+
+def soft_threshold(weights: Tensor, strength: float) -> Tensor:
+    """The proximal step `argmin_v (v - w)^2 / 2 + strength * |v|`, elementwise."""
+    return weights.sign() * (weights.abs() - strength).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class L1Price:
+    """An L1 price on the tensors that a salience is made of.
+
+    Args:
+        strength: the price per update, in the unit of the weights for the two steps, and of the gradient
+            for `how="gradient"`.
+        how: `"proximal"`, the exact step after the optimizer's; `"sign"`, the paper's revision 3;
+            `"gradient"`, added to the gradient before the optimizer's step, the paper's revisions 1 and 2.
+        floor: entries are clipped from below at this value after each update; None for no floor.
+
+    Raises:
+        ConfigurationError: a parameter that cannot work.
+    """
+
+    strength: float
+    how: Literal["proximal", "sign", "gradient"] = "proximal"
+    floor: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.strength >= 0 and math.isfinite(self.strength)):
+            raise ConfigurationError(f"strength must be a number of at least 0, got {self.strength!r}")
+        if self.how not in ("proximal", "sign", "gradient"):
+            raise ConfigurationError(
+                f"how must be 'proximal', 'sign' or 'gradient', got {self.how!r}"
+            )
+
+    @torch.no_grad()
+    def before_step(self, weights: Tensor) -> None:
+        """Add the price to the gradient of `weights`, where that is how it is paid."""
+        if self.how == "gradient" and weights.grad is not None:
+            weights.grad.add_(subgradient(weights, self.strength))
+
+    @torch.no_grad()
+    def after_step(self, weights: Tensor) -> None:
+        """Take the price off `weights`, where that is how it is paid, and hold the floor."""
+        if self.how == "proximal":
+            weights.copy_(soft_threshold(weights, self.strength))
+        elif self.how == "sign":
+            weights.copy_(sign_step(weights, self.strength))
+        if self.floor is not None:
+            weights.clamp_(min=self.floor)

@@ -1,0 +1,97 @@
+"""The optimizer of the paper's revision 3: RMSProp whose updates are clipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from diffstruct.errors import ConfigurationError
+
+
+class ClippedRMSprop(Optimizer):
+    """RMSProp with each entry's update clipped (arXiv:1606.06216, revision 3).
+
+    `v += (1 - decay) * (g^2 - v)`;  `w -= clip(lr * g / sqrt(v + eps), -limit, limit)`
+
+    It differs from `torch.optim.RMSprop` in the clip, in where `eps` stands, and in that the accumulators
+    may begin above zero, which makes a weight's first updates small.
+
+    Args:
+        params: parameters or groups of them; a group may have its own `initial`.
+        lr: learning rate.
+        decay: how much of the accumulator stays at each update.
+        limit: largest change of an entry in one update.
+        eps: added under the root.
+        initial: what the accumulators of the parameters begin with.
+        newborn: what those of new units begin with.
+
+    Raises:
+        ConfigurationError: a parameter that cannot work.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 0.01,
+        decay: float = 0.99,
+        limit: float = 0.01,
+        eps: float = 1e-8,
+        initial: float = 0.0,
+        newborn: float = 0.01,
+    ) -> None:
+        if lr <= 0 or limit <= 0 or eps <= 0 or initial < 0 or newborn < 0 or not 0 <= decay < 1:
+            raise ConfigurationError(
+                "lr, limit and eps must be above 0, initial and newborn at least 0, decay in [0, 1), got "
+                f"{lr=}, {limit=}, {eps=}, {initial=}, {newborn=}, {decay=}"
+            )
+        defaults = {
+            "lr": lr,
+            "decay": decay,
+            "limit": limit,
+            "eps": eps,
+            "initial": initial,
+            "newborn": newborn,
+        }
+        super().__init__(params, defaults)
+
+    def newborn_state(self, key: str, group: Mapping[str, Any]) -> float:
+        """What a new unit's entries of state `key` begin with."""
+        assert key == "square_avg"
+        return float(group["newborn"])
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient; return the closure's loss, if there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            grads = [p.grad for p in params]
+            squares = [self._square_avg(p, group["initial"]) for p in params]
+            # squares = decay * squares + (1 - decay) * grads^2
+            torch._foreach_mul_(squares, group["decay"])
+            torch._foreach_addcmul_(squares, grads, grads, 1 - group["decay"])
+            updates = torch._foreach_add(squares, group["eps"])
+            torch._foreach_sqrt_(updates)
+            torch._foreach_reciprocal_(updates)
+            torch._foreach_mul_(updates, grads)
+            torch._foreach_mul_(updates, group["lr"])
+            torch._foreach_clamp_max_(updates, group["limit"])
+            torch._foreach_clamp_min_(updates, -group["limit"])
+            torch._foreach_sub_(params, updates)
+        return loss
+
+    def _square_avg(self, parameter: Tensor, initial: float) -> Tensor:
+        state = self.state[parameter]
+        if "square_avg" not in state:
+            state["square_avg"] = torch.full_like(parameter, initial)
+        square_avg: Tensor = state["square_avg"]
+        return square_avg

@@ -1,0 +1,71 @@
+"""Salience: tensors in, one number per unit out. Pure.
+
+The paper's revisions differ in nothing but this (arXiv:1606.06216): revisions 1 and 2 read a trainable
+multiplier, revision 3 the L1 norm of the outgoing weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffstruct.errors import StructureError
+from diffstruct.width import Role, Slot, Width
+
+PRICED = {"multiplier": (Role.MULTIPLIER,), "outgoing": (Role.OUTGOING, Role.RECURRENT)}
+"""The roles that each kind of salience is made of: what the price acts on."""
+
+
+def multiplier(width: Width) -> Tensor:
+    """The trainable multiplier of each unit, `[n]` (revisions 1 and 2).
+
+    It is the absolute value, since a multiplier of either sign speaks; under the paper's floor it is
+    never negative.
+
+    Raises:
+        StructureError: the width has no multiplier.
+    """
+    slots = list(width.having(Role.MULTIPLIER))
+    if not slots:
+        raise StructureError(
+            f"width {width.name!r} has no multiplier: put a ds.nn.Multiplier among its readers, "
+            "or use salience='outgoing'"
+        )
+    return _total([slot.per_unit(slot.tensor.detach().abs()) for slot in slots])
+
+
+def outgoing(width: Width) -> Tensor:
+    """The L1 norm of each unit's outgoing weights, `[n]` (revision 3).
+
+    `s_i = (sum_y |W_hy[y, i]| + V * mean_j |W_hh[j, i]|) / 2`, where V is the number of rows that read the
+    width from outside (the paper's 4 symbols): the recurrent part is scaled so that it counts as much as
+    the other at any width.
+
+    Raises:
+        StructureError: nothing outside the layer reads the width.
+    """
+    readers = list(width.having(Role.OUTGOING))
+    if not readers:
+        raise StructureError(
+            f"nothing reads width {width.name!r}: say which modules read the layer's output with "
+            f"`{width.name}.feeds(module, ...)`"
+        )
+    outside = _total([slot.per_unit(slot.tensor.detach().abs()) for slot in readers])
+    recurrent = list(width.having(Role.RECURRENT))
+    if not recurrent:
+        return outside
+    scale = sum(fan_out(slot) for slot in readers)
+    inside = [slot.per_unit(slot.tensor.detach().abs()) / fan_out(slot) for slot in recurrent]
+    return 0.5 * (outside + scale * _total(inside))
+
+
+def fan_out(slot: Slot) -> int:
+    """Entries of the slot's tensor that belong to one unit."""
+    return slot.tensor.numel() // slot.size
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+SALIENCES = {"multiplier": multiplier, "outgoing": outgoing}

@@ -1,0 +1,254 @@
+"""Surgery: the only place that cuts and pads tensors. All or nothing.
+
+Invariants, for every tensor that a changed width lives in:
+
+- surviving entries are bit-equal, in parameters, gradients, buffers and per-entry optimizer state;
+- a new entry of a parameter is what `initialize` makes it, of a gradient zero, of optimizer state what the
+  optimizer itself begins with;
+- the tensor *object* stays the same one, so that whoever refers to it (optimizer, shared module, weight
+  average) goes on seeing the live weights, and the next backward and step train every entry;
+- if anything fails, model and optimizer are as they were.
+
+`plan` computes every new value without touching anything; `Plan.commit` only swaps storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from diffstruct.errors import StructureError
+from diffstruct.optimizers import check_optimizer, initial_value, state_dims
+from diffstruct.width import Slot, Width, positions
+
+
+@dataclass(frozen=True)
+class Change:
+    """One width's part of a surgery: the units that stay, in order, and how many come after them."""
+
+    width: Width
+    keep: tuple[int, ...]
+    add: int
+    size: int = field(init=False)  # units before; the width itself will tell the new size
+
+    def __post_init__(self) -> None:
+        size = self.width.size
+        object.__setattr__(self, "size", size)
+        ascending = all(a < b for a, b in zip(self.keep, self.keep[1:], strict=False))
+        if not ascending or (self.keep and not 0 <= self.keep[0] <= self.keep[-1] < size):
+            raise StructureError(
+                f"the units of width {self.width.name!r} that stay must be ascending indices below {size}, "
+                f"got {self.keep}"
+            )
+        if self.add < 0 or self.new_size < 1:
+            raise StructureError(
+                f"width {self.width.name!r} must keep at least one unit, got {len(self.keep)} that stay "
+                f"and {self.add} that come"
+            )
+
+    @property
+    def new_size(self) -> int:
+        """Units after the change."""
+        return len(self.keep) + self.add
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a change does along one dimension: which old entry goes where in the new layout."""
+
+    source: Tensor  # int64, positions in the old dimension of the entries that stay
+    target: Tensor  # int64, their positions in the new dimension
+    length: int  # entries of the new dimension
+
+    @staticmethod
+    def of(change: Change, blocks: int = 1) -> Cut:
+        """The cut that `change` makes in a dimension where the units repeat `blocks` times."""
+        kept = torch.tensor(change.keep, dtype=torch.int64)
+        return Cut(
+            source=positions(kept, change.size, blocks),
+            target=positions(torch.arange(len(kept)), change.new_size, blocks),
+            length=blocks * change.new_size,
+        )
+
+    def apply(self, tensor: Tensor, dim: int, fill: float) -> Tensor:
+        """A new tensor whose surviving entries are those of `tensor`, the others `fill`."""
+        shape = [*tensor.shape]
+        shape[dim] = self.length
+        new = torch.full(shape, fill, dtype=tensor.dtype, device=tensor.device)
+        kept = tensor.detach().index_select(dim, self.source.to(tensor.device))
+        return new.index_copy_(dim, self.target.to(tensor.device), kept)
+
+
+@dataclass(frozen=True)
+class Resized:
+    """A tensor of the model, its new value, and that of its gradient."""
+
+    tensor: Tensor
+    value: Tensor
+    grad: Tensor | None
+
+    def swap(self) -> Resized:
+        """Put the new value in place; return what undoes it."""
+        undo = Resized(self.tensor, self.tensor.data, self.tensor.grad)
+        self.tensor.grad = None
+        # Autograd's accumulator remembers the shape for as long as any graph (a loss that the caller still
+        # holds) is alive, and would refuse the next backward. Passing through another dtype makes it forget.
+        other = torch.float32 if self.tensor.dtype != torch.float32 else torch.float64
+        self.tensor.data = torch.empty(0, dtype=other, device=self.tensor.device)
+        self.tensor.data = self.value
+        self.tensor.grad = self.grad
+        return undo
+
+
+@dataclass
+class Plan:
+    """Everything a surgery will do, computed and checked; nothing has changed yet."""
+
+    tensors: list[Resized] = field(default_factory=list)
+    states: list[tuple[dict[Any, Any], Any, Tensor]] = field(default_factory=list)
+    attributes: list[tuple[nn.Module, str, int]] = field(default_factory=list)
+
+    def commit(self) -> None:
+        """Put everything in place, or, if anything fails, leave all as it was."""
+        undo: list[Callable[[], object]] = []
+        try:
+            for resized in self.tensors:
+                undo.append(resized.swap().swap)
+            for state, key, value in self.states:
+                undo.append(_setter(state, key, state[key]))
+                state[key] = value
+            for module, name, value_ in self.attributes:
+                undo.append(_attribute_setter(module, name, getattr(module, name)))
+                setattr(module, name, value_)
+        except BaseException:
+            for step in reversed(undo):
+                step()
+            raise
+
+
+def _setter(state: dict[Any, Any], key: Any, value: Any) -> Callable[[], object]:
+    return lambda: state.__setitem__(key, value)
+
+
+def _attribute_setter(module: nn.Module, name: str, value: Any) -> Callable[[], object]:
+    return lambda: setattr(module, name, value)
+
+
+Initialize = Callable[[Change, Mapping[Tensor, Tensor]], None]
+"""Gets a change and the new value of every resized tensor (by the tensor it replaces, already padded with
+zeros), and writes the entries of the new units in place."""
+
+
+def leave_silent(change: Change, values: Mapping[Tensor, Tensor]) -> None:
+    """Leave every entry of a new unit at zero: the unit neither hears nor speaks."""
+
+
+def plan(
+    changes: Iterable[Change],
+    optimizers: Sequence[Optimizer] = (),
+    initialize: Initialize = leave_silent,
+) -> Plan:
+    """Compute a surgery without touching anything.
+
+    Args:
+        changes: at most one for each width.
+        optimizers: those whose state follows the parameters.
+        initialize: writes the new units' entries.
+
+    Raises:
+        StructureError: two widths claim one dimension, or an optimizer cannot follow.
+    """
+    changes = [*changes]
+    for optimizer in optimizers:
+        check_optimizer(optimizer)
+    cuts = _cuts(changes)
+    result = Plan()
+    values: dict[Tensor, Tensor] = {}
+    for tensor, along in cuts.items():
+        value, grad = tensor.detach(), tensor.grad
+        for dim, cut in along.items():
+            value = cut.apply(value, dim, 0.0)
+            grad = None if grad is None else cut.apply(grad.detach(), dim, 0.0)
+        values[tensor] = value
+        result.tensors.append(Resized(tensor, value, grad))
+        for optimizer in optimizers:
+            result.states += _state_cuts(optimizer, tensor, along)
+    for change in changes:
+        if change.add:
+            initialize(change, values)
+        for module, name, times in change.width.attributes:
+            result.attributes.append((module, name, times * change.new_size))
+    return result
+
+
+def operate(
+    changes: Iterable[Change],
+    optimizers: Sequence[Optimizer] = (),
+    initialize: Initialize = leave_silent,
+) -> None:
+    """Plan a surgery and carry it out: all of it, or, if anything fails, none. See `plan`."""
+    changes = [*changes]
+    plan(changes, optimizers, initialize).commit()
+    for module in {module for change in changes for module, _, _ in change.width.attributes}:
+        # cuDNN wants its weights in one piece of memory, which new tensors are not.
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()
+
+
+def carry(state: Tensor, change: Change) -> Tensor:
+    """Carry a hidden state `[..., size]` through a change: survivors bit-equal, new units zero.
+
+    Raises:
+        StructureError: the state's last dimension is not the size that the width had before the change.
+    """
+    if state.ndim == 0 or state.shape[-1] != change.size:
+        raise StructureError(
+            f"the state carried along width {change.width.name!r} must be [..., {change.size}], "
+            f"got {[*state.shape]}: hand in the state of the update just made"
+        )
+    return Cut.of(change).apply(state, state.ndim - 1, 0.0)
+
+
+def _cuts(changes: Sequence[Change]) -> dict[Tensor, dict[int, Cut]]:
+    """The cuts of each tensor, by dimension. A tensor that several modules share is cut once."""
+    cuts: dict[Tensor, dict[int, Cut]] = {}
+    owner: dict[tuple[Tensor, int], tuple[Change, Slot]] = {}
+    for change in changes:
+        for slot in change.width.slots:
+            key = (slot.tensor, slot.dim)
+            if key in owner:
+                other, same = owner[key]
+                if other is change and same.blocks == slot.blocks:
+                    continue
+                raise StructureError(
+                    f"{slot} belongs to width {change.width.name!r} and, as {same}, to "
+                    f"{other.width.name!r}: let one width cover both"
+                )
+            owner[key] = change, slot
+            cuts.setdefault(slot.tensor, {})[slot.dim] = Cut.of(change, slot.blocks)
+    return cuts
+
+
+def _state_cuts(
+    optimizer: Optimizer, tensor: Tensor, along: Mapping[int, Cut]
+) -> Iterator[tuple[dict[Any, Any], Any, Tensor]]:
+    """The new value of each entry of the optimizer's state that is shaped by `tensor`."""
+    state = optimizer.state.get(tensor)
+    if not state:
+        return
+    group = next(g for g in optimizer.param_groups if any(p is tensor for p in g["params"]))
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        dims = state_dims(optimizer, key, value, tensor)
+        new = value
+        for dim, cut in along.items():
+            if dims[dim]:
+                new = cut.apply(new, dim, initial_value(optimizer, key, group))
+        if new is not value:
+            yield state, key, new

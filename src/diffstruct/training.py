@@ -1,0 +1,84 @@
+"""The paper's training loop: one sequence an update, hidden state carried over."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffstruct.errors import DivergenceError
+from diffstruct.history import Event
+from diffstruct.revisions import Revision, build
+from diffstruct.tasks import SEQUENCE, Window
+
+
+class Trainer:
+    """Trains one network of the paper, an update at a time.
+
+    Args:
+        revision: the paper's constants.
+        symbols: size of the alphabet.
+        seed: of the weights and of the structure.
+        fixed_units: as in `revisions.build`.
+        dtype: of all parameters.
+    """
+
+    def __init__(
+        self,
+        revision: Revision,
+        symbols: int,
+        seed: int,
+        fixed_units: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        network = build(revision, symbols, seed, fixed_units, dtype)
+        self.model, self.optimizer, self.structure = (
+            network.model,
+            network.optimizer,
+            network.structure,
+        )
+        self.revision = revision
+        self.updates = 0
+        self.smoothed = SEQUENCE * math.log(symbols)
+        """Moving average of the loss in nats per sequence, from that of a network that knows nothing."""
+        self._state: Tensor | None = None
+        self._one_hot = torch.eye(symbols, dtype=dtype)
+
+    @property
+    def units(self) -> int:
+        """Hidden units now."""
+        return self.model.rnn.hidden_size
+
+    def update(self, window: Window) -> float:
+        """Learn from one window; return its loss in nats, summed over the window.
+
+        Raises:
+            DivergenceError: the loss is not finite; nothing has changed then.
+        """
+        if window.restart:
+            self._state = None
+        logits, state = self.model(self._one_hot[window.inputs], self._state)  # [steps, symbols]
+        loss = F.cross_entropy(logits, window.targets, reduction="sum")
+        value = loss.item()
+        if not math.isfinite(value):
+            raise DivergenceError(
+                f"the loss is {value} at update {self.updates + 1}: the weights have diverged"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self._state = state.detach()
+        if self.structure is not None:
+            self.structure.step()
+            self._state = self.structure.carry(self._state)
+        self.updates += 1
+        decay = self.revision.smoothing
+        self.smoothed = decay * self.smoothed + (1 - decay) * value
+        return value
+
+    @property
+    def events(self) -> list[Event]:
+        """What has changed so far."""
+        return [] if self.structure is None else self.structure.history.events
