@@ -59,7 +59,9 @@ REVISIONS = {
         3,
         "outgoing",
         L1Price(1e-4, how="sign"),
-        Rule(threshold=0.05, reserve=1, p_add=0.01, p_delete=0.05, p_spontaneous=1e-4, max_units=99),
+        Rule(
+            threshold=0.05, reserve=1, p_add=0.01, p_delete=0.05, p_spontaneous=1e-4, max_units=99
+        ),
         0.99,
         100_000,
     ),
@@ -77,7 +79,9 @@ class _DefectiveScale(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         (weight,) = ctx.saved_tensors
-        scaled = grads[0] * weight  # [..., n]: right for the input, and, in the defect, for m as well
+        scaled = (
+            grads[0] * weight
+        )  # [..., n]: right for the input, and, in the defect, for m as well
         return scaled, scaled.flatten(0, -2).sum(0)
 
 

@@ -104,7 +104,9 @@ class Rule:
         for name in ("p_add", "p_delete", "p_spontaneous"):
             need(0 <= getattr(self, name) <= 1, name, "a probability between 0 and 1")
         need(self.min_units >= 1, "min_units", "at least 1")
-        need(self.max_units >= self.min_units, "max_units", f"at least min_units ({self.min_units})")
+        need(
+            self.max_units >= self.min_units, "max_units", f"at least min_units ({self.min_units})"
+        )
         if isinstance(self.reserve, int):
             need(
                 0 <= self.reserve < self.max_units,
@@ -113,7 +115,11 @@ class Rule:
             )
         else:
             need(0 < self.reserve < 1, "reserve", "a count, or a fraction between 0 and 1")
-        need(self.redraw_after is None or self.redraw_after >= 1, "redraw_after", "None or at least 1")
+        need(
+            self.redraw_after is None or self.redraw_after >= 1,
+            "redraw_after",
+            "None or at least 1",
+        )
 
     def reserve_of(self, size: int) -> int:
         """Sub-threshold units that a width of `size` units should hold."""

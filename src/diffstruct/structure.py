@@ -85,7 +85,7 @@ class Structure:
         if self.price.how == "gradient":
             for each in self.optimizers:
                 each.register_step_pre_hook(self._before_optimizer_step)
-    
+
     def _start_from(self, start: int) -> None:
         """Keep the first `start` units of every width."""
         for name, width in self.widths.items():
@@ -149,7 +149,9 @@ class Structure:
         """
         if width is None:
             if len(self.widths) > 1:
-                raise StructureError(f"say which width the state belongs to: one of {[*self.widths]}")
+                raise StructureError(
+                    f"say which width the state belongs to: one of {[*self.widths]}"
+                )
             width = next(iter(self.widths))
         if width not in self.widths:
             raise StructureError(f"there is no width {width!r}: the widths are {[*self.widths]}")
@@ -186,5 +188,9 @@ class Structure:
                 )
             )
         spans = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(c.ljust(span) for c, span in zip(row, spans, strict=True)) for row in rows]
-        return "\n".join([f"Structure after {self.updates} updates", *(line.rstrip() for line in lines)])
+        lines = [
+            "  ".join(c.ljust(span) for c, span in zip(row, spans, strict=True)) for row in rows
+        ]
+        return "\n".join(
+            [f"Structure after {self.updates} updates", *(line.rstrip() for line in lines)]
+        )

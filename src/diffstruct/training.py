@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffstruct.errors import DivergenceError
-from diffstruct.history import Event
+from diffstruct.history import History
 from diffstruct.revisions import Revision, build
 from diffstruct.tasks import SEQUENCE, Window
 
@@ -39,6 +39,7 @@ class Trainer:
             network.optimizer,
             network.structure,
         )
+        self.history = History() if self.structure is None else self.structure.history
         self.revision = revision
         self.updates = 0
         self.smoothed = SEQUENCE * math.log(symbols)
@@ -77,8 +78,3 @@ class Trainer:
         decay = self.revision.smoothing
         self.smoothed = decay * self.smoothed + (1 - decay) * value
         return value
-
-    @property
-    def events(self) -> list[Event]:
-        """What has changed so far."""
-        return [] if self.structure is None else self.structure.history.events

@@ -53,7 +53,9 @@ class _Elman(torch.autograd.Function):
             )
             return first
         slopes = 1 - states * states  # of tanh, [steps, batch, n]
-        total = grads[0].clone(memory_format=torch.contiguous_format)  # becomes dL/da, from the last step back
+        total = grads[0].clone(
+            memory_format=torch.contiguous_format
+        )  # becomes dL/da, from the last step back
         later: Tensor | None = None
         for grad, slope in zip(reversed(total.unbind(0)), reversed(slopes.unbind(0)), strict=True):
             if later is not None:

@@ -1,0 +1,215 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from diffstruct import __version__, tasks
+from diffstruct.display import LivePanel, PlainLines
+from diffstruct.errors import ConfigurationError, DataError, DiffstructError
+from diffstruct.grow import Run
+from diffstruct.revisions import get_revision
+from diffstruct.run_folder import RunFolder
+
+TASKS = ("easy", "hard", "transition")
+INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
+BAD_INPUT = 2
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"diffstruct {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Neural networks whose structure is learned: units come and go by gradient descent, from one."""
+
+
+@app.command("grow")
+def grow_command(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK|FILE",
+            help="[bold]easy[/], [bold]hard[/], [bold]transition[/] (easy, hard, easy), "
+            "or the path of any UTF-8 text file.",
+        ),
+    ],
+    revision: Annotated[
+        int,
+        typer.Option(
+            metavar="1|2|3",
+            help="Revision of the paper. 1 and 2 price a multiplier on each unit (1 with its known "
+            "gradient defect); 3 prices outgoing weights.",
+        ),
+    ] = 2,
+    cycles: Annotated[
+        int | None,
+        typer.Option(
+            help="Updates, of 40 characters each.  [dim]\\[default: 300000; revision 3: 100000][/]",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="The same seed gives the same run, bit for bit, on one machine.")
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The run folder.  [dim]\\[default: runs/TASK-rREVISION-sSEED][/]",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that the folder already holds.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Salience up to which a unit is in the reserve.",
+            rich_help_panel="The rule (default: the revision's)",
+        ),
+    ] = None,
+    reserve: Annotated[
+        str | None,
+        typer.Option(
+            help="Units to hold in reserve: a count, such as 1, or a part of the width, such as 0.2.",
+            rich_help_panel="The rule (default: the revision's)",
+        ),
+    ] = None,
+    p_add: Annotated[
+        float | None,
+        typer.Option(
+            help="Chance per update that a reserve that falls short is filled.",
+            rich_help_panel="The rule (default: the revision's)",
+        ),
+    ] = None,
+    p_delete: Annotated[
+        float | None,
+        typer.Option(
+            help="Chance per update that a unit in excess of the reserve is deleted.",
+            rich_help_panel="The rule (default: the revision's)",
+        ),
+    ] = None,
+    max_units: Annotated[
+        int | None,
+        typer.Option(
+            help="Never more units than this.",
+            rich_help_panel="The rule (default: the revision's)",
+        ),
+    ] = None,
+) -> None:
+    """Grow a recurrent network from one unit on a task or a text.
+
+    The network predicts the next character. Its loss is shown in nats per 40 characters, beside the best
+    that any network can reach (the floor), where that is known. Ctrl-C ends the run early and saves it.
+
+    The run folder holds [bold]run.json[/] (settings and final figures), [bold]history.csv[/]
+    (cycle, loss, units), [bold]events.jsonl[/] (each addition and deletion),
+    [bold]model.safetensors[/] (the weights) and [bold]units.png[/] (loss and units over time).
+
+    [bold]Examples[/]
+
+      diffstruct grow hard --revision 2 --cycles 50000
+
+      diffstruct grow my_text.txt --out runs/mine
+    """
+    # At these sizes a second thread costs more than it gives, and one thread adds up in one order.
+    torch.set_num_threads(1)
+    chosen = get_revision(revision)
+    rule = {
+        "threshold": threshold,
+        "reserve": None if reserve is None else _count_or_part(reserve),
+        "p_add": p_add,
+        "p_delete": p_delete,
+        "max_units": max_units,
+    }
+    given: dict[str, Any] = {name: value for name, value in rule.items() if value is not None}
+    chosen = replace(chosen, rule=replace(chosen.rule, **given))
+    planned = chosen.cycles if cycles is None else cycles
+    name, phases = _phases(task, planned)
+    path = out or Path("runs") / f"{name}-r{revision}-s{seed}"
+    console = Console()
+    signal.signal(signal.SIGTERM, _interrupt)
+    run = Run(phases, chosen, name=name, cycles=planned, seed=seed)
+    live = LivePanel(console, f"diffstruct grow {name}, revision {revision}, seed {seed}")
+    observer = live if console.is_terminal else PlainLines(console)
+    showing = live if console.is_terminal and not quiet else nullcontext()
+    with RunFolder(path, overwrite) as folder, showing:
+        summary = run.go(folder) if quiet else run.go(folder, observer)
+    if not quiet:
+        done = {"finished": "Done", "stopped": "Stopped early"}[summary["status"]]
+        console.print(
+            f"{done}: {summary['final_units']} units, loss {summary['final_loss']:.3f} "
+            f"after {summary['cycles']:,} cycles in {summary['seconds']:.0f} s. "
+            f"Picture and record: {path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if summary["status"] == "stopped":
+        raise typer.Exit(INTERRUPTED)
+
+
+def _phases(task: str, cycles: int) -> tuple[str, tuple[tasks.Phase, ...]]:
+    """The name of a task or text for the record, and what it reads when."""
+    if task == "transition":
+        return task, tasks.transition(cycles)
+    if task in TASKS:
+        return task, (tasks.Phase(0, {"easy": tasks.easy, "hard": tasks.hard}[task]()),)
+    if not Path(task).exists():
+        raise DataError(
+            f"there is no task and no file {task!r}: choose {', '.join(TASKS)}, "
+            "or give the path of a text file"
+        )
+    return Path(task).stem, (tasks.Phase(0, tasks.text_file(task)),)
+
+
+def _count_or_part(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            raise ConfigurationError(
+                f"reserve must be a count, such as 1, or a part of the width, such as 0.2, got {text!r}"
+            ) from None
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Let a termination end the run as Ctrl-C does: everything saved."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one line on standard error and exit code 2."""
+    try:
+        app()
+    except DiffstructError as error:
+        print(f"diffstruct: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
