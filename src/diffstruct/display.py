@@ -59,6 +59,8 @@ class LivePanel:
 
     def _draw(self, progress: Progress) -> Panel:
         history = progress.history
+        bar = Table.grid()  # a bar alone would not end its line
+        bar.add_row(ProgressBar(total=progress.cycles, completed=progress.update, width=_CHART_WIDTH))
         table = Table.grid(padding=(0, 3))
         table.add_row(
             f"[dim]cycle[/] {progress.update:,} of {progress.cycles:,}",
@@ -78,7 +80,7 @@ class LivePanel:
         units = [float(measurement.units) for measurement in history.measurements]
         return Panel(
             Group(
-                ProgressBar(total=progress.cycles, completed=progress.update, width=_CHART_WIDTH),
+                bar,
                 table,
                 Text(chart(units), style="cyan"),
                 Text(f"units so far, highest {max([*units, 1.0]):.0f}", style="dim"),

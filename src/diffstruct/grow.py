@@ -87,9 +87,7 @@ class Run:
         self.progress = Progress(cycles, phases, self.history)
         self.name, self.seed = name, seed
         self._logged = 0  # events
-        self._good: dict[
-            str, Tensor
-        ] = {}  # the weights at the last measurement that was all finite
+        self._good: dict[str, Tensor] = {}  # the weights at the last measurement that was all finite
 
     def go(
         self, folder: RunFolder, observe: Callable[[Progress], None] = lambda progress: None

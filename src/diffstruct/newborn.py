@@ -66,9 +66,7 @@ class Newborn:
         """Scale `draws` so that each new unit is heard outside, and inside, at half the threshold."""
         fan_out = {slot: values[slot.tensor].numel() // change.new_size for slot in draws}
         outputs = sum(fan_out[slot] for slot in draws if slot.role is Role.OUTGOING)
-        weight = {
-            slot: 1.0 if slot.role is Role.OUTGOING else outputs / fan_out[slot] for slot in draws
-        }
+        weight = {slot: 1.0 if slot.role is Role.OUTGOING else outputs / fan_out[slot] for slot in draws}
         result: dict[Slot, Tensor] = {}
         for role in (Role.OUTGOING, Role.RECURRENT):
             group = [slot for slot in draws if slot.role is role]

@@ -39,9 +39,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
     """
     for kind, why in _CANNOT.items():
         if isinstance(optimizer, kind):
-            raise StructureError(
-                f"{type(optimizer).__name__} cannot follow changes of structure: {why}"
-            )
+            raise StructureError(f"{type(optimizer).__name__} cannot follow changes of structure: {why}")
 
 
 def initial_value(optimizer: Optimizer, key: str, group: Mapping[str, Any]) -> float:

@@ -54,13 +54,9 @@ class L1Price:
 
     def __post_init__(self) -> None:
         if not (self.strength >= 0 and math.isfinite(self.strength)):
-            raise ConfigurationError(
-                f"strength must be a number of at least 0, got {self.strength!r}"
-            )
+            raise ConfigurationError(f"strength must be a number of at least 0, got {self.strength!r}")
         if self.how not in ("proximal", "sign", "gradient"):
-            raise ConfigurationError(
-                f"how must be 'proximal', 'sign' or 'gradient', got {self.how!r}"
-            )
+            raise ConfigurationError(f"how must be 'proximal', 'sign' or 'gradient', got {self.how!r}")
 
     @torch.no_grad()
     def before_step(self, weights: Tensor) -> None:

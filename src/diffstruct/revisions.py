@@ -59,9 +59,7 @@ REVISIONS = {
         3,
         "outgoing",
         L1Price(1e-4, how="sign"),
-        Rule(
-            threshold=0.05, reserve=1, p_add=0.01, p_delete=0.05, p_spontaneous=1e-4, max_units=99
-        ),
+        Rule(threshold=0.05, reserve=1, p_add=0.01, p_delete=0.05, p_spontaneous=1e-4, max_units=99),
         0.99,
         100_000,
     ),
@@ -79,9 +77,7 @@ class _DefectiveScale(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         (weight,) = ctx.saved_tensors
-        scaled = (
-            grads[0] * weight
-        )  # [..., n]: right for the input, and, in the defect, for m as well
+        scaled = grads[0] * weight  # [..., n]: right for the input, and, in the defect, for m as well
         return scaled, scaled.flatten(0, -2).sum(0)
 
 
@@ -95,7 +91,7 @@ class DefectiveMultiplier(Multiplier):
 
     def forward(self, input: Tensor) -> Tensor:
         """Scale `input` `[..., num_units]`, same shape out."""
-        output: Tensor = _DefectiveScale.apply(input, self.weight)
+        output: Tensor = _DefectiveScale.apply(input, self.weight)  # type: ignore[no-untyped-call]
         return output
 
 
@@ -126,10 +122,11 @@ class CharRNN(nn.Module):
         self.readout = nn.Linear(units, symbols, dtype=dtype)
         self.rnn.feeds(*(m for m in (self.multiplier, self.readout) if m is not None))
         with torch.no_grad():
-            for weight in (self.rnn.weight_ih_l0, self.rnn.weight_hh_l0, self.readout.weight):
-                weight.normal_(0, WEIGHT_SCALE, generator=generator)
-            for bias in (self.rnn.bias_ih_l0, self.rnn.bias_hh_l0, self.readout.bias):
-                bias.zero_()
+            for parameter in (*self.rnn.parameters(), *self.readout.parameters()):
+                if parameter.ndim > 1:
+                    parameter.normal_(0, WEIGHT_SCALE, generator=generator)
+                else:
+                    parameter.zero_()
         # torch.nn.RNN has two biases that add up; the paper's network has one.
         self.rnn.bias_hh_l0.requires_grad_(False)
 
@@ -202,8 +199,8 @@ def build(
     if multiplier is not None or revision.salience == "outgoing":
         rule = revision.rule
         if fixed_units is not None:
-            never = {"p_add": 0.0, "p_delete": 0.0, "p_spontaneous": 0.0}
-            rule = replace(rule, **never, max_units=max(fixed_units, rule.max_units))
+            most = max(fixed_units, rule.max_units)
+            rule = replace(rule, p_add=0.0, p_delete=0.0, p_spontaneous=0.0, max_units=most)
         structure = Structure(
             model,
             optimizer,

@@ -104,9 +104,7 @@ class Rule:
         for name in ("p_add", "p_delete", "p_spontaneous"):
             need(0 <= getattr(self, name) <= 1, name, "a probability between 0 and 1")
         need(self.min_units >= 1, "min_units", "at least 1")
-        need(
-            self.max_units >= self.min_units, "max_units", f"at least min_units ({self.min_units})"
-        )
+        need(self.max_units >= self.min_units, "max_units", f"at least min_units ({self.min_units})")
         if isinstance(self.reserve, int):
             need(
                 0 <= self.reserve < self.max_units,
@@ -168,15 +166,13 @@ class Rule:
         if add == 0 and spontaneous < self.p_spontaneous:
             add = 1
 
-        if not gone.any():
-            keep, kept = tuple(range(size)), slice(None)
-        else:
-            kept = (~gone).nonzero().flatten()
-            keep = tuple(kept.tolist())
+        stays = ~gone
+        keep = tuple(stays.nonzero().flatten().tolist())
         add = redrawn + max(0, min(add, self.max_units - len(keep) - redrawn))
-        born = RuleState.newborn(add)
-        if add or gone.any():
-            ages, risen = torch.cat([ages[kept], born.ages]), torch.cat([risen[kept], born.risen])
+        if add or len(keep) < size:
+            born = RuleState.newborn(add)
+            ages = torch.cat([ages[stays], born.ages])
+            risen = torch.cat([risen[stays], born.risen])
         return Decision(size, keep, add, RuleState(ages, risen))
 
     def _excess(self, sub: Tensor, excess: int, generator: torch.Generator) -> Tensor:

@@ -69,9 +69,7 @@ class RunFolder:
         try:
             for event in events:
                 self._events.write(json.dumps(asdict(event)) + "\n")
-            self._history.write(
-                f"{measurement.update},{measurement.loss:.6f},{measurement.units}\n"
-            )
+            self._history.write(f"{measurement.update},{measurement.loss:.6f},{measurement.units}\n")
             self._events.flush()
             self._history.flush()
         except OSError as error:

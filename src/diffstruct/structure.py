@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,6 @@ from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.salience import PRICED, SALIENCES
 from diffstruct.surgery import Change, carry, operate
 from diffstruct.width import Width
-
-Carried = Tensor | tuple["Carried", ...] | None
 
 
 class Structure:
@@ -64,6 +62,11 @@ class Structure:
             raise ConfigurationError(f"salience must be one of {[*SALIENCES]}, got {salience!r}")
         self.rule = rule or Rule(threshold=0.05, p_add=0.01, p_delete=0.05)
         self.price = price or L1Price(1e-4)
+        if self.price.floor is not None and self.price.floor >= self.rule.threshold:
+            raise ConfigurationError(
+                f"threshold must be above the floor of the price, {self.price.floor}, below which no "
+                f"salience falls, got {self.rule.threshold}"
+            )
         self.widths: dict[str, Width] = declared_widths(model)
         self.history = History()
         self.updates = 0
@@ -78,8 +81,8 @@ class Structure:
             self._salience(width)  # refuse now what would fail at the first step
             if not self.rule.min_units <= width.size <= self.rule.max_units:
                 raise ConfigurationError(
-                    f"width {name!r} starts with {width.size} units, outside the rule's {self.rule.min_units} "
-                    f"to {self.rule.max_units}: change start, min_units or max_units"
+                    f"width {name!r} starts with {width.size} units, outside the "
+                    f"rule's {self.rule.min_units} to {self.rule.max_units}: change start, min_units or max_units"
                 )
         self._states = {name: RuleState.newborn(width.size) for name, width in self.widths.items()}
         if self.price.how == "gradient":
@@ -149,9 +152,7 @@ class Structure:
         """
         if width is None:
             if len(self.widths) > 1:
-                raise StructureError(
-                    f"say which width the state belongs to: one of {[*self.widths]}"
-                )
+                raise StructureError(f"say which width the state belongs to: one of {[*self.widths]}")
             width = next(iter(self.widths))
         if width not in self.widths:
             raise StructureError(f"there is no width {width!r}: the widths are {[*self.widths]}")
@@ -188,9 +189,5 @@ class Structure:
                 )
             )
         spans = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(c.ljust(span) for c, span in zip(row, spans, strict=True)) for row in rows
-        ]
-        return "\n".join(
-            [f"Structure after {self.updates} updates", *(line.rstrip() for line in lines)]
-        )
+        lines = ["  ".join(c.ljust(span) for c, span in zip(row, spans, strict=True)) for row in rows]
+        return "\n".join([f"Structure after {self.updates} updates", *(line.rstrip() for line in lines)])

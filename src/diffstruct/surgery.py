@@ -92,9 +92,12 @@ class Resized:
     value: Tensor
     grad: Tensor | None
 
-    def swap(self) -> Resized:
-        """Put the new value in place; return what undoes it."""
-        undo = Resized(self.tensor, self.tensor.data, self.tensor.grad)
+    def inverse(self) -> Resized:
+        """What undoes `swap`, asked before it."""
+        return Resized(self.tensor, self.tensor.data, self.tensor.grad)
+
+    def swap(self) -> None:
+        """Put the new value in place."""
         self.tensor.grad = None
         # Autograd's accumulator remembers the shape for as long as any graph (a loss that the caller still
         # holds) is alive, and would refuse the next backward. Passing through another dtype makes it forget.
@@ -102,7 +105,6 @@ class Resized:
         self.tensor.data = torch.empty(0, dtype=other, device=self.tensor.device)
         self.tensor.data = self.value
         self.tensor.grad = self.grad
-        return undo
 
 
 @dataclass
@@ -118,7 +120,8 @@ class Plan:
         undo: list[Callable[[], object]] = []
         try:
             for resized in self.tensors:
-                undo.append(resized.swap().swap)
+                undo.append(resized.inverse().swap)
+                resized.swap()
             for state, key, value in self.states:
                 undo.append(_setter(state, key, state[key]))
                 state[key] = value

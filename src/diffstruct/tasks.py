@@ -1,8 +1,8 @@
-"""The paper's tasks: texts to predict one character at a time, with the best loss that is possible.
+"""The paper's tasks: texts to predict one character at a time, and the best loss possible on each.
 
-Miconi, "Neural networks with differentiable structure" (arXiv:1606.06216), section on the tasks. The
-*floor* of a task is the entropy of its text in nats per character: no predictor, of any size, does
-better in the long run. It is derived here from the task's parameters, not tabulated.
+Miconi, "Neural networks with differentiable structure" (arXiv:1606.06216), section on the tasks.
+The *floor* of a task is the entropy of its text in nats per character: no predictor, of any size,
+does better in the long run. It is derived here from the task's parameters, not tabulated.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Task:
         length: characters in its text.
         make: draws a text, `[length]` int64 indices into `alphabet`; `text` calls it.
         floor: the text's entropy in nats per character, None where it is unknown.
-        plateau: the loss in nats per character at which a network sits that has learned all but the
-            task's hardest part, None where there is no such loss or it is unknown.
+        plateau: the loss in nats per character of a network that has learned all but the task's
+            hardest part, None where there is no such loss or it is unknown.
     """
 
     name: str
@@ -64,12 +64,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a run that reads one task.
-
-    Args:
-        start: the first update of the phase, counted from 0.
-        task: what is read from then on.
-    """
+    """A part of a run: from update `start` on (counted from 0), `task` is read."""
 
     start: int
     task: Task
@@ -83,17 +78,17 @@ class Window(NamedTuple):
     targets: Tensor
     """`[length]` int64, the character that follows each input."""
     restart: bool
-    """Whether the hidden state must be zeroed first, because the reading starts the text over."""
+    """Whether to zero the hidden state first: at the very start, and when a text starts over."""
 
 
 def easy(p: float = 0.6, length: int = LENGTH) -> Task:
     """Groups of one or more `ab` in parentheses: `(ab)(ababab)(abab)`.
 
-    After each `ab`, another follows with probability `p`. A group of mean length `2 / (1 - p) + 2`
-    characters costs one such choice, of entropy `H(p)`, for each of its `1 / (1 - p)` `ab`s.
+    After each `ab`, another follows with probability `p`. On average a group makes `1 / (1 - p)`
+    such choices, each of entropy `H(p)`, in `2 / (1 - p) + 2` characters; the rest is certain.
 
     Args:
-        p: the probability that a group goes on; the author's data has 0.6, revision 3's text 0.75.
+        p: the probability of another `ab`; 0.6 in the author's data, 0.75 in revision 3's text.
         length: characters in the text; the last group is cut there.
 
     Raises:
@@ -106,7 +101,7 @@ def easy(p: float = 0.6, length: int = LENGTH) -> Task:
 
 
 def _easy_text(p: float, length: int, generator: torch.Generator) -> Tensor:
-    # The text is `(`, then one of `ab` and `ab)(` after the other. Each has at least two characters.
+    # The text is `(`, and then pieces `ab` and `ab)(`, of which each has at least two characters.
     pieces = length // 2 + 1
     ends = torch.rand(pieces, generator=generator, dtype=torch.float64) >= p
     always = torch.ones_like(ends)
@@ -118,13 +113,13 @@ def _easy_text(p: float, length: int, generator: torch.Generator) -> Tensor:
 def hard(letters: int = 6, length: int = LENGTH) -> Task:
     """Groups of letters in parentheses: `(aababb)(bbbbaa)(aabbab)`.
 
-    Each group is the previous one reversed, with one letter flipped, each as likely as the others; the
-    first group is random. So a group costs `ln(letters)` nats. Whoever cannot remember that the flip has
-    already happened in this group must take the flips for independent, which costs `H(1 / letters)` for
-    every letter: that is the plateau.
+    Each group is the previous one reversed, with one letter flipped, each letter as likely as the
+    others; the first group is random. So a group costs `ln(letters)` nats. A network that does not
+    remember whether this group's flip has already happened must take the flips for independent, at
+    `H(1 / letters)` nats a letter: that is the plateau.
 
     Args:
-        letters: letters in a group, at least 2, since flipping a single letter leaves nothing to chance.
+        letters: letters in a group, at least 2: flipping a single letter leaves nothing to chance.
         length: characters in the text, at least two groups; the last group is cut there.
 
     Raises:
@@ -142,8 +137,8 @@ def _hard_text(letters: int, length: int, generator: torch.Generator) -> Tensor:
     groups = math.ceil(length / (letters + 2))
     first = torch.randint(2, (1, letters), generator=generator)
     flips = F.one_hot(torch.randint(letters, (groups - 1,), generator=generator), letters)
-    # With every other group turned round, nothing is reversed any more and each group is the exclusive
-    # or of all flips before it. A uniformly random position stays one when its group is turned.
+    # Turn every other group round, and nothing is reversed any more: each group is the exclusive or
+    # of all flips before it. A uniformly random position stays one when its group is turned.
     bits = torch.cat([first, flips]).cumsum(0) % 2  # [groups, letters]
     bits[1::2] = bits[1::2].flip(1)
     text = torch.zeros(groups, letters + 2, dtype=torch.int64)
@@ -155,41 +150,39 @@ def _hard_text(letters: int, length: int, generator: torch.Generator) -> Tensor:
 def text_file(path: str | os.PathLike[str]) -> Task:
     """The text of any UTF-8 file, read at once and the same for every generator.
 
-    The alphabet is the file's distinct characters. A byte order mark is dropped, and every line end is
-    read as one newline.
+    Its alphabet is whatever characters it holds. A byte order mark is dropped, and every kind of
+    line end is read as one newline.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, is shorter than one sequence and the character
-            after it, or holds one symbol only.
+        DataError: the file cannot be read, is not UTF-8, is shorter than one sequence and the
+            character after it, or holds one symbol only.
     """
-    shown = repr(os.fspath(path))  # keeps the message on one line, whatever the name
+    shown = repr(os.fspath(path))  # stays on one line, whatever the name
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"expected UTF-8, but {shown} holds something else at byte {error.start}; "
-            "convert the file to UTF-8"
+            f"expected UTF-8, but {shown} is something else at byte {error.start}; convert the file to UTF-8"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a path that no file can have
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
-            f"expected a readable text file, but {shown} cannot be opened: {reason}; check the path"
+            f"expected a readable text file, but {shown} cannot be read: {reason}; check the path"
         ) from error
     if len(text) <= SEQUENCE:
         raise DataError(
             f"expected a text of at least {SEQUENCE + 1} characters, but {shown} has {len(text)}; "
             "give a longer text"
         )
-    points, symbols = np.unique(
-        np.frombuffer(text.encode("utf-32-le"), dtype="<u4"), return_inverse=True
-    )
-    alphabet = "".join(map(chr, points))
-    if len(alphabet) == 1:
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    points, symbols = np.unique(codes, return_inverse=True)
+    if len(points) == 1:
         raise DataError(
-            f"expected at least two distinct symbols, but {shown} holds only {alphabet!r}; "
+            f"expected at least two distinct symbols, but {shown} holds only {text[0]!r}; "
             "give a text in which there is something to predict"
         )
     indices = torch.from_numpy(symbols.astype(np.int64, copy=False))
+    alphabet = "".join(map(chr, points))
     return Task(Path(path).name, alphabet, len(text), partial(_same_text, indices))
 
 
@@ -204,8 +197,8 @@ def transition(cycles: int, p: float = 0.6, letters: int = 6) -> tuple[Phase, Ph
         ConfigurationError: a parameter that cannot work, such as fewer than 3 updates.
     """
     _need(cycles >= 3, "cycles", "at least 3 updates, one a phase", cycles)
-    once = easy(p)
-    return Phase(0, once), Phase(cycles // 3, hard(letters)), Phase(2 * cycles // 3, once)
+    both = easy(p)
+    return Phase(0, both), Phase(cycles // 3, hard(letters)), Phase(2 * cycles // 3, both)
 
 
 def hard_easy(cycles: int, p: float = 0.6, letters: int = 6) -> tuple[Phase, Phase]:
@@ -218,14 +211,12 @@ def hard_easy(cycles: int, p: float = 0.6, letters: int = 6) -> tuple[Phase, Pha
     return Phase(0, hard(letters)), Phase(cycles // 2, easy(p))
 
 
-def windows(
-    phases: Sequence[Phase], generator: torch.Generator, length: int = SEQUENCE
-) -> Iterator[Window]:
+def windows(phases: Sequence[Phase], generator: torch.Generator, length: int = SEQUENCE) -> Iterator[Window]:
     """Read a schedule of tasks, `length` characters an update, without end.
 
-    A text is read from left to right, and again from its beginning once it is used up. At a switch of
-    task the new text is read from its beginning while the hidden state carries on. Each phase's text is
-    drawn when the phase starts, so that the same seed gives the same windows.
+    A text is read from left to right, and from its beginning again (with `restart`) once used up.
+    At a switch of task the new text is read from its beginning, while the hidden state carries on.
+    Each phase's text is drawn when the phase starts; the same seed gives the same windows.
 
     Args:
         phases: what to read when; `(Phase(0, task),)` for a single task.
@@ -236,18 +227,18 @@ def windows(
         ConfigurationError: the phases are out of order, or their alphabets differ.
         DataError: a text is too short for one window.
     """
-    # Checked here, since a generator function would not run before its first window is asked for.
+    # Checked here and not in `_read`, which runs only once the first window is asked for.
     _need(length >= 1, "length", "at least 1 character", length)
     starts = [phase.start for phase in phases]
-    in_order = starts[:1] == [0] and all(before < after for before, after in pairwise(starts))
-    _need(in_order, "phases", "phases that start at update 0 and each later than the last", starts)
+    ordered = starts[:1] == [0] and all(before < after for before, after in pairwise(starts))
+    _need(ordered, "starts of phases", "0 first, and each later than the one before", starts)
     first = phases[0].task
     for task in (phase.task for phase in phases):
         if task.alphabet != first.alphabet:
             apart = "".join(sorted(set(task.alphabet) ^ set(first.alphabet)))[:20]
             raise ConfigurationError(
-                f"all phases must share one alphabet, but those of {first.name!r} and {task.name!r} "
-                f"differ in {apart!r}; use texts over the same symbols"
+                f"all phases must share one alphabet, but {first.name!r} and {task.name!r} differ "
+                f"in {apart!r}; use texts over the same symbols"
             )
         if task.length <= length:
             raise DataError(

@@ -68,7 +68,7 @@ class Trainer:
                 f"the loss is {value} at update {self.updates + 1}: the weights have diverged"
             )
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self._state = state.detach()
         if self.structure is not None:

@@ -99,9 +99,7 @@ class Width:
 
     def __post_init__(self) -> None:
         if not self.slots:
-            raise StructureError(
-                f"width {self.name!r} lives in no tensor: give it at least one slot"
-            )
+            raise StructureError(f"width {self.name!r} lives in no tensor: give it at least one slot")
         for slot in self.slots:
             length = slot.tensor.shape[slot.dim]
             if length != slot.blocks * self.size:

@@ -48,10 +48,8 @@ class _Elman(torch.autograd.Function):
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted
             with torch.enable_grad():
                 outputs = reference(inputs, weight, initial)
-            first: tuple[Tensor, Tensor, Tensor] = torch.autograd.grad(
-                outputs, (inputs, weight, initial), grads[0], create_graph=True
-            )
-            return first
+            first = torch.autograd.grad(outputs, (inputs, weight, initial), grads[0], create_graph=True)
+            return first[0], first[1], first[2]
         slopes = 1 - states * states  # of tanh, [steps, batch, n]
         total = grads[0].clone(
             memory_format=torch.contiguous_format
@@ -69,5 +67,5 @@ class _Elman(torch.autograd.Function):
 
 def elman(inputs: Tensor, weight: Tensor, initial: Tensor) -> Tensor:
     """The hidden states of an Elman layer, `[steps, batch, n]`; arguments as in `reference`."""
-    states: Tensor = _Elman.apply(inputs, weight, initial)
+    states: Tensor = _Elman.apply(inputs, weight, initial)  # type: ignore[no-untyped-call]
     return states

@@ -7,11 +7,12 @@ width by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 from torch.nn.utils.rnn import PackedSequence
 
 from diffstruct.errors import StructureError
@@ -24,7 +25,7 @@ class _Recurrent(nn.RNNBase):
     """What the three kinds share: the declaration of their width, and the way back to `torch.nn`."""
 
     gates: ClassVar[int]
-    plain: ClassVar[type[nn.RNNBase]]
+    plain: ClassVar[Callable[..., nn.RNNBase]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -95,7 +96,9 @@ class _Recurrent(nn.RNNBase):
         """A plain `torch.nn` module with a copy of the weights, in the same mode (training or not)."""
         options: dict[str, Any] = {"nonlinearity": self.nonlinearity} if self.gates == 1 else {}
         weight = self.weight_hh_l0
-        module = self.plain(
+        # All weights are copied, so none need be drawn.
+        module: nn.RNNBase = skip_init(  # type: ignore[no-untyped-call]
+            self.plain,
             self.input_size,
             self.hidden_size,
             num_layers=self.num_layers,
@@ -132,7 +135,7 @@ class RNN(_Recurrent, nn.RNN):
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Run the sequence; `torch.nn.RNN` says what goes in and comes out."""
         if not (isinstance(input, Tensor) and self._fits_kernel(input, hx)):
-            outputs: tuple[Tensor | PackedSequence, Tensor] = super().forward(input, hx)  # type: ignore[arg-type]
+            outputs: tuple[Tensor | PackedSequence, Tensor] = super().forward(input, hx)
             return outputs
         batched = input.dim() == 3
         steps = input if batched else input.unsqueeze(1)
