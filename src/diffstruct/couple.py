@@ -38,4 +38,18 @@ def declared_widths(model: nn.Module) -> dict[str, Width]:
             f"no module of {type(model).__name__} declares a width: build it with the layers of "
             "diffstruct.nn (RNN, GRU, LSTM)"
         )
+    _refuse_half_shared(model, widths)
     return widths
+
+
+def _refuse_half_shared(model: nn.Module, widths: dict[str, Width]) -> None:
+    """Refuse a tensor of a width that a module outside the width shares, and would find cut."""
+    inside = {(id(slot.tensor), slot.module) for width in widths.values() for slot in width.slots}
+    tensors = {tensor for tensor, _ in inside}
+    for name, module in model.named_modules():
+        for own, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if id(tensor) in tensors and (id(tensor), module) not in inside:
+                raise StructureError(
+                    f"{name}.{own} is shared with a layer of a learned width, which does not know that "
+                    f"{name} reads it: declare it with feeds({name}), or do not share it"
+                )

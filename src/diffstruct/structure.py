@@ -81,8 +81,8 @@ class Structure:
             self._salience(width)  # refuse now what would fail at the first step
             if not self.rule.min_units <= width.size <= self.rule.max_units:
                 raise ConfigurationError(
-                    f"width {name!r} starts with {width.size} units, outside the "
-                    f"rule's {self.rule.min_units} to {self.rule.max_units}: change start, min_units or max_units"
+                    f"width {name!r} starts with {width.size} units, outside the rule's "
+                    f"{self.rule.min_units} to {self.rule.max_units}: change start, min_units or max_units"
                 )
         self._states = {name: RuleState.newborn(width.size) for name, width in self.widths.items()}
         if self.price.how == "gradient":

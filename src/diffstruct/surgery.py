@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -123,23 +124,15 @@ class Plan:
                 undo.append(resized.inverse().swap)
                 resized.swap()
             for state, key, value in self.states:
-                undo.append(_setter(state, key, state[key]))
+                undo.append(partial(state.__setitem__, key, state[key]))
                 state[key] = value
-            for module, name, value_ in self.attributes:
-                undo.append(_attribute_setter(module, name, getattr(module, name)))
-                setattr(module, name, value_)
+            for module, name, size in self.attributes:
+                undo.append(partial(setattr, module, name, getattr(module, name)))
+                setattr(module, name, size)
         except BaseException:
             for step in reversed(undo):
                 step()
             raise
-
-
-def _setter(state: dict[Any, Any], key: Any, value: Any) -> Callable[[], object]:
-    return lambda: state.__setitem__(key, value)
-
-
-def _attribute_setter(module: nn.Module, name: str, value: Any) -> Callable[[], object]:
-    return lambda: setattr(module, name, value)
 
 
 Initialize = Callable[[Change, Mapping[Tensor, Tensor]], None]
