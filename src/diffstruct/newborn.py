@@ -45,7 +45,8 @@ class Newborn:
             if slot.role is Role.INCOMING and slot.tensor.ndim > 1:  # biases stay at zero
                 _write(slot, change, values, self.scale * self._normal(slot, change, values))
         for slot in multipliers:
-            _write(slot, change, values, torch.full([slot.blocks * change.add], self.threshold))
+            shape = [slot.blocks * change.add]
+            _write(slot, change, values, torch.full(shape, self.threshold, dtype=slot.tensor.dtype))
         spoken = {slot: self._normal(slot, change, values) for slot in priced}
         if not multipliers:
             spoken = self._at_threshold(spoken, change, values)
