@@ -75,32 +75,30 @@ class Structure:
         self._generator = torch.Generator().manual_seed(seed)
         self._newborn = Newborn(self.rule.threshold, self._generator)
         self._last: dict[str, Change] = {}
+        for width in self.widths.values():
+            self._check(width, start)
         if start is not None:
-            self._start_from(start)
-        for name, width in self.widths.items():
-            self._salience(width)  # refuse now what would fail at the first step
-            if not self.rule.min_units <= width.size <= self.rule.max_units:
-                raise ConfigurationError(
-                    f"width {name!r} starts with {width.size} units, outside the rule's "
-                    f"{self.rule.min_units} to {self.rule.max_units}: change start, min_units or max_units"
-                )
+            first = tuple(range(start))
+            operate([Change(width, first, 0) for width in self.widths.values()], self.optimizers)
         self._states = {name: RuleState.newborn(width.size) for name, width in self.widths.items()}
         if self.price.how == "gradient":
             for each in self.optimizers:
                 each.register_step_pre_hook(self._before_optimizer_step)
 
-    def _start_from(self, start: int) -> None:
-        """Keep the first `start` units of every width."""
-        for name, width in self.widths.items():
-            if not 1 <= start <= width.size:
-                raise ConfigurationError(
-                    f"start must be between 1 and the {width.size} units that width {name!r} came with, "
-                    f"got {start}"
-                )
-        operate(
-            [Change(width, tuple(range(start)), 0) for width in self.widths.values()],
-            self.optimizers,
-        )
+    def _check(self, width: Width, start: int | None) -> None:
+        """Refuse, before anything is cut, what would fail at the first step."""
+        self._salience(width)
+        if start is not None and not 1 <= start <= width.size:
+            raise ConfigurationError(
+                f"start must be between 1 and the {width.size} units that width {width.name!r} came with, "
+                f"got {start}"
+            )
+        size = width.size if start is None else start
+        if not self.rule.min_units <= size <= self.rule.max_units:
+            raise ConfigurationError(
+                f"width {width.name!r} starts with {size} units, outside the rule's {self.rule.min_units} "
+                f"to {self.rule.max_units}: change start, min_units or max_units"
+            )
 
     def step(self) -> tuple[Event, ...]:
         """Take the price, decide, and change the structure; call it after each step of the optimizer.

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 from torch.nn.utils.rnn import PackedSequence
 
 from diffstruct.errors import StructureError
@@ -95,10 +94,8 @@ class _Recurrent(nn.RNNBase):
     def to_torch(self) -> nn.RNNBase:
         """A plain `torch.nn` module with a copy of the weights, in the same mode (training or not)."""
         options: dict[str, Any] = {"nonlinearity": self.nonlinearity} if self.gates == 1 else {}
-        weight = self.weight_hh_l0
-        # All weights are copied, so none need be drawn.
-        module: nn.RNNBase = skip_init(  # type: ignore[no-untyped-call]
-            self.plain,
+        weight = next(self.parameters())
+        module = self.plain(
             self.input_size,
             self.hidden_size,
             num_layers=self.num_layers,
@@ -106,10 +103,11 @@ class _Recurrent(nn.RNNBase):
             batch_first=self.batch_first,
             dropout=self.dropout,
             bidirectional=self.bidirectional,
-            device=weight.device,
+            device="meta",  # all weights are copied, so none need be drawn
             dtype=weight.dtype,
             **options,
         )
+        module = module.to_empty(device=weight.device)
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 mine = getattr(self, name)

@@ -1,0 +1,153 @@
+"""Runs inside a process: what an observer sees, and what is left when something goes wrong."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import diffstruct as ds
+from diffstruct.display import PlainLines, chart, duration
+from diffstruct.grow import Run
+from diffstruct.revisions import get_revision
+from diffstruct.run_folder import RunFolder
+from diffstruct.tasks import Phase, easy, hard
+from diffstruct.training import Trainer
+
+
+def start(cycles=400, task=None, **options):
+    phases = (Phase(0, task or easy(length=2_000)),)
+    return Run(phases, get_revision(2), name="easy", cycles=cycles, **options)
+
+
+def test_the_observer_sees_the_run_advance(tmp_path):
+    seen = []
+    run = start()
+    with RunFolder(tmp_path) as folder:
+        run.go(folder, lambda progress: seen.append((progress.update, progress.seconds_left)))
+    updates = [update for update, _ in seen]
+    assert updates == sorted(updates)
+    assert updates[-1] == 400
+    assert seen[-1][1] == 0
+
+
+def break_at(monkeypatch, update, value=float("nan")):
+    """From `update` on, let an entry of the readout be spoiled before the loss is taken."""
+    original = Trainer.update
+
+    def spoiled(trainer, window):
+        if trainer.updates >= update:
+            with torch.no_grad():
+                trainer.model.readout.bias[0] = value
+        return original(trainer, window)
+
+    monkeypatch.setattr(Trainer, "update", spoiled)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch, value):
+    break_at(monkeypatch, 250, value)
+    run = start()
+    with RunFolder(tmp_path) as folder, pytest.raises(ds.DivergenceError, match="update 251") as caught:
+        run.go(folder)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    summary = json.loads((tmp_path / "run.json").read_text())
+    assert summary["status"] == "diverged"
+    assert summary["cycles"] == 250
+    weights = load_file(tmp_path / "model.safetensors")
+    assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+    assert weights["rnn.weight_hh_l0"].shape[0] >= 1
+    assert (tmp_path / "units.png").exists()
+
+
+def test_the_command_line_reports_a_divergence_in_one_line(tmp_path, monkeypatch, capsys):
+    from diffstruct.cli import main
+
+    break_at(monkeypatch, 20)
+    monkeypatch.setattr(
+        "sys.argv", ["diffstruct", "grow", "easy", "--cycles", "50", "--quiet", "--out", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert "nan at update 21" in captured.err
+
+
+def test_a_disk_that_refuses_gives_an_error_of_ours_and_leaves_whole_files(tmp_path, monkeypatch):
+    import diffstruct.run_folder as run_folder
+
+    with RunFolder(tmp_path) as folder:
+        folder.save({"status": "running"}, {"w": torch.zeros(2)})
+
+        def full(source, target):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(run_folder.os, "replace", full)
+        with pytest.raises(ds.RunFolderError, match="No space left"):
+            folder.save({"status": "finished"}, {"w": torch.ones(2)})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"status": "running"}
+    assert load_file(tmp_path / "model.safetensors")["w"].tolist() == [0, 0]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_run_that_is_killed_leaves_its_logs_readable(tmp_path, monkeypatch):
+    """What is on disk before the run has closed anything."""
+    run = start(cycles=200)
+    lines = []
+
+    class Killed(BaseException):
+        pass
+
+    def look(progress):
+        lines.append((tmp_path / "history.csv").read_text().splitlines())
+        if progress.update > 100:
+            raise Killed
+
+    monkeypatch.setattr("diffstruct.grow.TELL_EVERY", 0)
+    with RunFolder(tmp_path) as folder, pytest.raises(Killed):
+        run.go(folder, look)
+    assert len(lines[-1]) >= 100
+    assert lines[-1][-1].split(",")[0] == str(len(lines[-1]) - 2)  # header, and a row for cycle 0
+
+
+def test_revision_3_starts_its_average_like_the_others_but_forgets_faster():
+    smoothed = {}
+    for number in (2, 3):
+        trainer = Trainer(get_revision(number), 4, 0)
+        assert trainer.smoothed == pytest.approx(40 * math.log(4))
+        window = next(ds.tasks.windows((Phase(0, hard()),), torch.Generator().manual_seed(0)))
+        loss = trainer.update(window)
+        smoothed[number] = (40 * math.log(4) - trainer.smoothed) / (40 * math.log(4) - loss)
+    assert smoothed[2] == pytest.approx(0.001)
+    assert smoothed[3] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.4, "0:00"), (65, "1:05"), (7384, "2:03:04"), (math.inf, "-")]
+)
+def test_durations_read_like_a_clock(seconds, shown):
+    assert duration(seconds) == shown
+
+
+def test_the_chart_keeps_its_width_and_its_order():
+    assert chart([1, 2, 4, 8], width=4) == "▂▃▅█"
+    long = chart([float(i) for i in range(1000)], width=60)
+    assert len(long) == 60
+    assert list(long) == sorted(long)
+
+
+def test_plain_lines_are_few(tmp_path):
+    from rich.console import Console
+
+    console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
+    run = start(cycles=300)
+    with RunFolder(tmp_path / "run") as folder:
+        run.go(folder, PlainLines(console))
+    lines = console.export_text().splitlines()
+    assert 1 <= len(lines) <= 22
+    console.file.close()
