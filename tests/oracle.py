@@ -27,7 +27,7 @@ REVISIONS_1_AND_2 = SimpleNamespace(  # salience: a multiplier per unit; optimiz
     m_min=0.025,  # floor of the multipliers
     limit=5.0,  # each entry of a gradient is clipped to plus or minus this
     rate=0.1,  # learning rate of Adagrad
-    eps=1e-10,  # added to the square root of its accumulators
+    eps=1e-8,  # added inside the square root of its accumulators
     acc_first=dict.fromkeys(("W_xh", "W_hh", "W_hy", "b_h", "b_y", "m"), 0.0),
     acc_newborn=0.0,  # accumulators of a new unit
     smoothing=0.999,  # decay of the moving average of the loss
@@ -154,7 +154,7 @@ class Oracle:
             p, acc = getattr(self, name), self.acc[name]
             g = np.clip(grads[name], -self.c.limit, self.c.limit)
             acc += g * g
-            p -= self.c.rate * g / (np.sqrt(acc) + self.c.eps)
+            p -= self.c.rate * g / np.sqrt(acc + self.c.eps)
 
     def _rmsprop(self, grads):
         for name in self.trained:

@@ -108,7 +108,7 @@ def test_adagrad_of_the_clipped_gradient(revision, fixed):
         g = np.minimum(np.maximum(g, -5), 5)
         acc = before[f"acc {name}"] + g**2
         np.testing.assert_allclose(oracle.acc[name], acc, rtol=1e-14)
-        moved = before[name] - 0.1 * g / (np.sqrt(acc) + 1e-10)
+        moved = before[name] - 0.1 * g / np.sqrt(acc + 1e-8)
         if name == "m":
             moved = np.where(moved < 0.025, 0.025, moved)
         np.testing.assert_allclose(getattr(oracle, name), moved, rtol=1e-13)
@@ -140,12 +140,12 @@ def test_rmsprop_of_revision_3_then_the_price(fixed):
 
 def test_the_smallest_gradients_meet_eps():
     adagrad, rmsprop = random_oracle(2), random_oracle(3)
-    for oracle, g in ((adagrad, 1e-10), (rmsprop, 1e-4)):
+    for oracle, g in ((adagrad, 1e-4), (rmsprop, 1e-4)):
         oracle.b_y[...] = oracle.acc["b_y"][...] = 0
         oracle.trained = ["b_y"]
         optimize = oracle._rmsprop if oracle is rmsprop else oracle._adagrad
         optimize({"b_y": np.full(4, g)})
-    np.testing.assert_allclose(adagrad.b_y, -0.1 * 1e-10 / (1e-10 + 1e-10), rtol=1e-12)
+    np.testing.assert_allclose(adagrad.b_y, -0.1 * 1e-4 / np.sqrt(1e-8 + 1e-8), rtol=1e-12)
     np.testing.assert_allclose(rmsprop.b_y, -0.01 * 1e-4 / np.sqrt(1e-10 + 1e-8), rtol=1e-12)
 
 
@@ -156,7 +156,7 @@ def test_price_of_multipliers_is_paid_at_every_step(revision):
     oracle.W_hy[:, 1] = 0
     oracle.update(*random_text(), restart=True)
     assert oracle.acc["m"][1] == pytest.approx((40 * 3e-5) ** 2, rel=1e-12)
-    assert oracle.m[1] == pytest.approx(0.9)  # Adagrad's first step is its learning rate
+    assert oracle.m[1] == pytest.approx(0.9, rel=1e-3)  # Adagrad's first step is its learning rate
     for _ in range(50):
         oracle.W_hy[:, 1] = 0
         oracle.update(*random_text(), restart=False)

@@ -219,7 +219,10 @@ def build(
 def _optimizer(revision: Revision, model: CharRNN) -> Optimizer:
     """The revision's optimizer, over all parameters of `model` that are trained."""
     if revision.number in (1, 2):
-        return torch.optim.Adagrad([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        # The program divides by sqrt(sum of squares + 1e-8). PyTorch adds its eps outside the root, but
+        # accumulators that begin at 1e-8 come to the same, for new units as well.
+        return torch.optim.Adagrad(trained, lr=0.1, initial_accumulator_value=1e-8, eps=0.0)
     heard = [model.rnn.weight_ih_l0, model.rnn.bias_ih_l0]
     spoken = [model.rnn.weight_hh_l0, model.readout.weight, model.readout.bias]
     return ClippedRMSprop(
