@@ -123,7 +123,7 @@ def texts(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["esay"], "easy, hard, transition"),
+        (["esay"], "easy, hard or transition"),
         (["empty.txt"], "41 characters"),
         (["one_symbol.txt"], "two distinct symbols"),
         (["short.txt"], "41 characters"),

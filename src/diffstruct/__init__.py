@@ -15,6 +15,7 @@ from diffstruct.history import Event, History, Measurement
 from diffstruct.price import L1Price
 from diffstruct.rmsprop import ClippedRMSprop
 from diffstruct.rule import Decision, Rule, RuleState
+from diffstruct.run import Run
 from diffstruct.structure import Structure
 from diffstruct.width import Role, Slot, Width
 
@@ -34,6 +35,7 @@ __all__ = [
     "Role",
     "Rule",
     "RuleState",
+    "Run",
     "RunFolderError",
     "Slot",
     "Structure",

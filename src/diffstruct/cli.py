@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,14 +12,12 @@ import torch
 import typer
 from rich.console import Console
 
-from diffstruct import __version__, tasks
-from diffstruct.display import LivePanel, PlainLines
-from diffstruct.errors import ConfigurationError, DataError, DiffstructError
-from diffstruct.grow import Run
+from diffstruct import __version__
+from diffstruct.display import LivePanel, PlainLines, duration
+from diffstruct.errors import ConfigurationError, DiffstructError
 from diffstruct.revisions import get_revision
-from diffstruct.run_folder import RunFolder
+from diffstruct.run import Run
 
-TASKS = ("easy", "hard", "transition")
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 BAD_INPUT = 2
 
@@ -141,52 +138,40 @@ def grow_command(
     """
     # At these sizes a second thread costs more than it gives, and one thread adds up in one order.
     torch.set_num_threads(1)
-    chosen = get_revision(revision)
-    rule = {
+    wanted: dict[str, Any] = {
         "threshold": threshold,
         "reserve": None if reserve is None else _count_or_part(reserve),
         "p_add": p_add,
         "p_delete": p_delete,
         "max_units": max_units,
     }
-    given: dict[str, Any] = {name: value for name, value in rule.items() if value is not None}
-    chosen = replace(chosen, rule=replace(chosen.rule, **given))
-    planned = chosen.cycles if cycles is None else cycles
-    name, phases = _phases(task, planned)
-    path = out or Path("runs") / f"{name}-r{revision}-s{seed}"
+    changed = {name: value for name, value in wanted.items() if value is not None}
+    rule = replace(get_revision(revision).rule, **changed)
+    run = Run(task, revision=revision, cycles=cycles, seed=seed, rule=rule)
+    path = out or Path("runs") / f"{run.name}-r{revision}-s{seed}"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: run.stop())
+
     console = Console()
-    signal.signal(signal.SIGTERM, _interrupt)
-    run = Run(phases, chosen, name=name, cycles=planned, seed=seed)
-    live = LivePanel(console, f"diffstruct grow {name}, revision {revision}, seed {seed}")
-    observer = live if console.is_terminal else PlainLines(console)
-    showing = live if console.is_terminal and not quiet else nullcontext()
-    with RunFolder(path, overwrite) as folder, showing:
-        summary = run.go(folder) if quiet else run.go(folder, observer)
+    if quiet:
+        summary = run.go(path, overwrite=overwrite)
+    elif console.is_terminal:
+        title = f"diffstruct grow {run.name}, revision {revision}, seed {seed}"
+        with LivePanel(console, title) as panel:
+            summary = run.go(path, overwrite=overwrite, observe=panel)
+    else:
+        summary = run.go(path, overwrite=overwrite, observe=PlainLines(console))
+    stopped = summary["status"] == "stopped"
     if not quiet:
-        done = {"finished": "Done", "stopped": "Stopped early"}[summary["status"]]
         console.print(
-            f"{done}: {summary['final_units']} units, loss {summary['final_loss']:.3f} "
-            f"after {summary['cycles']:,} cycles in {summary['seconds']:.0f} s. "
-            f"Picture and record: {path}",
+            f"{'Stopped early' if stopped else 'Done'}: {summary['final_units']} units, "
+            f"loss {summary['final_loss']:.3f} after {summary['cycles']:,} cycles in "
+            f"{duration(summary['seconds'])}. Picture and record: {path}",
             highlight=False,
             soft_wrap=True,
         )
-    if summary["status"] == "stopped":
+    if stopped:
         raise typer.Exit(INTERRUPTED)
-
-
-def _phases(task: str, cycles: int) -> tuple[str, tuple[tasks.Phase, ...]]:
-    """The name of a task or text for the record, and what it reads when."""
-    if task == "transition":
-        return task, tasks.transition(cycles)
-    if task in TASKS:
-        return task, (tasks.Phase(0, {"easy": tasks.easy, "hard": tasks.hard}[task]()),)
-    if not Path(task).exists():
-        raise DataError(
-            f"there is no task and no file {task!r}: choose {', '.join(TASKS)}, "
-            "or give the path of a text file"
-        )
-    return Path(task).stem, (tasks.Phase(0, tasks.text_file(task)),)
 
 
 def _count_or_part(text: str) -> int | float:
@@ -199,11 +184,6 @@ def _count_or_part(text: str) -> int | float:
             raise ConfigurationError(
                 f"reserve must be a count, such as 1, or a part of the width, such as 0.2, got {text!r}"
             ) from None
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """Let a termination end the run as Ctrl-C does: everything saved."""
-    raise KeyboardInterrupt
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from diffstruct.grow import Progress
+from diffstruct.run import Progress
 from diffstruct.tasks import SEQUENCE
 
 _BARS = "▁▂▃▄▅▆▇█"

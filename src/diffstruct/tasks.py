@@ -211,6 +211,35 @@ def hard_easy(cycles: int, p: float = 0.6, letters: int = 6) -> tuple[Phase, Pha
     return Phase(0, hard(letters)), Phase(cycles // 2, easy(p))
 
 
+def schedule(
+    task: str | os.PathLike[str] | Task | Sequence[Phase], cycles: int
+) -> tuple[str, tuple[Phase, ...]]:
+    """What to read when, and what to call it.
+
+    Args:
+        task: `"easy"`, `"hard"`, `"transition"`, the path of a text file, a task, or phases.
+        cycles: updates of the run, for the switches of a transition.
+
+    Raises:
+        DataError: there is no task and no file of that name, or the file cannot be learned from.
+        ConfigurationError: too few updates for a transition.
+    """
+    if isinstance(task, Task):
+        return task.name, (Phase(0, task),)
+    if not isinstance(task, (str, os.PathLike)):
+        return "-".join(phase.task.name for phase in task), tuple(task)
+    if task == "transition":
+        return task, transition(cycles)
+    if task in ("easy", "hard"):
+        return task, (Phase(0, easy() if task == "easy" else hard()),)
+    if not os.path.exists(task):
+        raise DataError(
+            f"there is no task and no file {os.fspath(task)!r}: choose easy, hard or transition, "
+            "or give the path of a text file"
+        )
+    return Path(task).stem, (Phase(0, text_file(task)),)
+
+
 def windows(phases: Sequence[Phase], generator: torch.Generator, length: int = SEQUENCE) -> Iterator[Window]:
     """Read a schedule of tasks, `length` characters an update, without end.
 

@@ -1,13 +1,15 @@
-"""Grow a network on a task, from one unit, and keep what happened in a run folder."""
+"""A run: grow a network on a task, from one unit, and keep what happened in a run folder."""
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,10 @@ from torch import Tensor
 from diffstruct.errors import ConfigurationError, DivergenceError
 from diffstruct.history import History, Measurement
 from diffstruct.report.figure import draw_run
-from diffstruct.revisions import Revision
+from diffstruct.revisions import get_revision
+from diffstruct.rule import Rule
 from diffstruct.run_folder import RunFolder
-from diffstruct.tasks import SEQUENCE, Phase, Task, windows
+from diffstruct.tasks import SEQUENCE, Phase, Task, schedule, windows
 from diffstruct.training import Trainer
 
 SAVE_EVERY = 10.0
@@ -53,83 +56,106 @@ class Progress:
 
 
 class Run:
-    """A network that grows from one unit on a schedule of tasks, on record in a run folder.
+    """A network of the paper that grows from one unit while it reads.
 
     Args:
-        phases: what to read when; see `tasks.windows`.
-        revision: the paper's constants, possibly with another rule.
-        name: of the task, for the record.
-        cycles: updates to make.
+        task: what to read: "easy", "hard", "transition", a text file, a task, or a schedule of phases.
+        revision: of the paper, 1, 2 or 3.
+        cycles: updates to make; None for the revision's.
         seed: of weights, structure and texts; the same seed gives the same run.
+        rule: in the place of the revision's.
 
     Raises:
-        ConfigurationError: fewer than one cycle, or a negative seed.
-        DataError: a text that cannot be learned from.
+        ConfigurationError: a parameter that cannot work.
+        DataError: there is no such task, or the text cannot be learned from.
     """
 
     def __init__(
         self,
-        phases: Sequence[Phase],
-        revision: Revision,
+        task: str | os.PathLike[str] | Task | Sequence[Phase],
         *,
-        name: str,
-        cycles: int,
+        revision: int = 2,
+        cycles: int | None = None,
         seed: int = 0,
+        rule: Rule | None = None,
     ) -> None:
+        constants = get_revision(revision)
+        if rule is not None:
+            constants = replace(constants, rule=rule)
+        cycles = constants.cycles if cycles is None else cycles
         if cycles < 1:
             raise ConfigurationError(f"cycles must be at least 1, got {cycles}")
         if seed < 0:
             raise ConfigurationError(f"seed must be at least 0, got {seed}")
+        self.seed = seed
+        self.name, phases = schedule(task, cycles)
         network_seed, text_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
         self.windows = windows(phases, torch.Generator().manual_seed(text_seed))
-        self.trainer = Trainer(revision, len(phases[0].task.alphabet), network_seed)
+        self.trainer = Trainer(constants, len(phases[0].task.alphabet), network_seed)
         self.history = self.trainer.history
         self.progress = Progress(cycles, phases, self.history)
-        self.name, self.seed = name, seed
+        self._stopping = False
         self._logged = 0  # events
         self._good: dict[str, Tensor] = {}  # the weights at the last measurement that was all finite
 
     def go(
-        self, folder: RunFolder, observe: Callable[[Progress], None] = lambda progress: None
+        self,
+        out: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        observe: Callable[[Progress], None] = lambda progress: None,
     ) -> dict[str, Any]:
-        """Make all updates, or as many as Ctrl-C allows; return the summary, as in `run.json`.
+        """Make all updates, or as many as `stop` allows, on record in a run folder.
 
         Args:
-            folder: where the record goes.
+            out: the folder.
+            overwrite: whether a run that it already holds may be replaced.
             observe: called now and then with the state of the run.
+
+        Returns:
+            The summary, as in `run.json`.
 
         Raises:
             DivergenceError: the loss became infinite or not a number; the folder then holds the last
                 good state.
-            RunFolderError: the disk refuses.
+            RunFolderError: the folder holds a run, or the disk refuses.
         """
-        # A row at least each 1,000 updates, and enough of them for a figure of a short run.
-        every = max(1, min(1000, self.progress.cycles // 200))
-        status = "finished"
-        self._measure(folder)
-        begin = saved = told = time.perf_counter()
-        try:
-            for window in islice(self.windows, self.progress.cycles):
-                self.trainer.update(window)
-                now = time.perf_counter()
-                self.progress.seconds = now - begin
-                if self.trainer.updates % every == 0:
-                    self._measure(folder)
-                    if now - saved > SAVE_EVERY:
-                        self._save(folder, "running")
-                        saved = time.perf_counter()
-                if now - told > TELL_EVERY:
-                    self._look()
-                    observe(self.progress)
-                    told = now
-        except KeyboardInterrupt:
-            status = "stopped"
-        except DivergenceError as error:
-            self._close(folder, "diverged")
-            raise DivergenceError(f"{error}; the last good state is in {folder.path}") from error
-        summary = self._close(folder, status)
+        with RunFolder(Path(out), overwrite) as folder:
+            try:
+                self._train(folder, observe)
+            except DivergenceError as error:
+                self._close(folder, "diverged")
+                raise DivergenceError(f"{error}; the last good state is in {out}") from error
+            done = self.trainer.updates == self.progress.cycles
+            summary = self._close(folder, "finished" if done else "stopped")
         observe(self.progress)
         return summary
+
+    def stop(self) -> None:
+        """End the run after the update it is at, everything saved; may be called by a signal handler."""
+        self._stopping = True
+
+    def _train(self, folder: RunFolder, observe: Callable[[Progress], None]) -> None:
+        # A row at least each 1,000 updates, and enough of them for a figure of a short run.
+        every = max(1, min(1000, self.progress.cycles // 200))
+        self._measure(folder)
+        self._save(folder, "running")
+        begin = saved = told = time.perf_counter()
+        for window in islice(self.windows, self.progress.cycles):
+            if self._stopping:
+                break
+            self.trainer.update(window)
+            now = time.perf_counter()
+            self.progress.seconds = now - begin
+            if self.trainer.updates % every == 0:
+                self._measure(folder)
+                if now - saved > SAVE_EVERY:
+                    self._save(folder, "running")
+                    saved = now
+            if now - told > TELL_EVERY:
+                self._look()
+                observe(self.progress)
+                told = now
 
     def _look(self) -> None:
         """Bring the progress up to date."""

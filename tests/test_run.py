@@ -9,27 +9,45 @@ from safetensors.torch import load_file
 
 import diffstruct as ds
 from diffstruct.display import PlainLines, chart, duration
-from diffstruct.grow import Run
 from diffstruct.revisions import get_revision
 from diffstruct.run_folder import RunFolder
 from diffstruct.tasks import Phase, easy, hard
 from diffstruct.training import Trainer
 
 
-def start(cycles=400, task=None, **options):
-    phases = (Phase(0, task or easy(length=2_000)),)
-    return Run(phases, get_revision(2), name="easy", cycles=cycles, **options)
+def start(cycles=400):
+    return ds.Run(easy(length=2_000), cycles=cycles)
 
 
 def test_the_observer_sees_the_run_advance(tmp_path):
     seen = []
     run = start()
-    with RunFolder(tmp_path) as folder:
-        run.go(folder, lambda progress: seen.append((progress.update, progress.seconds_left)))
+    run.go(tmp_path, observe=lambda progress: seen.append((progress.update, progress.seconds_left)))
     updates = [update for update, _ in seen]
     assert updates == sorted(updates)
     assert updates[-1] == 400
     assert seen[-1][1] == 0
+
+
+def test_tasks_files_and_schedules_are_known_by_their_names(tmp_path):
+    text = tmp_path / "poem.txt"
+    text.write_text("to be or not to be " * 9)
+    phases = (Phase(0, easy()), Phase(1, hard()))
+    names = [ds.Run(task, cycles=3).name for task in ("hard", "transition", text, str(text), hard(4), phases)]
+    assert names == ["hard", "transition", "poem", "poem", "hard", "easy-hard"]
+
+
+def test_a_run_that_is_told_to_stop_stops_after_its_update(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffstruct.run.TELL_EVERY", 0)
+    run = start()
+
+    def stop_at_123(progress):
+        if progress.update == 123:
+            run.stop()
+
+    summary = run.go(tmp_path, observe=stop_at_123)
+    assert (summary["status"], summary["cycles"]) == ("stopped", 123)
+    assert (tmp_path / "history.csv").read_text().splitlines()[-1].startswith("123,")
 
 
 def break_at(monkeypatch, update, value=float("nan")):
@@ -48,9 +66,8 @@ def break_at(monkeypatch, update, value=float("nan")):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch, value):
     break_at(monkeypatch, 250, value)
-    run = start()
-    with RunFolder(tmp_path) as folder, pytest.raises(ds.DivergenceError, match="update 251") as caught:
-        run.go(folder)
+    with pytest.raises(ds.DivergenceError, match="update 251") as caught:
+        start().go(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     summary = json.loads((tmp_path / "run.json").read_text())
@@ -108,9 +125,10 @@ def test_a_run_that_is_killed_leaves_its_logs_readable(tmp_path, monkeypatch):
         if progress.update > 100:
             raise Killed
 
-    monkeypatch.setattr("diffstruct.grow.TELL_EVERY", 0)
-    with RunFolder(tmp_path) as folder, pytest.raises(Killed):
-        run.go(folder, look)
+    monkeypatch.setattr("diffstruct.run.TELL_EVERY", 0)
+    with pytest.raises(Killed):
+        run.go(tmp_path, observe=look)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "running"
     assert len(lines[-1]) >= 100
     assert lines[-1][-1].split(",")[0] == str(len(lines[-1]) - 2)  # header, and a row for cycle 0
 
@@ -146,8 +164,7 @@ def test_plain_lines_are_few(tmp_path):
 
     console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
     run = start(cycles=300)
-    with RunFolder(tmp_path / "run") as folder:
-        run.go(folder, PlainLines(console))
+    run.go(tmp_path / "run", observe=PlainLines(console))
     lines = console.export_text().splitlines()
     assert 1 <= len(lines) <= 22
     console.file.close()
