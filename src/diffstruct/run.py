@@ -186,6 +186,7 @@ class Run:
             "cycles_planned": progress.cycles,
             "final_loss": progress.loss,
             "final_units": progress.units,
+            "alphabet": last.alphabet,
             "floor": None if last.floor is None else SEQUENCE * last.floor,
             "seconds": round(progress.seconds, 3),
             "versions": {
