@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make grow` and `make test`.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 OUT ?= runs/hard
