@@ -345,11 +345,11 @@ def test_forward_mode_derivatives(kind):
     assert_same(*results)
 
 
-def test_many_gradients_at_once():
-    """The GRU and LSTM of `torch.nn` have no batched backward on the CPU; its RNN has."""
+@EVERY_KIND
+def test_many_gradients_at_once(kind):
     jacobians = [
         torch.autograd.functional.jacobian(lambda x, m=module: m(x)[0], normal(2, 1, INPUTS), vectorize=True)
-        for module in pair("tanh")
+        for module in pair(kind)
     ]
     assert_same(*jacobians)
 

@@ -146,8 +146,28 @@ def test_a_saved_state_goes_on_bit_for_bit():
 
 
 def test_new_units_begin_with_their_own_value():
-    optimizer = ds.ClippedRMSprop([{"params": [parameter(1)], "newborn": 0.5}], initial=0.1)
-    assert optimizer.newborn_state("square_avg", optimizer.param_groups[0]) == 0.5
+    model = nn.ModuleDict({"rnn": ds.nn.RNN(3, 2), "readout": nn.Linear(2, 2)})
+    model["rnn"].feeds(model["readout"])
+    groups = [
+        {"params": model["rnn"].parameters(), "newborn": 0.5},
+        {"params": model["readout"].parameters()},
+    ]
+    optimizer = ds.ClippedRMSprop(groups, initial=0.1, newborn=0.25)
+    rule = ds.Rule(threshold=1e-6, reserve=3, p_add=1)  # both units are above, so three come
+    structure = ds.Structure(model, optimizer, rule=rule, start=None)
+    model["readout"](model["rnn"](torch.ones(4, 1, 3))[0]).sum().backward()
+    optimizer.step()
+    squares = {
+        name: optimizer.state[tensor]["square_avg"].clone() for name, tensor in model.named_parameters()
+    }
+    structure.step()
+
+    after = {name: optimizer.state[tensor]["square_avg"] for name, tensor in model.named_parameters()}
+    assert torch.equal(after["rnn.weight_ih_l0"][:2], squares["rnn.weight_ih_l0"])
+    assert torch.equal(after["rnn.weight_ih_l0"][2:], torch.full((3, 3), 0.5))
+    assert torch.equal(after["readout.weight"][:, :2], squares["readout.weight"])
+    assert torch.equal(after["readout.weight"][:, 2:], torch.full((2, 3), 0.25))
+    assert torch.equal(after["readout.bias"], squares["readout.bias"])
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,12 @@ def test_the_cap_cuts_an_addition_short():
     assert rule.decide(saliences_of("++++++"), RuleState.newborn(6), generator()).add == 0
 
 
+def test_at_the_cap_a_newcomer_takes_the_place_of_a_unit_that_goes():
+    rule = Rule(reserve=1, p_delete=1, p_spontaneous=1, max_units=4)
+    decision = rule.decide(saliences_of("+-+-"), RuleState.newborn(4), generator())
+    assert (len(decision.keep), decision.add) == (3, 1)
+
+
 def test_what_a_decision_draws_does_not_depend_on_the_probabilities():
     after = []
     for p in (0.0, 1.0):
@@ -277,6 +283,13 @@ def test_without_redrawing_a_dead_reserve_unit_stays_for_ever():
     rule = Rule(reserve=1, p_add=1, p_delete=1, p_spontaneous=0, redraw_after=None)
     state = RuleState(torch.tensor([10**6]), torch.tensor([False]))
     assert not rule.decide(saliences_of("-"), state, generator()).changes
+
+
+def test_what_is_deleted_is_not_drawn_anew():
+    rule = Rule(reserve=1, p_delete=1, p_spontaneous=0, redraw_after=3)
+    state = RuleState(torch.full((4,), 9), torch.zeros(4, dtype=torch.bool))
+    decision = rule.decide(saliences_of("+---"), state, generator())
+    assert (decision.keep, decision.add) == ((0,), 1)  # two in excess go, the spared one is replaced
 
 
 def test_a_width_of_dead_units_is_drawn_anew_even_at_its_cap_and_minimum():

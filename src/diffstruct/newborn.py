@@ -6,7 +6,7 @@ below, the threshold, so that the unit begins in the reserve and gradient descen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,45 +15,51 @@ from torch import Tensor
 from diffstruct.surgery import Change
 from diffstruct.width import Role, Slot, positions
 
+SCALE = 0.01
+"""Standard deviation of the weights that the salience does not fix."""
+
 
 @dataclass(frozen=True)
 class Newborn:
     """Writes the entries of new units (see `surgery.Initialize`).
 
-    A multiplier begins at the threshold. Without one, the outgoing weights are scaled so that the two
-    halves of the salience (see `salience.outgoing`) come to a quarter of the threshold each, hence half of
-    it together, as in revision 3 of the paper.
+    Where the salience is a multiplier, a new unit's begins at the threshold, and all its weights are
+    drawn. Where it is the outgoing weights, these are scaled so that either half of the salience (see
+    `salience.outgoing`) has half the threshold for its sum, as in revision 3 of the paper.
 
     Args:
         threshold: `T_D`.
         generator: the only source of chance (on the CPU).
-        scale: standard deviation of the weights that are not fixed by the salience.
+        salience: `"multiplier"` or `"outgoing"`.
     """
 
     threshold: float
     generator: torch.Generator
-    scale: float = 0.01
+    salience: str = "outgoing"
 
     @torch.no_grad()
-    def __call__(self, change: Change, values: Mapping[Tensor, Tensor]) -> None:
+    def __call__(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
         """Write the new units' entries into `values`, the resized tensors by those that they replace."""
-        slots = change.width.slots
-        priced = [slot for slot in slots if slot.role in (Role.OUTGOING, Role.RECURRENT)]
-        multipliers = [slot for slot in slots if slot.role is Role.MULTIPLIER]
+        growing = [change for change in changes if change.add]
         # What a unit hears comes first: where a new unit hears a new unit, what it says has the last word.
-        for slot in slots:
-            if slot.role is Role.INCOMING and slot.tensor.ndim > 1:  # biases stay at zero
-                _write(slot, change, values, self.scale * self._normal(slot, change, values))
-        for slot in multipliers:
-            shape = [slot.blocks * change.add]
-            _write(slot, change, values, torch.full(shape, self.threshold, dtype=slot.tensor.dtype))
-        spoken = {slot: self._normal(slot, change, values) for slot in priced}
-        if not multipliers:
-            spoken = self._at_threshold(spoken, change, values)
-        else:
-            spoken = {slot: self.scale * draw for slot, draw in spoken.items()}
-        for slot, draw in spoken.items():
-            _write(slot, change, values, draw)
+        for change in growing:
+            for slot in change.width.having(Role.INCOMING):
+                if slot.tensor.ndim > 1:  # biases stay at zero
+                    _write(slot, change, values, SCALE * self._normal(slot, change, values))
+        for change in growing:
+            spoken = [*change.width.having(Role.OUTGOING, Role.RECURRENT)]
+            draws = {slot: self._normal(slot, change, values) for slot in spoken}
+            if self.salience == "outgoing":
+                draws = self._at_threshold(draws, change, values)
+            else:
+                draws = {slot: SCALE * draw for slot, draw in draws.items()}
+            multipliers = [*change.width.having(Role.MULTIPLIER)]
+            entries = sum(slot.blocks for slot in multipliers)  # a unit's, in all
+            for slot in multipliers:
+                value = self.threshold / entries if self.salience == "multiplier" else 1.0
+                draws[slot] = torch.full([slot.blocks * change.add], value, dtype=slot.tensor.dtype)
+            for slot, draw in draws.items():
+                _write(slot, change, values, draw)
 
     def _normal(self, slot: Slot, change: Change, values: Mapping[Tensor, Tensor]) -> Tensor:
         """Standard normal numbers in the shape of the new units' entries in `slot`."""

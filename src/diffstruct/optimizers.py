@@ -14,6 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from diffstruct.errors import StructureError
+from diffstruct.rmsprop import ClippedRMSprop
+
+Group = Mapping[str, Any]
 
 _CANNOT = {
     torch.optim.LBFGS: "its curvature history is one flat vector over all parameters; use another optimizer, "
@@ -22,9 +25,13 @@ _CANNOT = {
     "ones; use torch.optim.Adam",
 }
 
-_BEGINS_AT: Mapping[tuple[type[Optimizer], str], Callable[[Mapping[str, Any]], float]] = {
-    (torch.optim.Adagrad, "sum"): lambda group: group["initial_accumulator_value"],
-    (torch.optim.Rprop, "step_size"): lambda group: group["lr"],
+# By kind and key: from the parameter's group and the parameter's own new value.
+_BEGINS_AT: Mapping[tuple[type[Optimizer], str], Callable[[Group, Tensor], float | Tensor]] = {
+    (torch.optim.Adagrad, "sum"): lambda group, _: float(group["initial_accumulator_value"]),
+    (torch.optim.Rprop, "step_size"): lambda group, _: float(group["lr"]),
+    # The average of a parameter follows it from its first update on.
+    (torch.optim.ASGD, "ax"): lambda _, value: value,
+    (ClippedRMSprop, "square_avg"): lambda group, _: float(group["newborn"]),
 }
 
 # Adafactor (Shazeer and Stern, 2018) keeps row and column means: the dimension named here is reduced to 1.
@@ -42,17 +49,36 @@ def check_optimizer(optimizer: Optimizer) -> None:
             raise StructureError(f"{type(optimizer).__name__} cannot follow changes of structure: {why}")
 
 
-def initial_value(optimizer: Optimizer, key: str, group: Mapping[str, Any]) -> float:
-    """What `optimizer` begins entry `key` of a parameter's state with.
+def check_state(optimizer: Optimizer, parameter: Tensor) -> None:
+    """Refuse state of `parameter` that surgery could not cut.
 
-    An optimizer of one's own may say so by a method `newborn_state(key, group) -> float`.
+    Raises:
+        StructureError: names the entry and its shape.
     """
-    own = getattr(optimizer, "newborn_state", None)
-    if own is not None:
-        return float(own(key, group))
-    for (kind, name), value in _BEGINS_AT.items():
+    for key, value in optimizer.state.get(parameter, {}).items():
+        if isinstance(value, Tensor):
+            state_dims(optimizer, key, value, parameter)
+        elif isinstance(value, (list, tuple, dict)):
+            raise StructureError(
+                f"{type(optimizer).__name__} keeps state {key!r} in a {type(value).__name__}, which surgery "
+                "cannot follow: use another optimizer"
+            )
+
+
+def initial_value(optimizer: Optimizer, key: str, parameter: Tensor, value: Tensor) -> float | Tensor:
+    """What `optimizer` begins new entries of state `key` with: a number, or one for each entry.
+
+    Args:
+        optimizer: the optimizer.
+        key: the name of the state.
+        parameter: whose state it is.
+        value: what the parameter will be, with its new entries.
+    """
+    for (kind, name), begin in _BEGINS_AT.items():
         if isinstance(optimizer, kind) and name == key:
-            return float(value(group))
+            groups = optimizer.param_groups
+            group = next(g for g in groups if any(p is parameter for p in g["params"]))
+            return begin(group, value)
     return 0.0
 
 

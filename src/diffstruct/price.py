@@ -55,6 +55,8 @@ class L1Price:
     def __post_init__(self) -> None:
         if not (self.strength >= 0 and math.isfinite(self.strength)):
             raise ConfigurationError(f"strength must be a number of at least 0, got {self.strength!r}")
+        if self.floor is not None and not math.isfinite(self.floor):
+            raise ConfigurationError(f"floor must be None or a finite number, got {self.floor!r}")
         if self.how not in ("proximal", "sign", "gradient"):
             raise ConfigurationError(f"how must be 'proximal', 'sign' or 'gradient', got {self.how!r}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -43,7 +43,8 @@ class ClippedRMSprop(Optimizer):
         initial: float = 0.0,
         newborn: float = 0.01,
     ) -> None:
-        if lr <= 0 or limit <= 0 or eps <= 0 or initial < 0 or newborn < 0 or not 0 <= decay < 1:
+        above = lr > 0 and limit > 0 and eps > 0  # false for a NaN, too
+        if not (above and initial >= 0 and newborn >= 0 and 0 <= decay < 1):
             raise ConfigurationError(
                 "lr, limit and eps must be above 0, initial and newborn at least 0, decay in [0, 1), got "
                 f"{lr=}, {limit=}, {eps=}, {initial=}, {newborn=}, {decay=}"
@@ -57,11 +58,6 @@ class ClippedRMSprop(Optimizer):
             "newborn": newborn,
         }
         super().__init__(params, defaults)
-
-    def newborn_state(self, key: str, group: Mapping[str, Any]) -> float:
-        """What a new unit's entries of state `key` begin with."""
-        assert key == "square_avg"
-        return float(group["newborn"])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import NoneType
 
 import torch
 from torch import Tensor
@@ -103,6 +104,8 @@ class Rule:
         need(self.threshold > 0 and math.isfinite(self.threshold), "threshold", "a number above 0")
         for name in ("p_add", "p_delete", "p_spontaneous"):
             need(0 <= getattr(self, name) <= 1, name, "a probability between 0 and 1")
+        for name in ("min_units", "max_units", "redraw_after"):
+            need(isinstance(getattr(self, name), (int, NoneType)), name, "a whole number")
         need(self.min_units >= 1, "min_units", "at least 1")
         need(self.max_units >= self.min_units, "max_units", f"at least min_units ({self.min_units})")
         if isinstance(self.reserve, int):
@@ -143,8 +146,7 @@ class Rule:
         size = len(saliences)
         assert state.ages.shape == state.risen.shape == (size,)
         above = saliences > self.threshold
-        # One reduction finds a NaN or an infinity anywhere.
-        if not math.isfinite(saliences.sum()):
+        if not saliences.isfinite().all():
             raise DivergenceError(
                 "a unit's salience is not finite: the weights have diverged; "
                 "lower the learning rate or clip the gradients"

@@ -13,7 +13,7 @@ from diffstruct.couple import declared_widths
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.history import Event, History
 from diffstruct.newborn import Newborn
-from diffstruct.optimizers import check_optimizer
+from diffstruct.optimizers import check_optimizer, check_state
 from diffstruct.price import L1Price
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.salience import PRICED, SALIENCES
@@ -73,7 +73,7 @@ class Structure:
         self._salience = SALIENCES[salience]
         self._priced = PRICED[salience]
         self._generator = torch.Generator().manual_seed(seed)
-        self._newborn = Newborn(self.rule.threshold, self._generator)
+        self._newborn = Newborn(self.rule.threshold, self._generator, salience)
         self._last: dict[str, Change] = {}
         for width in self.widths.values():
             self._check(width, start)
@@ -88,6 +88,9 @@ class Structure:
     def _check(self, width: Width, start: int | None) -> None:
         """Refuse, before anything is cut, what would fail at the first step."""
         self._salience(width)
+        for slot in width.slots:
+            for optimizer in self.optimizers:
+                check_state(optimizer, slot.tensor)
         if start is not None and not 1 <= start <= width.size:
             raise ConfigurationError(
                 f"start must be between 1 and the {width.size} units that width {width.name!r} came with, "
@@ -109,20 +112,22 @@ class Structure:
         Raises:
             DivergenceError: a salience is not finite; nothing has changed then.
         """
+        self._last = {}
         for tensor in self._priced_tensors():
             self.price.after_step(tensor)
         decisions = {
             name: self.rule.decide(self._salience(width), self._states[name], self._generator)
             for name, width in self.widths.items()
         }
-        self._last = {
+        changes = {
             name: Change(self.widths[name], decision.keep, decision.add)
             for name, decision in decisions.items()
             if decision.changes
         }
-        if self._last:
-            operate(self._last.values(), self.optimizers, self._newborn)
-        # Only now: had the surgery failed, the rule's memory would still fit the model.
+        if changes:
+            operate(changes.values(), self.optimizers, self._newborn)
+        # Only now: had the surgery failed, all that is remembered would still fit the model.
+        self._last = changes
         self._states = {name: decision.state for name, decision in decisions.items()}
         self.updates += 1
         events = tuple(self._event(name, decisions[name]) for name in self._last)

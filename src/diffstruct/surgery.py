@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.errors import StructureError
-from diffstruct.optimizers import check_optimizer, initial_value, state_dims
+from diffstruct.optimizers import check_optimizer, check_state, initial_value, state_dims
 from diffstruct.width import Slot, Width, positions
 
 
@@ -129,19 +129,22 @@ class Plan:
             for module, name, size in self.attributes:
                 undo.append(partial(setattr, module, name, getattr(module, name)))
                 setattr(module, name, size)
-        except BaseException:
+        except BaseException as error:
             for step in reversed(undo):
-                step()
+                try:
+                    step()
+                except Exception as failure:  # what could not be set cannot be set back: the rest can
+                    error.add_note(f"while undoing the surgery: {failure!r}")
             raise
 
 
-Initialize = Callable[[Change, Mapping[Tensor, Tensor]], None]
-"""Gets a change and the new value of every resized tensor (by the tensor it replaces, already padded with
+Initialize = Callable[[Sequence[Change], Mapping[Tensor, Tensor]], None]
+"""Gets the changes and the new value of every resized tensor (by the tensor it replaces, already padded with
 zeros), and writes the entries of the new units in place."""
 
 
-def leave_silent(change: Change, values: Mapping[Tensor, Tensor]) -> None:
-    """Leave every entry of a new unit at zero: the unit neither hears nor speaks."""
+def leave_silent(changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
+    """Leave every entry of the new units at zero: they neither hear nor speak."""
 
 
 def plan(
@@ -172,11 +175,11 @@ def plan(
             grad = None if grad is None else cut.apply(grad.detach(), dim, 0.0)
         values[tensor] = value
         result.tensors.append(Resized(tensor, value, grad))
+    initialize(changes, values)
+    for tensor, along in cuts.items():
         for optimizer in optimizers:
-            result.states += _state_cuts(optimizer, tensor, along)
+            result.states += _state_cuts(optimizer, tensor, along, values[tensor])
     for change in changes:
-        if change.add:
-            initialize(change, values)
         for module, name, times in change.width.attributes:
             result.attributes.append((module, name, times * change.new_size))
     return result
@@ -215,6 +218,11 @@ def _cuts(changes: Sequence[Change]) -> dict[Tensor, dict[int, Cut]]:
     cuts: dict[Tensor, dict[int, Cut]] = {}
     owner: dict[tuple[Tensor, int], tuple[Change, Slot]] = {}
     for change in changes:
+        if change.size != change.width.size:
+            raise StructureError(
+                f"a change was made for {change.size} units of width {change.width.name!r}, which has "
+                f"{change.width.size} now: make it anew"
+            )
         for slot in change.width.slots:
             key = (slot.tensor, slot.dim)
             if key in owner:
@@ -231,20 +239,20 @@ def _cuts(changes: Sequence[Change]) -> dict[Tensor, dict[int, Cut]]:
 
 
 def _state_cuts(
-    optimizer: Optimizer, tensor: Tensor, along: Mapping[int, Cut]
+    optimizer: Optimizer, tensor: Tensor, along: Mapping[int, Cut], value: Tensor
 ) -> Iterator[tuple[dict[Any, Any], Any, Tensor]]:
-    """The new value of each entry of the optimizer's state that is shaped by `tensor`."""
-    state = optimizer.state.get(tensor)
-    if not state:
-        return
-    group = next(g for g in optimizer.param_groups if any(p is tensor for p in g["params"]))
-    for key, value in state.items():
-        if not isinstance(value, Tensor):
+    """The new value of each entry of the optimizer's state for `tensor`, which will be `value`."""
+    check_state(optimizer, tensor)
+    state = optimizer.state.get(tensor, {})
+    for key, old in state.items():
+        if not isinstance(old, Tensor):
             continue
-        dims = state_dims(optimizer, key, value, tensor)
-        new = value
+        dims = state_dims(optimizer, key, old, tensor)
+        new, survives = old, torch.ones_like(old, dtype=torch.bool)
         for dim, cut in along.items():
             if dims[dim]:
-                new = cut.apply(new, dim, initial_value(optimizer, key, group))
-        if new is not value:
-            yield state, key, new
+                new, survives = cut.apply(new, dim, 0.0), cut.apply(survives, dim, False)
+        if new is not old:
+            begin = initial_value(optimizer, key, tensor, value)
+            begin = torch.as_tensor(begin, dtype=old.dtype, device=old.device)
+            yield state, key, torch.where(survives, new, begin)

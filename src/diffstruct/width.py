@@ -114,8 +114,13 @@ class Width:
         return self.slots[0].size
 
     def having(self, *roles: Role) -> Iterator[Slot]:
-        """The slots whose role is one of `roles`, in order."""
-        return (slot for slot in self.slots if slot.role in roles)
+        """The slots whose role is one of `roles`, in order; a tensor that modules share comes once."""
+        seen: set[tuple[int, int]] = set()
+        for slot in self.slots:
+            place = id(slot.tensor), slot.dim
+            if slot.role in roles and place not in seen:
+                seen.add(place)
+                yield slot
 
     def __repr__(self) -> str:
         return f"Width({self.name!r}, size={self.size}, slots={len(self.slots)})"

@@ -40,16 +40,18 @@ class _Elman(torch.autograd.Function):
             torch.addmm(step, hidden, transposed, out=state).tanh_()
             hidden = state
         ctx.save_for_backward(inputs, weight, initial, states)
-        return states
+        return states.clone()  # the caller may write into it
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight, initial, states = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted
-            with torch.enable_grad():
-                outputs = reference(inputs, weight, initial)
-            first = torch.autograd.grad(outputs, (inputs, weight, initial), grads[0], create_graph=True)
-            return first[0], first[1], first[2]
+            # Views stand for the arguments, lest what one owes to another be counted here as well.
+            views = [argument.view_as(argument) for argument in (inputs, weight, initial)]
+            outputs = reference(*views)
+            wanted = [view for view, need in zip(views, ctx.needs_input_grad, strict=True) if need]
+            found = iter(torch.autograd.grad(outputs, wanted, grads[0], create_graph=True))
+            return tuple(next(found) if need else None for need in ctx.needs_input_grad)
         slopes = 1 - states * states  # of tanh, [steps, batch, n]
         total = grads[0].clone(
             memory_format=torch.contiguous_format
@@ -61,7 +63,8 @@ class _Elman(torch.autograd.Function):
             later = grad.mul_(slope)
         assert later is not None
         before = torch.cat([initial[None], states[:-1]])  # h_{t-1}
-        grad_weight = total.flatten(0, 1).t() @ before.flatten(0, 1)
+        units = total.shape[-1]
+        grad_weight = total.reshape(-1, units).t() @ before.reshape(-1, units)
         return total, grad_weight, later @ weight
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from diffstruct.errors import StructureError
 from diffstruct.nn.readers import reader_slots
 from diffstruct.width import Role, Slot
 
@@ -32,7 +33,16 @@ class Multiplier(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_units, device=device, dtype=dtype))
 
     def forward(self, input: Tensor) -> Tensor:
-        """Scale `input` `[..., num_units]`, same shape out."""
+        """Scale `input` `[..., num_units]`, same shape out.
+
+        Raises:
+            StructureError: the last dimension has another size.
+        """
+        if input.shape[-1] != self.num_units:  # a product of sizes 1 and n would pass unnoticed
+            raise StructureError(
+                f"a Multiplier of {self.num_units} units got an input of {[*input.shape]}: "
+                "declare it with feeds(), so that it follows the layer's width"
+            )
         return input * self.weight
 
     def fold_into(self, reader: nn.Linear) -> nn.Linear:
@@ -41,9 +51,9 @@ class Multiplier(nn.Module):
             reader.in_features,
             reader.out_features,
             bias=reader.bias is not None,
-            device=reader.weight.device,
+            device="meta",  # all weights are written below, so none need be drawn
             dtype=reader.weight.dtype,
-        )
+        ).to_empty(device=reader.weight.device)
         with torch.no_grad():
             folded.weight.copy_(reader.weight * self.weight)  # [outputs, units] * [units]
             if reader.bias is not None:

@@ -120,9 +120,6 @@ class RNN(_Recurrent, nn.RNN):
     """`torch.nn.RNN`, whose units can come and go: same arguments, calls and results.
 
     Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.RNN`.
-
-    Raises:
-        StructureError: `proj_size` is not 0.
     """
 
     gates = 1
@@ -164,6 +161,7 @@ class RNN(_Recurrent, nn.RNN):
             and not self.bidirectional
             and not (self.dropout and self.training)
             and input.dim() in (2, 3)
+            and input.is_floating_point()
             and input.numel() > 0
             and input.shape[-1] == self.input_size
             and input.dtype == self.weight_hh_l0.dtype
@@ -171,6 +169,8 @@ class RNN(_Recurrent, nn.RNN):
             and (hx is None or (hx.dim() == input.dim() and hx.dtype == input.dtype))
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
+            and torch._C._get_tracing_state() is None  # torch.jit.trace
+            and torch.autograd.forward_ad._current_level < 0  # no forward-mode derivatives
             and not torch._C._are_functorch_transforms_active()
         )
 
@@ -179,9 +179,6 @@ class GRU(_Recurrent, nn.GRU):
     """`torch.nn.GRU`, whose units can come and go: same arguments, calls and results.
 
     Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.GRU`.
-
-    Raises:
-        StructureError: `proj_size` is not 0.
     """
 
     gates = 3
