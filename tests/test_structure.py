@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import diffstruct as ds
+from diffstruct.surgery import Change, operate
 
 
 class Tagger(nn.Module):
@@ -213,3 +214,13 @@ def test_models_without_what_is_needed_are_refused():
     with pytest.raises(ds.StructureError, match=r"ds\.nn\.Multiplier"):
         ds.Structure(model, torch.optim.Adam(model.parameters()), salience="multiplier")
     assert model.rnn.hidden_size == 6
+
+
+def test_a_graph_from_before_a_change_is_refused_even_at_the_same_size():
+    model = Tagger(ds.nn.RNN)
+    x = torch.randn(5, 2, 3)
+    loss = model(x)[0].square().sum()
+    operate([Change(model.rnn.declare_width("rnn"), (0, 1, 2, 4, 5), 1)])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    model(x)[0].square().sum().backward()

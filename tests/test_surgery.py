@@ -399,8 +399,9 @@ def test_state_of_unknown_shape_is_refused_before_anything_changes(make):
     shapes = {name: p.shape for name, p in model.named_parameters()}
     with pytest.raises(ds.StructureError, match="ThirdParty keeps state 'own'"):
         operate(model.change(PLAN), [optimizer])
-    with pytest.raises(ds.StructureError, match="ThirdParty keeps state 'own'"):
-        ds.Structure(model, optimizer)
+    for start in (1, None):
+        with pytest.raises(ds.StructureError, match="ThirdParty keeps state 'own'"):
+            ds.Structure(model, optimizer, start=start)
     assert {name: p.shape for name, p in model.named_parameters()} == shapes
     assert model.lower.hidden_size == 3
 
@@ -417,7 +418,13 @@ def test_a_structure_whose_surgery_fails_carries_nothing_and_goes_on():
     assert structure.carry(state, "lower") is state
     model.readout.__class__ = nn.Linear
     structure.step()
-    assert structure.carry(state, "lower").shape[-1] == model.lower.hidden_size > 3
+    carried = structure.carry(state, "lower")
+    assert carried.shape[-1] == model.lower.hidden_size > 3
+    with torch.no_grad():
+        model.readout.weight[0, 0] = torch.nan
+    with pytest.raises(ds.DivergenceError):
+        structure.step()
+    assert structure.carry(carried, "lower") is carried
 
 
 # --- What is refused ----------------------------------------------------------------------------------------
@@ -458,7 +465,26 @@ def test_two_widths_that_claim_one_dimension_are_refused(add):
         operate([Change(width, (0, 1), add), Change(other, (0, 1), add)], [optimizer])
 
 
-def test_a_width_needs_slots_that_agree_and_dimensions_that_exist():
+def test_a_dimension_counted_from_the_end_is_no_other_dimension():
+    readout = nn.Linear(3, 2)
+
+    def claim(dim: int) -> Change:
+        return Change(ds.Width(str(dim), (ds.Slot(readout, "weight", dim, ds.Role.OUTGOING),)), (0, 1), 0)
+
+    with pytest.raises(ds.StructureError):
+        operate([claim(1), claim(-1)])
+    assert readout.weight.shape == (2, 3)
+
+
+def test_a_tensor_that_is_computed_from_others_is_refused():
+    model = Stack(ds.nn.RNN, ds.nn.RNN)
+    nn.utils.parametrizations.weight_norm(model.readout)
+    with pytest.raises(ds.StructureError):
+        ds.Structure(model, torch.optim.SGD(model.parameters()))
+    assert model.upper.hidden_size == model.readout.in_features == 2
+
+
+def test_a_width_needs_slots_and_they_agree():
     model = Stack(ds.nn.LSTM, ds.nn.RNN)
     rows = ds.Slot(model.lower, "weight_hh_l0", 0, ds.Role.INCOMING, blocks=4)
     with pytest.raises(ds.StructureError, match="at least one slot"):

@@ -162,8 +162,8 @@ class Structure:
         change = self._last.get(width)
         if change is None or state is None:
             return state
-        if isinstance(state, tuple):
-            return tuple(carry(part, change) for part in state)
+        if isinstance(state, (tuple, list)):
+            return type(state)(carry(part, change) for part in state)
         return carry(state, change)
 
     def _priced_tensors(self) -> list[Tensor]:

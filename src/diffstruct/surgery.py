@@ -106,6 +106,7 @@ class Resized:
         self.tensor.data = torch.empty(0, dtype=other, device=self.tensor.device)
         self.tensor.data = self.value
         self.tensor.grad = self.grad
+        torch.autograd.graph.increment_version(self.tensor)  # lest a graph from before go unnoticed
 
 
 @dataclass

@@ -90,7 +90,8 @@ class Width:
             part says how many times the size it holds.
 
     Raises:
-        StructureError: there is no slot, or the slots disagree on the size.
+        StructureError: there is no slot, the slots disagree on the size, or a slot is no dimension of a
+            parameter or buffer.
     """
 
     name: str
@@ -101,6 +102,15 @@ class Width:
         if not self.slots:
             raise StructureError(f"width {self.name!r} lives in no tensor: give it at least one slot")
         for slot in self.slots:
+            if slot.name not in slot.module._parameters and slot.name not in slot.module._buffers:
+                raise StructureError(
+                    f"{type(slot.module).__name__}.{slot.name} is computed from other tensors (as under a "
+                    "parametrization), so that its size cannot be learned: remove the parametrization"
+                )
+            if not 0 <= slot.dim < slot.tensor.ndim:
+                raise StructureError(
+                    f"{slot} must name one of the tensor's {slot.tensor.ndim} dimensions, counted from 0"
+                )
             length = slot.tensor.shape[slot.dim]
             if length != slot.blocks * self.size:
                 raise StructureError(
