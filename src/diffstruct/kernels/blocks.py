@@ -54,7 +54,7 @@ def accumulate(total: Any, factors: Any, rows: Any) -> None:
 
 @intrinsic
 def _power_of_two(typing_context: Any, exponent: Any, like: Any) -> Any:
-    """`2 ** exponent` in the type of `like`, by writing its exponent bits; integer and result of one width."""
+    """`2 ** exponent` in the type of `like`, by writing its exponent bits; both of one width."""
     width, bias, mantissa, kind = (
         (32, 127, 23, ir.FloatType()) if like == types.float32 else (64, 1023, 52, ir.DoubleType())
     )
