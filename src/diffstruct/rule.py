@@ -149,9 +149,8 @@ class Rule:
                 "lower the learning rate or clip the gradients"
             )
         memory = RuleState(state.ages.copy(), state.risen.copy())
-        gone, add = choose(
-            values, memory.ages, memory.risen, *self.numbers(len(values), saliences.dtype), generator
-        )
+        numbers = self.numbers(len(values), saliences.dtype)
+        gone, add = choose(values, memory.ages, memory.risen, generator, *numbers)
         return self.decision(gone, add, memory)
 
     def numbers(self, size: int, dtype: torch.dtype) -> tuple[float, int, float, float, float, int, int, int]:
@@ -184,6 +183,7 @@ def choose(
     saliences: Any,
     ages: Any,
     risen: Any,
+    generator: Any,
     threshold: float,
     reserve: int,
     p_add: float,
@@ -192,7 +192,6 @@ def choose(
     min_units: int,
     max_units: int,
     redraw_after: int,
-    generator: Any,
 ) -> Any:
     """The rule itself, on arrays and plain numbers.
 
@@ -202,6 +201,7 @@ def choose(
     Args:
         saliences: `[n]`.
         ages: `[n]`, brought up to date in place, like `risen` `[n]`.
+        generator: of NumPy, the only source of chance.
         threshold: like the others as in `Rule`, but `reserve` is a count, and `redraw_after` 0 for never.
 
     Returns:
