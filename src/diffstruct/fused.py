@@ -27,6 +27,12 @@ class FusedTrainer(Trainer):
     threshold.
     """
 
+    stride = 1000
+
+    def prepare(self) -> None:
+        """Compile the loop, or load it if that was done before: about ten seconds, or one."""
+        self._until_a_change(Stretch(torch.zeros(0, dtype=torch.int64), 0, 0, False), 0)
+
     def advance(self, stretch: Stretch) -> None:
         """Learn from every window of a stretch.
 
@@ -34,8 +40,8 @@ class FusedTrainer(Trainer):
             DivergenceError: a loss is not finite, and that update has not been made; or a salience is not,
                 and the structure has not changed.
         """
-        if stretch.restart or self._state is None:
-            self._state = torch.zeros(1, self.units, dtype=self._one_hot.dtype)
+        if stretch.restart:
+            self._state = None
         done = 0
         while done < stretch.windows:
             done += self._until_a_change(stretch, done)
@@ -43,7 +49,8 @@ class FusedTrainer(Trainer):
     def _until_a_change(self, stretch: Stretch, done: int) -> int:
         """Go on with a stretch of which `done` windows are read; return how many more are."""
         structure, state = self.structure, self._state
-        assert state is not None
+        if state is None:
+            state = torch.zeros(1, self.units, dtype=self._one_hot.dtype)
         if structure is None:  # nobody asks the rule then
             rule, memory, generator = Rule(), RuleState.newborn(self.units), np.random.default_rng(0)
         else:
@@ -70,6 +77,7 @@ class FusedTrainer(Trainer):
             if math.isfinite(loss):
                 raise diverged("a unit's salience is not finite", self.updates)
             raise diverged(f"the loss is {loss}", self.updates + 1)
+        self._state = state
         if structure is not None:
             structure.carry_out({"rnn": rule.decision(gone, add, memory)}, made)
             self._state = structure.carry(state)
@@ -77,7 +85,8 @@ class FusedTrainer(Trainer):
 
     def _parameters(self) -> list[Tensor]:
         """The network's parameters, in the order of `network.Tensors`."""
-        rnn, readout, multiplier = self.model.rnn, self.model.readout, self.model.multiplier
+        rnn: Any = self.model.rnn  # whose parameters mypy does not know
+        readout, multiplier = self.model.readout, self.model.multiplier
         return [
             rnn.weight_ih_l0,
             rnn.weight_hh_l0,

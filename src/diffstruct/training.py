@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,9 @@ class Trainer:
         fixed_units: as in `revisions.build`.
         dtype: of all parameters.
     """
+
+    stride: ClassVar[int] = 10
+    """Updates that take so little time that nobody need be told in between."""
 
     def __init__(
         self,
@@ -51,6 +55,9 @@ class Trainer:
     def units(self) -> int:
         """Hidden units now."""
         return self.model.rnn.hidden_size
+
+    def prepare(self) -> None:
+        """Do what the first update would otherwise have to wait for."""
 
     def advance(self, stretch: Stretch) -> None:
         """Learn from every window of a stretch; see `update`."""
