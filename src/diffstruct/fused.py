@@ -72,6 +72,9 @@ class FusedTrainer(Trainer):
             rule.numbers(self.units, state.dtype),
         )
         self.updates += made
+        for entry in self.optimizer.state.values():
+            if "step" in entry:
+                entry["step"] += made
         torch.autograd.graph.increment_version(parameters)  # lest a graph from before go unnoticed
         if reason == network.DIVERGED:
             if math.isfinite(loss):
