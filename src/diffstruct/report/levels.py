@@ -12,7 +12,7 @@ from diffstruct.tasks import SEQUENCE, Phase
 
 # Wong's palette (Nature Methods 8, 441, 2011), which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-FLOOR, PLATEAU = "#2e7d32", "#8a6d1b"
+_LEVELS = {"floor": "--", "plateau": "-."}  # greys, apart from every color of a curve
 
 
 def frame(
@@ -35,7 +35,7 @@ def frame(
         if axes is not None:
             axes.spines[["top", "right"]].set_visible(False)
             for phase in phases[1:]:
-                axes.axvline(phase.start, color="0.6", linewidth=0.8, linestyle=":")
+                axes.axvline(phase.start, color="0.4", linewidth=1, linestyle=":")
     return figure, loss, below
 
 
@@ -43,8 +43,7 @@ def draw_levels(axes: Axes, phases: Sequence[Phase], end: int) -> None:
     """Floors and plateaus, each over the updates of its phase and named once in the legend."""
     named: set[str] = set()
     for phase, (start, stop) in zip(phases, pairwise([*(p.start for p in phases), end]), strict=True):
-        levels = (("floor", phase.task.floor, FLOOR), ("plateau", phase.task.plateau, PLATEAU))
-        for name, value, color in levels:
+        for name, value in (("floor", phase.task.floor), ("plateau", phase.task.plateau)):
             if value is None or start >= end:
                 continue
             label = "_nolegend_" if name in named else name
@@ -53,8 +52,8 @@ def draw_levels(axes: Axes, phases: Sequence[Phase], end: int) -> None:
                 SEQUENCE * value,
                 start,
                 min(stop, end),
-                color=color,
-                linestyle="--",
+                color="0.25",
+                linestyle=_LEVELS[name],
                 linewidth=1,
                 label=label,
             )

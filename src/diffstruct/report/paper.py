@@ -40,30 +40,34 @@ def draw(title: str, bands: Sequence[Band], phases: Sequence[Phase], units: bool
 
     Args:
         title: its heading.
-        bands: at least one, at most five.
+        bands: at least one, at most five; the first is what the figure is about.
         phases: what was read when; gives floors, plateaus and the switches of task.
         units: whether to draw them, below the loss.
     """
     end = max(int(band.updates[-1]) for band in bands)
     figure, loss, below = frame(title, phases, end, units)
-    for band, color in zip(bands, _COLORS, strict=False):
-        _draw_band(loss, band.updates, band.loss, color, "loss" if len(bands) == 1 else band.label)
+    for index, (band, color) in enumerate(zip(bands, _COLORS, strict=False)):
+        first = index == 0  # lies above the others, and is drawn bolder
+        label = "loss" if len(bands) == 1 else band.label
+        _draw_band(loss, band.updates, band.loss, color, label, first)
         if below is not None:
-            _draw_band(below, band.updates, band.units, color, band.label)
+            _draw_band(below, band.updates, band.units, color, band.label, first)
     draw_levels(loss, phases, end)
     limit(loss, phases, [value for band in bands for value in band.loss[2, band.updates >= end / 25]])
-    loss.legend(loc="upper right", frameon=False, ncols=3, fontsize="small")
+    # Above the axes: inside, it would cover the bands of one figure or another.
+    loss.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=4, fontsize="small")
     if below is not None:
         below.set_ylim(bottom=0)
     return figure
 
 
 def _draw_band(
-    axes: Axes, updates: NDArray[np.int64], values: NDArray[np.float64], color: str, label: str
+    axes: Axes, updates: NDArray[np.int64], values: NDArray[np.float64], color: str, label: str, first: bool
 ) -> None:
     low, median, high = values
-    axes.fill_between(updates, low, high, color=color, alpha=0.18, linewidth=0)
-    axes.plot(updates, median, color=color, linewidth=1.5, label=label)
+    alpha, width, order = (0.22, 2.0, 3) if first else (0.12, 1.2, 2)
+    axes.fill_between(updates, low, high, color=color, alpha=alpha, linewidth=0, zorder=order - 1.5)
+    axes.plot(updates, median, color=color, linewidth=width, label=label, zorder=order)
 
 
 def picture(figure: Figure, form: str) -> bytes:

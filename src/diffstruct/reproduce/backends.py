@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -54,10 +55,13 @@ def _ray(jobs: int | None) -> _Started:
     register_ray()
     elsewhere = "RAY_ADDRESS" in os.environ
     local = {} if elsewhere else {"num_cpus": jobs or joblib.cpu_count(), "include_dashboard": False}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _no_answer("RAY_ADDRESS", error) from error
+    # Ray's own would abort the process, nothing written.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
     try:
         yield jobs or int(ray.cluster_resources()["CPU"]), {}
     finally:
@@ -82,7 +86,18 @@ def _dask(jobs: int | None) -> _Started:
         return
     count = jobs or joblib.cpu_count()
     # A run needs far less than its share of memory, but a share of a small machine is less than torch needs.
-    cluster = LocalCluster(n_workers=count, threads_per_worker=1, memory_limit=None, dashboard_address=None)
+    # Ctrl-C reaches the workers too, and they inherit that it is not for them: they are told to end anyway.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        cluster = LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            memory_limit=None,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        )
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
     with cluster, Client(cluster) as client:
         yield count, {"client": client}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -14,6 +14,9 @@ import joblib
 from diffstruct.reproduce.runs import Failure, Result, attempt
 from diffstruct.reproduce.settings import Job
 from diffstruct.reproduce.store import Store
+
+_TRIES = 3
+"""How often workers may die before the rest is given up."""
 
 
 @dataclass
@@ -101,15 +104,45 @@ def run(
     progress.estimate()
     observe(progress)
     pending = [job for job in jobs if job not in progress.results]
-    # Runs take seconds to minutes: handing out one at a time costs nothing and packs best.
-    parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
     with warnings.catch_warnings():
         # joblib advises to shorten its input when one stops early: here the user did, on purpose.
         warnings.filterwarnings("ignore", message=".*tasks which were still being processed")
         warnings.filterwarnings("ignore", message=".*tasks have been successfully executed")
-        with closing(parallel(joblib.delayed(attempt)(job) for job in pending)) as outcomes:
+        with closing(_outcomes(pending, workers)) as outcomes:
             for outcome in outcomes:
                 if isinstance(outcome, Result):
                     store.save(outcome)
                 progress.add(outcome)
                 observe(progress)
+
+
+def _outcomes(pending: Sequence[Job], workers: int) -> Generator[Result | Failure, None, None]:
+    """What comes of each job, as soon as it is over.
+
+    What goes wrong within a run is a value; an error is the workers' own, such as one that the system killed
+    for its memory. The others then go on in fresh ones, those that may have been in flight last.
+    """
+    left, reason = [*pending], ""
+    for _ in range(_TRIES):
+        try:
+            for outcome in _side_by_side([*left], workers):
+                left.remove(outcome.job)
+                yield outcome
+            return
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            left = [*left[2 * workers :], *left[: 2 * workers]]
+    yield from (Failure(job, f"its worker died: {reason}") for job in left)
+
+
+def _side_by_side(jobs: Sequence[Job], workers: int) -> Iterator[Result | Failure]:
+    calls = [joblib.delayed(attempt)(job) for job in jobs]
+    # Runs take seconds to minutes: handing out one at a time costs nothing and packs best.
+    if joblib.parallel.get_active_backend()[0].supports_return_generator:
+        yield from joblib.Parallel(return_as="generator_unordered", batch_size=1)(calls)
+        return
+    # Ray's backend gives nothing back before all is done. Neighbouring jobs take about as long, so that
+    # little time is lost in waiting for the last of as many as run side by side.
+    with joblib.Parallel(batch_size=1) as parallel:
+        for start in range(0, len(calls), workers):
+            yield from parallel(calls[start : start + workers])
