@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ from diffstruct.errors import DivergenceError
 from diffstruct.history import Measurement
 from diffstruct.reproduce.settings import Job, Setting, phases, points
 from diffstruct.revisions import get_revision
-from diffstruct.tasks import BRACKETS, Window, windows
-from diffstruct.training import Trainer
+from diffstruct.run import fastest_trainer
+from diffstruct.tasks import BRACKETS, Reader
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Result:
         curve: measured at `settings.points(job)`; loss smoothed, in nats per 40 characters.
         added: units that came.
         removed: units that went.
-        seconds: it took.
+        seconds: it took, compilation left out.
         machine: it ran on: processor and cores.
         versions: of what it ran with, by package.
     """
@@ -70,14 +68,16 @@ def train(job: Job) -> Result:
     """
     # The runs share the cores, and one thread adds up in one order wherever it runs.
     torch.set_num_threads(1)
-    begin = time.perf_counter()
     network_seed, text_seed = np.random.SeedSequence(job.seed).generate_state(2).tolist()
     revision = get_revision(job.setting.revision)
-    trainer = Trainer(revision, len(BRACKETS), network_seed, job.setting.fixed_units)
-    text = windows(phases(job), torch.Generator().manual_seed(text_seed))
+    trainer = fastest_trainer()(revision, len(BRACKETS), network_seed, job.setting.fixed_units)
+    reader = Reader(phases(job), torch.Generator().manual_seed(text_seed))
+    trainer.prepare()
+    begin = time.perf_counter()
     curve = []
     for update in points(job):
-        _advance(trainer, text, update)
+        while trainer.updates < update:
+            trainer.advance(reader.take(update - trainer.updates))
         if not np.isfinite(trainer.smoothed):
             raise DivergenceError(
                 f"the loss is {trainer.smoothed} by update {update}: the weights have diverged"
@@ -92,12 +92,6 @@ def train(job: Job) -> Result:
         machine(),
         versions(),
     )
-
-
-def _advance(trainer: Trainer, text: Iterator[Window], update: int) -> None:
-    """Train until `update` updates are made in all."""
-    for window in islice(text, update - trainer.updates):
-        trainer.update(window)
 
 
 def attempt(job: Job) -> Result | Failure:
