@@ -11,27 +11,14 @@ This module needs Numba; import it only where `kernels.available` says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-OPTIONS: dict[str, Any] = {
-    "error_model": "numpy",  # a division by zero is infinite, not an error: no branch, so it vectorises
-    "fastmath": {"contract"},  # multiply-add in one instruction; no reordering
-}
-
-
-def compiled(function: F) -> F:
-    """Compile `function` at its first call for each combination of types, and keep the result on disk."""
-    result: F = numba.njit(cache=True, nogil=True, **OPTIONS)(function)
-    return result
+from diffstruct.kernels.compile import OPTIONS, compiled
 
 
 @compiled

@@ -19,7 +19,8 @@ import torch
 from numba.extending import overload
 
 from diffstruct import price, rule
-from diffstruct.kernels.blocks import OPTIONS, accumulate, compiled, exp_negative, tanh
+from diffstruct.kernels.blocks import accumulate, exp_negative, tanh
+from diffstruct.kernels.compile import OPTIONS, compiled
 
 CONTINUES, CHANGES, DIVERGED = 0, 1, 2
 """Why `advance` came back: all updates made; the structure is to change; a loss or salience is not finite."""
