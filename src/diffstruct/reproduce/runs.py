@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ from diffstruct.reproduce.settings import Job, Setting, phases, points
 from diffstruct.revisions import get_revision
 from diffstruct.tasks import BRACKETS, Window, windows
 from diffstruct.training import Trainer
+
+_PARENT = os.getppid()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def train(job: Job) -> Result:
     curve = []
     for update in points(job):
         _advance(trainer, text, update)
+        _end_if_orphaned()
         if not np.isfinite(trainer.smoothed):
             raise DivergenceError(
                 f"the loss is {trainer.smoothed} by update {update}: the weights have diverged"
@@ -98,6 +103,12 @@ def _advance(trainer: Trainer, text: Iterator[Window], update: int) -> None:
     """Train until `update` updates are made in all."""
     for window in islice(text, update - trainer.updates):
         trainer.update(window)
+
+
+def _end_if_orphaned() -> None:
+    """End a worker process whose parent was killed: nobody is left to keep what it finds."""
+    if multiprocessing.parent_process() is not None and os.getppid() != _PARENT:
+        os._exit(1)
 
 
 def attempt(job: Job) -> Result | Failure:
