@@ -3,15 +3,18 @@
 import json
 import math
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.stats import mannwhitneyu
 
 import diffstruct as ds
 from diffstruct.history import Measurement
 from diffstruct.report.paper import Band, draw, picture
 from diffstruct.reproduce import grid
+from diffstruct.reproduce.display import GridBar
 from diffstruct.reproduce.grid import GridProgress, estimate
 from diffstruct.reproduce.results import write_results
 from diffstruct.reproduce.runs import Failure, Result, from_record, to_record, train
@@ -314,6 +317,26 @@ def test_time_left_runs_down_between_runs(monkeypatch):
     assert progress.seconds_left == 5
     now[0] += 15
     assert progress.seconds_left == 0
+
+
+def test_the_bar_shows_runs_time_left_and_every_failure():
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=140, color_system=None)
+    progress = GridProgress([Job(HARD, seed, 30) for seed in range(3)])
+    with GridBar(console) as bar:
+        bar(progress)
+        progress.add(result(HARD, 0, 9.25, units=31, seconds=65))
+        bar(progress)
+        progress.add(Failure(Job(HARD, 1, 30), "the loss is nan [at] update 7"))
+        bar(progress)
+    shown = screen.getvalue()
+    assert "0 of 3 runs" in shown
+    assert "left -" in shown
+    assert "1 of 3 runs" in shown
+    assert "left 2:10" in shown
+    assert "hard-r2 seed 0: loss 9.250, 31 units, 1:05" in shown
+    assert "hard-r2 seed 1 FAILED: the loss is nan [at] update 7\n" in shown.replace("\r", "")
+    assert "left 1:05" in shown
 
 
 def test_workers_that_die_leave_the_other_runs_to_fresh_ones(monkeypatch):

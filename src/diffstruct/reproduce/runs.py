@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 
@@ -174,8 +175,6 @@ def versions() -> dict[str, str]:
 
 def machine() -> str:
     """The processor's name and the number of cores that this process may use."""
-    import joblib
-
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
