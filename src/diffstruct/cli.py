@@ -210,17 +210,19 @@ def reproduce_command(
         "runs/reproduce"
     ),
 ) -> None:
-    """Reproduce the paper's figures: many runs side by side, and their medians beside the paper's.
+    """Reproduce the paper's figures: runs of every setting, and their medians.
 
-    Each finished run is kept at once. Stop it at any time: the same command goes on where it stopped, and
-    only the runs in flight are made again. More seeds, figures or revisions may be asked for later, into
-    the same folder.
+    Each finished run is kept at once. Stop it at any time: the same command
+    goes on where it stopped, and only the runs in flight are made again. More
+    seeds, figures or revisions may be asked for later, in the same folder.
 
-    The folder holds [bold]RESULTS.md[/] (the tables), [bold]summary.json[/] (the same for programs),
-    [bold]figures/[/] (PNG and SVG) and [bold]runs/[/] (each run: settings, curve, final figures). They cover
-    what the command asked for, and what is finished of it if it is stopped or a run fails.
+    The folder holds [bold]RESULTS.md[/] (tables, beside the paper's numbers),
+    [bold]summary.json[/] (the same for programs), [bold]figures/[/] (PNG and
+    SVG) and [bold]runs/[/] (settings, curve and final figures of each run).
+    They cover what the command asked for, as far as it is finished.
 
-    Exit code: 0 if every run finished, 1 if one failed, 2 for bad input, 130 if stopped.
+    Exit code: 0 if every run finished, 1 if one failed, 2 for bad input,
+    130 if stopped.
 
     [bold]Examples[/]
 

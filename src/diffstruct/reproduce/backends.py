@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -54,6 +55,8 @@ def _ray(jobs: int | None) -> _Started:
         raise _missing("ray", "Ray") from error
     register_ray()
     elsewhere = "RAY_ADDRESS" in os.environ
+    if elsewhere:
+        _knock(os.environ["RAY_ADDRESS"])
     local = {} if elsewhere else {"num_cpus": jobs or joblib.cpu_count(), "include_dashboard": False}
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -111,6 +114,17 @@ BACKENDS: dict[str, Callable[[int | None], AbstractContextManager[tuple[int, dic
 
 def _missing(extra: str, name: str) -> ConfigurationError:
     return ConfigurationError(f"--backend {extra} needs {name}: pip install 'diffstruct[{extra}]'")
+
+
+def _knock(address: str) -> None:
+    """Refuse an address of Ray's at which nobody answers; Ray itself would try for ten minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return  # "auto", "local": Ray's own words
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _no_answer("RAY_ADDRESS", error) from error
 
 
 def _no_answer(variable: str, error: Exception) -> ConfigurationError:

@@ -68,21 +68,21 @@ class GridBar:
             TextColumn("{task.completed:,.0f} of {task.total:,.0f} runs"),
             TimeElapsedColumn(),
             _Left(self),
-            TextColumn("[dim]{task.description}[/]"),
+            TextColumn("{task.description}", style="dim", markup=False),
             console=console,
         )
-        self._task = self._bar.add_task("", total=None, start=True)
 
     def __call__(self, progress: GridProgress) -> None:
         """Show where the grid stands; failures stay on screen above the bar."""
+        if self.progress is None:
+            self._bar.add_task("", total=len(progress.jobs))
         self.progress = progress
         last = progress.last
         if isinstance(last, Failure):
             self._console.print(describe(last), style="red", highlight=False, markup=False)
         shown = "" if last is None else describe(last)
-        self._bar.update(
-            self._task, total=len(progress.jobs), completed=progress.done, description=shown, refresh=True
-        )
+        (task,) = self._bar.task_ids
+        self._bar.update(task, completed=progress.done, description=shown, refresh=True)
 
     def __enter__(self) -> GridBar:
         self._bar.start()

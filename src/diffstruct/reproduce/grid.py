@@ -131,7 +131,7 @@ def _outcomes(pending: Sequence[Job], workers: int) -> Generator[Result | Failur
             return
         except Exception as error:
             reason = " ".join(str(error).split())
-            left = [*left[2 * workers :], *left[: 2 * workers]]
+            left = [*left[workers:], *left[:workers]]
     yield from (Failure(job, f"its worker died: {reason}") for job in left)
 
 

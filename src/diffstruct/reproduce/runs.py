@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -9,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 
@@ -18,6 +21,8 @@ from diffstruct.reproduce.settings import Job, Setting, phases, points
 from diffstruct.revisions import get_revision
 from diffstruct.run import fastest_trainer
 from diffstruct.tasks import BRACKETS, Reader
+
+_PARENT = os.getppid()
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def train(job: Job) -> Result:
     for update in points(job):
         while trainer.updates < update:
             trainer.advance(reader.take(update - trainer.updates))
+        _end_if_orphaned()
         if not np.isfinite(trainer.smoothed):
             raise DivergenceError(
                 f"the loss is {trainer.smoothed} by update {update}: the weights have diverged"
@@ -92,6 +98,12 @@ def train(job: Job) -> Result:
         machine(),
         versions(),
     )
+
+
+def _end_if_orphaned() -> None:
+    """End a worker process whose parent was killed: nobody is left to keep what it finds."""
+    if multiprocessing.parent_process() is not None and os.getppid() != _PARENT:
+        os._exit(1)
 
 
 def attempt(job: Job) -> Result | Failure:
@@ -157,8 +169,6 @@ def versions() -> dict[str, str]:
 
 def machine() -> str:
     """The processor's name and the number of cores that this process may use."""
-    import joblib
-
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
