@@ -57,7 +57,9 @@ def _ray(jobs: int | None) -> _Started:
     elsewhere = "RAY_ADDRESS" in os.environ
     if elsewhere:
         _knock(os.environ["RAY_ADDRESS"])
-    local = {} if elsewhere else {"num_cpus": jobs or joblib.cpu_count(), "include_dashboard": False}
+    local: dict[str, Any] = {}
+    if not elsewhere:  # "local", lest it join any cluster that this machine happens to run
+        local = {"address": "local", "num_cpus": jobs or joblib.cpu_count(), "include_dashboard": False}
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
