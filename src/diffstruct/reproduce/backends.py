@@ -54,16 +54,18 @@ def _ray(jobs: int | None) -> _Started:
     except ImportError as error:
         raise _missing("ray", "Ray") from error
     register_ray()
-    elsewhere = "RAY_ADDRESS" in os.environ
-    if elsewhere:
+    # Without an address Ray would join, or wait for, whatever cluster it finds on this machine.
+    options: dict[str, Any] = {"address": "local", "num_cpus": jobs or joblib.cpu_count()}
+    options["include_dashboard"] = False
+    if "RAY_ADDRESS" in os.environ:
         _knock(os.environ["RAY_ADDRESS"])
-    local: dict[str, Any] = {}
-    if not elsewhere:  # "local", lest it join any cluster that this machine happens to run
-        local = {"address": "local", "num_cpus": jobs or joblib.cpu_count(), "include_dashboard": False}
+        options = {}
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if options:
+            raise ConfigurationError(f"Ray does not start on this machine: {_line(error)}") from error
         raise _no_answer("RAY_ADDRESS", error) from error
     # Ray's own would abort the process, nothing written.
     signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
@@ -130,8 +132,11 @@ def _knock(address: str) -> None:
 
 
 def _no_answer(variable: str, error: Exception) -> ConfigurationError:
-    reason = " ".join(str(error).split())[:200]
     return ConfigurationError(
-        f"expected a cluster at {variable}={os.environ.get(variable)!r}, but: {reason}; "
+        f"expected a cluster at {variable}={os.environ.get(variable)!r}, but: {_line(error)}; "
         "start it, or unset the variable to use this machine"
     )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
