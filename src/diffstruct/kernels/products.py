@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any
 
 import llvmlite.binding
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -184,42 +183,97 @@ def _rows(
 
 
 @compiled
-def multiply(out: Any, left: Any, right: Any, packed: bool) -> None:
-    """`out += left @ right`, of one type of number.
-
-    Args:
-        out: `[rows, columns]`, neighbouring columns adjacent, `columns` a multiple of `LANES`.
-        left: `[rows, terms]`, in any layout.
-        right: `[terms, columns]`, neighbouring columns adjacent; or what `pack` made of it.
-        packed: Whether `right` comes from `pack`.
-    """
-    rows, columns = out.shape
-    terms, size = left.shape[1], out.itemsize
-    like = out.dtype.type(0)
+def _multiply(
+    like: Any,
+    size: Any,
+    out: Any,
+    out_row: Any,
+    left: Any,
+    left_row: Any,
+    left_term: Any,
+    right: Any,
+    right_term: Any,
+    packed: Any,
+    rows: Any,
+    columns: Any,
+    terms: Any,
+) -> None:
+    """`multiply`, on addresses and the bytes of a number and from one row or term to the next."""
     lanes = VECTOR_BYTES // size
     panel = MOST_VECTORS * lanes
-    here, across, there = left.ctypes.data, out.ctypes.data, right.ctypes.data
     for k in range(0, terms, TERMS):
         deep = min(TERMS, terms - k)
         for r in range(0, rows, ROWS):
             high = min(ROWS, rows - r)
             for c in range(0, columns, panel):
                 wide = min(panel, columns - c)
-                step = wide * size if packed else right.strides[0]
-                begin = there + (c * terms * size if packed else c * size)
+                step = wide * size if packed else right_term
+                begin = right + (c * terms * size if packed else c * size)
                 _rows(
                     wide // lanes,
                     like,
-                    across + r * out.strides[0] + c * size,
-                    out.strides[0],
-                    here + r * left.strides[0] + k * left.strides[1],
-                    left.strides[0],
-                    left.strides[1],
+                    out + r * out_row + c * size,
+                    out_row,
+                    left + r * left_row + k * left_term,
+                    left_row,
+                    left_term,
                     begin + k * step,
                     step,
                     high,
                     deep,
                 )
+
+
+@compiled
+def multiply(out: Any, left: Any, packed: Any) -> None:
+    """`out += left @ right`, all of one type of number.
+
+    Args:
+        out: `[rows, columns]`, neighbouring columns adjacent, `columns` a multiple of `LANES`.
+        left: `[rows, terms]`, in any layout.
+        packed: `[terms, columns]`, what `pack` or `pack_transposed` made of `right`.
+    """
+    (rows, columns), terms = out.shape, left.shape[1]
+    like = out.dtype.type(0)
+    (a, b), right = left.strides, packed.ctypes.data
+    _multiply(
+        like, out.itemsize, out.ctypes.data, out.strides[0], left.ctypes.data, a, b, right, 0, True, rows, columns, terms
+    )
+
+
+@compiled
+def multiply_each(out: Any, left: Any, packed: Any) -> None:
+    """`multiply` for each `out[t]`, `[rows, columns]`, and `left[t]`, at once where memory allows."""
+    steps, rows, columns = out.shape
+    if out.strides[0] == rows * out.strides[1] and left.strides[0] == rows * left.strides[1]:
+        like, terms = out.dtype.type(0), left.shape[2]
+        a, b, right = left.strides[1], left.strides[2], packed.ctypes.data
+        target, source, every = out.ctypes.data, left.ctypes.data, steps * rows
+        _multiply(like, out.itemsize, target, out.strides[1], source, a, b, right, 0, True, every, columns, terms)
+    else:
+        for t in range(steps):
+            multiply(out[t], left[t], packed)
+
+
+@compiled
+def add_outer(out: Any, left: Any, right: Any) -> None:
+    """`out += sum_t left[t].T @ right[t]`: how a weight's gradient gathers over steps and sequences.
+
+    Args:
+        out: `[rows, columns]`, neighbouring columns adjacent, `columns` a multiple of `LANES`.
+        left: `[steps, batch, rows]`, in any layout.
+        right: `[steps, batch, columns]`, neighbouring columns adjacent.
+    """
+    (rows, columns), (steps, batch, _) = out.shape, left.shape
+    like = out.dtype.type(0)
+    target, first, second = out.ctypes.data, left.ctypes.data, right.ctypes.data
+    a, b, c = left.strides[2], left.strides[1], right.strides[1]
+    leap, jump = left.strides[0], right.strides[0]
+    if leap == batch * b and jump == batch * c:
+        steps, batch = 1, steps * batch
+    for t in range(steps):
+        source, right_one = first + t * leap, second + t * jump
+        _multiply(like, out.itemsize, target, out.strides[0], source, a, b, right_one, c, False, rows, columns, batch)
 
 
 @compiled
@@ -230,10 +284,8 @@ def pack(packed: Any, matrix: Any) -> None:
     memory in order; columns beyond `units` become zero. `packed` is `[terms, padded(units)]`, contiguous.
     """
     terms, columns = packed.shape
-    units = matrix.shape[1]
+    units, flat, zero = matrix.shape[1], packed.reshape(packed.size), packed.dtype.type(0)
     panel = MOST_VECTORS * (VECTOR_BYTES // packed.itemsize)
-    flat = packed.reshape(terms * columns)
-    zero = packed.dtype.type(0)
     for c in range(0, columns, panel):
         wide = min(panel, columns - c)
         filled = max(0, min(wide, units - c))
@@ -243,3 +295,30 @@ def pack(packed: Any, matrix: Any) -> None:
                 flat[place + j] = matrix[k, c + j]
             for j in range(filled, wide):
                 flat[place + j] = zero
+
+
+@compiled
+def pack_transposed(packed: Any, matrix: Any, units: int, first: int) -> None:
+    """Write the transpose of `matrix` `[gates * units, terms]` as `multiply` reads it fastest.
+
+    Each gate's columns are padded by themselves. `packed` is `[terms, gates * padded(units)]`, contiguous;
+    gate `first` comes first, then those after it, cyclically.
+    """
+    terms, columns = packed.shape
+    gates, flat, zero = matrix.shape[0] // units, packed.reshape(packed.size), packed.dtype.type(0)
+    each = columns // gates
+    panel = MOST_VECTORS * (VECTOR_BYTES // packed.itemsize)
+    for c in range(0, columns, panel):
+        wide = min(panel, columns - c)
+        for start in range(0, terms, LANES):  # few enough terms at once to stay in the first cache
+            stop = min(start + LANES, terms)
+            for j in range(c, c + wide):
+                gate, unit = (j // each + first) % gates, j % each
+                place = c * terms + j - c
+                if unit < units:
+                    row = matrix[gate * units + unit]
+                    for k in range(start, stop):
+                        flat[place + k * wide] = row[k]
+                else:
+                    for k in range(start, stop):
+                        flat[place + k * wide] = zero
