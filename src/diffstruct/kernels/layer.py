@@ -98,7 +98,7 @@ def packed_weight(weight: Any, units: int, first: int) -> Any:
 
 @compiled
 def packed_back(weight: Any, units: int, first: int) -> Any:
-    """A weight as `multiply` wants it on the way back, `[gates, n, padded(terms)]`: a product for each gate."""
+    """A weight as `multiply` wants it on the way back, each gate by itself: `[gates, n, padded(terms)]`."""
     rows, terms = weight.shape
     gates = rows // units
     packed = np.empty((gates, units, pad(terms)), weight.dtype)

@@ -91,7 +91,7 @@ def _tile(
             carried.add_incoming(first, begin)
         zero = ir.Constant(vector, [ir.Constant(real, 0.0)] * lanes)
         sums = [[[builder.phi(vector) for _ in range(columns)] for _ in range(rows)] for _ in range(depth)]
-        results = []
+        results: list[list[list[Any]]] = []
         for term in range(depth):
             found = offset(there, term, right_term)
             across = [builder.load(at(offset(found, c, step), vector), align=size) for c in range(columns)]
@@ -126,9 +126,7 @@ def _tile(
                 builder.store(builder.fadd(builder.load(place, align=size), total), place, align=size)
         return context.get_dummy_value()
 
-    return types.void(
-        height, vectors, unroll, like, *[types.int64] * 8
-    ), generate
+    return types.void(height, vectors, unroll, like, *[types.int64] * 8), generate
 
 
 @compiled
@@ -237,7 +235,19 @@ def multiply(out: Any, left: Any, packed: Any) -> None:
     like = out.dtype.type(0)
     (a, b), right = left.strides, packed.ctypes.data
     _multiply(
-        like, out.itemsize, out.ctypes.data, out.strides[0], left.ctypes.data, a, b, right, 0, True, rows, columns, terms
+        like,
+        out.itemsize,
+        out.ctypes.data,
+        out.strides[0],
+        left.ctypes.data,
+        a,
+        b,
+        right,
+        0,
+        True,
+        rows,
+        columns,
+        terms,
     )
 
 
@@ -249,7 +259,9 @@ def multiply_each(out: Any, left: Any, packed: Any) -> None:
         like, terms = out.dtype.type(0), left.shape[2]
         a, b, right = left.strides[1], left.strides[2], packed.ctypes.data
         target, source, every = out.ctypes.data, left.ctypes.data, steps * rows
-        _multiply(like, out.itemsize, target, out.strides[1], source, a, b, right, 0, True, every, columns, terms)
+        _multiply(
+            like, out.itemsize, target, out.strides[1], source, a, b, right, 0, True, every, columns, terms
+        )
     else:
         for t in range(steps):
             multiply(out[t], left[t], packed)
@@ -273,7 +285,21 @@ def add_outer(out: Any, left: Any, right: Any) -> None:
         steps, batch = 1, steps * batch
     for t in range(steps):
         source, right_one = first + t * leap, second + t * jump
-        _multiply(like, out.itemsize, target, out.strides[0], source, a, b, right_one, c, False, rows, columns, batch)
+        _multiply(
+            like,
+            out.itemsize,
+            target,
+            out.strides[0],
+            source,
+            a,
+            b,
+            right_one,
+            c,
+            False,
+            rows,
+            columns,
+            batch,
+        )
 
 
 @compiled
