@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 
 from diffstruct.kernels import threads
 from diffstruct.kernels.padding import padded
@@ -78,7 +78,7 @@ class Kernel:
         given, results = _dense(arguments), self.new(*arguments)
         sizes, cuts = _sizes(given)
         places = [*_addresses(given), *_addresses(results)]
-        threads.run([partial(self.loops.forward, *sizes, *cut, *places) for cut in cuts])
+        threads.run(self.loops.forward, [(*sizes, *cut, *places) for cut in cuts])
         return results
 
     def backward(
@@ -101,14 +101,14 @@ class Kernel:
         sizes, cuts = _sizes(given)
         # The loops on the way back do without the biases.
         read = _addresses([*incoming, *given[: _STATES - 2], *given[_STATES:], kept])
-        # Each part of the batch has its own gradients of the weights, which are then summed in order.
-        shared = [0 < index < _STATES and need for index, need in enumerate(needs)]
-        others = [_like(given, shared) for _ in cuts[1:]]
-        tasks = []
-        for cut, mine in zip(cuts, [wanted, *others], strict=True):
-            written = [own if own is not None else whole for own, whole in zip(mine, wanted, strict=True)]
-            tasks.append(partial(self.loops.backward, *sizes, *cut, *read, *_addresses(written)))
-        threads.run(tasks)
+        calls = [(*sizes, *cuts[0], *read, *_addresses(wanted))]
+        # Each other part of the batch has weight gradients of its own, which are then summed in order.
+        weights = [0 < index < _STATES and need for index, need in enumerate(needs)]
+        others = [_like(given, weights) for _ in cuts[1:]]
+        for cut, own in zip(cuts[1:], others, strict=True):
+            written = [*wanted[:1], *own[1:_STATES], *wanted[_STATES:]]
+            calls.append((*sizes, *cut, *read, *_addresses(written)))
+        threads.run(self.loops.backward, calls)
         for other in others:
             for total, part in zip(wanted, other, strict=True):
                 if total is not None and part is not None:
@@ -149,13 +149,21 @@ class Kernel:
         self.operator, self.operator_backward = forward, backward
 
 
-def _traced(arguments: Sequence[Tensor | None]) -> bool:
+_ORDINARY = {Tensor, nn.Parameter, type(None)}
+
+
+def _traced(tensors: Sequence[Tensor | None]) -> bool:
     """Whether somebody looks at the operators that are called, or tensors only pretend to have memory."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
-        or any(type(tensor) not in (Tensor, nn.Parameter, type(None)) for tensor in arguments)
+        or not _ORDINARY.issuperset(map(type, tensors))
     )
+
+
+def _batched(grad: Tensor | None) -> bool:
+    """Whether this stands for many gradients at once, as `torch.vmap` has them."""
+    return grad is not None and (is_functorch_wrapped_tensor(grad) or is_legacy_batchedtensor(grad))
 
 
 def _dense(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -201,9 +209,7 @@ def _gradients(ctx: Any, needs: Sequence[bool], grads: Sequence[Tensor | None]) 
     """The backward of the graph's node: for each argument its gradient, or None."""
     kernel: Kernel = ctx.kernel
     *arguments, kept = ctx.saved_tensors
-    if torch.is_grad_enabled() or any(
-        grad is not None and is_functorch_wrapped_tensor(grad) for grad in grads
-    ):
+    if torch.is_grad_enabled() or any(map(_batched, grads)):
         # A derivative of this derivative is wanted, or many at once: so by plain operations. Views stand for
         # the arguments, lest what one owes to another be counted here as well.
         with torch.enable_grad():

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -32,15 +33,13 @@ def parts(batch: int, work: int) -> list[tuple[int, int]]:
     return [(batch * part // count, batch * (part + 1) // count) for part in range(count)]
 
 
-def run(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run all at once, the first in this thread; return when the last is done."""
-    if len(tasks) == 1:
-        tasks[0]()
-        return
-    others = [_pool().submit(task) for task in tasks[1:]]
+def run(function: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
+    """Make all the calls at once, the first in this thread; return when the last is done."""
+    others = [_pool().submit(function, *arguments) for arguments in calls[1:]]
     try:
-        tasks[0]()
+        function(*calls[0])
     finally:
-        wait(others)  # they write into memory that the caller may free
+        if others:
+            wait(others)  # they write into memory that the caller may free
     for other in others:
         other.result()
