@@ -17,8 +17,9 @@ import numpy as np
 
 from diffstruct.kernels.blocks import compiled
 from diffstruct.kernels.memory import array
+from diffstruct.kernels.packing import pack, pack_transposed
 from diffstruct.kernels.padding import LANES
-from diffstruct.kernels.products import add_outer, multiply_each, pack, pack_transposed
+from diffstruct.kernels.products import add_outer, multiply_each
 
 
 @compiled

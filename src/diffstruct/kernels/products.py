@@ -229,7 +229,7 @@ def multiply(out: Any, left: Any, packed: Any) -> None:
     Args:
         out: `[rows, columns]`, neighbouring columns adjacent, `columns` a multiple of `LANES`.
         left: `[rows, terms]`, in any layout.
-        packed: `[terms, columns]`, what `pack` or `pack_transposed` made of `right`.
+        packed: `[terms, columns]`, what `packing` made of `right`.
     """
     (rows, columns), terms = out.shape, left.shape[1]
     like = out.dtype.type(0)
@@ -300,51 +300,3 @@ def add_outer(out: Any, left: Any, right: Any) -> None:
             columns,
             batch,
         )
-
-
-@compiled
-def pack(packed: Any, matrix: Any) -> None:
-    """Write `matrix` `[terms, units]`, in any layout, as `multiply` reads it fastest.
-
-    The columns go in panels as wide as a tile, each panel's terms behind one another, so that a tile reads
-    memory in order; columns beyond `units` become zero. `packed` is `[terms, padded(units)]`, contiguous.
-    """
-    terms, columns = packed.shape
-    units, flat, zero = matrix.shape[1], packed.reshape(packed.size), packed.dtype.type(0)
-    panel = MOST_VECTORS * (VECTOR_BYTES // packed.itemsize)
-    for c in range(0, columns, panel):
-        wide = min(panel, columns - c)
-        filled = max(0, min(wide, units - c))
-        for k in range(terms):
-            place = (c * terms) + k * wide
-            for j in range(filled):
-                flat[place + j] = matrix[k, c + j]
-            for j in range(filled, wide):
-                flat[place + j] = zero
-
-
-@compiled
-def pack_transposed(packed: Any, matrix: Any, units: int, first: int) -> None:
-    """Write the transpose of `matrix` `[gates * units, terms]` as `multiply` reads it fastest.
-
-    Each gate's columns are padded by themselves. `packed` is `[terms, gates * padded(units)]`, contiguous;
-    gate `first` comes first, then those after it, cyclically.
-    """
-    terms, columns = packed.shape
-    gates, flat, zero = matrix.shape[0] // units, packed.reshape(packed.size), packed.dtype.type(0)
-    each = columns // gates
-    panel = MOST_VECTORS * (VECTOR_BYTES // packed.itemsize)
-    for c in range(0, columns, panel):
-        wide = min(panel, columns - c)
-        for start in range(0, terms, LANES):  # few enough terms at once to stay in the first cache
-            stop = min(start + LANES, terms)
-            for j in range(c, c + wide):
-                gate, unit = (j // each + first) % gates, j % each
-                place = c * terms + j - c
-                if unit < units:
-                    row = matrix[gate * units + unit]
-                    for k in range(start, stop):
-                        flat[place + k * wide] = row[k]
-                else:
-                    for k in range(start, stop):
-                        flat[place + k * wide] = zero
