@@ -6,8 +6,8 @@ OUT ?= runs/hard
 
 .PHONY: grow test check format docs clean
 
-grow: .venv/run  ## grow a network from one unit on the hard task; about a minute
-	$(BIN)/diffstruct grow hard --cycles 50000 --out $(OUT) --overwrite
+grow: .venv/run  ## grow a network from one unit on the hard task; under a minute
+	$(BIN)/diffstruct grow hard --out $(OUT) --overwrite
 
 test: .venv/test  ## run every test
 	$(BIN)/python -m pytest

@@ -88,15 +88,6 @@ def test_each_revision_runs_on_a_text_of_the_users_own(tmp_path, revision):
     assert run["revision"] == revision
 
 
-def test_transition_reads_easy_hard_easy(tmp_path):
-    code, stdout, _ = diffstruct("grow", "transition", "--cycles", 600, "--out", tmp_path / "run")
-    assert code == 0
-    floors = [line.split("floor ")[1].split()[0] for line in stdout.splitlines() if "floor " in line]
-    assert floors[0] == "9.614"
-    assert "8.959" in floors
-    assert floors[-1] == "9.614"
-
-
 def test_a_folder_that_holds_a_run_is_refused_unless_told_otherwise(tmp_path):
     out = tmp_path / "run"
     assert diffstruct("grow", "easy", "--cycles", 5, "--out", out)[0] == 0

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -124,7 +125,7 @@ class Run:
         return loss
 
     def operate(self, keep: tuple[int, ...] = KEEP, add: int = ADD, initialize: Any = None) -> None:
-        initialize = initialize or Newborn(0.05, torch.Generator().manual_seed(1))
+        initialize = initialize or Newborn(0.05, np.random.default_rng(1))
         operate([Change(self.model.rnn.declare_width("rnn"), keep, add)], self.optimizers, initialize)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -5,10 +5,12 @@ import math
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 import diffstruct as ds
 from diffstruct.display import PlainLines, chart, duration
+from diffstruct.fused import FusedTrainer
 from diffstruct.revisions import get_revision
 from diffstruct.run_folder import RunFolder
 from diffstruct.tasks import Phase, easy, hard
@@ -37,34 +39,61 @@ def test_tasks_files_and_schedules_are_known_by_their_names(tmp_path):
     assert names == ["hard", "transition", "poem", "poem", "hard", "easy-hard"]
 
 
-def test_a_run_that_is_told_to_stop_stops_after_its_update(tmp_path, monkeypatch):
+def test_a_transition_reads_easy_hard_easy(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("diffstruct.run.TELL_EVERY", 0)
+    lines = PlainLines(Console(width=200))
+    ds.Run("transition", cycles=600).go(tmp_path, observe=lines)
+    shown = capsys.readouterr().out.splitlines()
+    floors = {int(line.split()[1].replace(",", "")): line.split("floor ")[1].split()[0] for line in shown}
+    assert floors[0] == floors[180] == floors[600] == "9.614"
+    assert floors[210] == floors[390] == "8.959"
+
+
+@pytest.fixture(params=[Trainer, FusedTrainer])
+def trainer_class(request, monkeypatch):
+    """Each test that asks for it runs with either training loop."""
+    monkeypatch.setattr("diffstruct.run.fastest_trainer", lambda: request.param)
+    return request.param
+
+
+def test_a_run_that_is_told_to_stop_stops_where_it_is(tmp_path, monkeypatch, trainer_class):
     monkeypatch.setattr("diffstruct.run.TELL_EVERY", 0)
     run = start()
 
-    def stop_at_123(progress):
-        if progress.update == 123:
+    def stop_at_124(progress):
+        if progress.update == 124:
             run.stop()
 
-    summary = run.go(tmp_path, observe=stop_at_123)
-    assert (summary["status"], summary["cycles"]) == ("stopped", 123)
-    assert (tmp_path / "history.csv").read_text().splitlines()[-1].startswith("123,")
+    summary = run.go(tmp_path, observe=stop_at_124)
+    assert (summary["status"], summary["cycles"]) == ("stopped", 124)
+    assert (tmp_path / "history.csv").read_text().splitlines()[-1].startswith("124,")
 
 
 def break_at(monkeypatch, update, value=float("nan")):
     """From `update` on, let an entry of the readout be spoiled before the loss is taken."""
-    original = Trainer.update
+    for trainer_class in (Trainer, FusedTrainer):
+        original = trainer_class.advance
 
-    def spoiled(trainer, window):
-        if trainer.updates >= update:
-            with torch.no_grad():
-                trainer.model.readout.bias[0] = value
-        return original(trainer, window)
+        def spoiled(trainer, stretch, original=original):
+            if trainer.updates >= update:
+                with torch.no_grad():
+                    trainer.model.readout.bias[0] = value
+            return original(trainer, stretch)
 
-    monkeypatch.setattr(Trainer, "update", spoiled)
+        monkeypatch.setattr(trainer_class, "advance", spoiled)
+
+
+def test_without_numba_the_ordinary_loop_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffstruct.kernels.available", False)
+    run = start()
+    assert type(run.trainer) is Trainer
+    assert run.go(tmp_path)["status"] == "finished"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch, value):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
+    tmp_path, monkeypatch, trainer_class, value
+):
     break_at(monkeypatch, 250, value)
     with pytest.raises(ds.DivergenceError, match="update 251") as caught:
         start().go(tmp_path)
@@ -79,7 +108,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert (tmp_path / "units.png").exists()
 
 
-def test_the_command_line_reports_a_divergence_in_one_line(tmp_path, monkeypatch, capsys):
+def test_the_command_line_reports_a_divergence_in_one_line(tmp_path, monkeypatch, capsys, trainer_class):
     from diffstruct.cli import main
 
     break_at(monkeypatch, 20)

@@ -83,7 +83,12 @@ class LivePanel:
                 bar,
                 table,
                 Text(chart(units), style="cyan"),
-                Text(f"units so far, highest {max([*units, 1.0]):.0f}", style="dim"),
+                Text(
+                    f"units so far, highest {max([*units, 1.0]):.0f}"
+                    if progress.update
+                    else "compiling the training loop: about 15 seconds, the first time only",
+                    style="dim",
+                ),
             ),
             title=self._title,
             title_align="left",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,12 +30,12 @@ class Newborn:
 
     Args:
         threshold: `T_D`.
-        generator: the only source of chance (on the CPU).
+        generator: the only source of chance.
         salience: `"multiplier"` or `"outgoing"`.
     """
 
     threshold: float
-    generator: torch.Generator
+    generator: np.random.Generator
     salience: str = "outgoing"
 
     @torch.no_grad()
@@ -65,7 +66,7 @@ class Newborn:
         """Standard normal numbers in the shape of the new units' entries in `slot`."""
         shape = [*values[slot.tensor].shape]
         shape[slot.dim] = slot.blocks * change.add
-        return torch.randn(shape, generator=self.generator, dtype=slot.tensor.dtype)
+        return torch.from_numpy(self.generator.standard_normal(shape)).to(slot.tensor.dtype)
 
     def _at_threshold(
         self, draws: Mapping[Slot, Tensor], change: Change, values: Mapping[Tensor, Tensor]

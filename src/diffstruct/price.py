@@ -1,9 +1,10 @@
 """Price: what a unit pays for being there. L1 on what its salience is made of.
 
-The three functions are pure. `soft_threshold` is the exact proximal step of an L1 price; the other two
-are what the paper does (arXiv:1606.06216): a subgradient that joins the loss's gradient before the
-optimizer (revisions 1 and 2), and a step against the sign after it (revision 3), which oscillates around
-zero by its own size where the proximal step comes to rest at zero.
+The functions are pure, and the only copy of each formula: the compiled training loop is made from them
+(`kernels.network`). `soft_threshold` is the exact proximal step of an L1 price; `subgradient` and
+`sign_step` are what the paper does (arXiv:1606.06216): a subgradient that joins the loss's gradient before
+the optimizer (revisions 1 and 2), and a step against the sign after it (revision 3), which oscillates
+around zero by its own size where the proximal step comes to rest at zero.
 """
 
 from __future__ import annotations
@@ -20,17 +21,22 @@ from diffstruct.errors import ConfigurationError
 
 def subgradient(weights: Tensor, strength: float) -> Tensor:
     """The subgradient of `strength * sum(abs(weights))`, shaped like `weights`; zero at zero."""
-    return strength * weights.sign()
+    return strength * torch.sign(weights)
 
 
 def sign_step(weights: Tensor, strength: float) -> Tensor:
     """`w - strength * sign(w)`, the paper's revision 3."""
-    return weights - strength * weights.sign()
+    return weights - strength * torch.sign(weights)
+
+
+def at_least(weights: Tensor, floor: float) -> Tensor:
+    """`weights`, clipped from below at `floor`."""
+    return torch.clamp(weights, min=floor)
 
 
 def soft_threshold(weights: Tensor, strength: float) -> Tensor:
     """The proximal step `argmin_v (v - w)^2 / 2 + strength * |v|`, elementwise."""
-    return weights.sign() * (weights.abs() - strength).clamp_min(0)
+    return torch.sign(weights) * (torch.abs(weights) - strength).clamp_min(0)
 
 
 @dataclass(frozen=True)
@@ -74,4 +80,4 @@ class L1Price:
         elif self.how == "sign":
             weights.copy_(sign_step(weights, self.strength))
         if self.floor is not None:
-            weights.clamp_(min=self.floor)
+            weights.copy_(at_least(weights, self.floor))

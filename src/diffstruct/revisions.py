@@ -25,6 +25,9 @@ from diffstruct.tasks import SEQUENCE
 WEIGHT_SCALE = 0.01
 """Standard deviation of every initial weight, of the first unit as of new ones."""
 
+GRADIENT_LIMIT = 5.0
+"""Revisions 1 and 2 clip every entry of a gradient to plus or minus this."""
+
 
 @dataclass(frozen=True)
 class Revision:
@@ -235,7 +238,7 @@ def _optimizer(revision: Revision, model: CharRNN) -> Optimizer:
 
 
 def _clip_gradients(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Clip every entry of every gradient to [-5, 5]."""
+    """Clip every entry of every gradient."""
     gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-    torch._foreach_clamp_max_(gradients, 5.0)
-    torch._foreach_clamp_min_(gradients, -5.0)
+    torch._foreach_clamp_max_(gradients, GRADIENT_LIMIT)
+    torch._foreach_clamp_min_(gradients, -GRADIENT_LIMIT)

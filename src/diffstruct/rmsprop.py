@@ -71,7 +71,7 @@ class ClippedRMSprop(Optimizer):
             if not params:
                 continue
             grads = [p.grad for p in params]
-            squares = [self._square_avg(p, group["initial"]) for p in params]
+            squares = [self.square_avg(p, group["initial"]) for p in params]
             # squares = decay * squares + (1 - decay) * grads^2
             torch._foreach_mul_(squares, group["decay"])
             torch._foreach_addcmul_(squares, grads, grads, 1 - group["decay"])
@@ -85,7 +85,8 @@ class ClippedRMSprop(Optimizer):
             torch._foreach_sub_(params, updates)
         return loss
 
-    def _square_avg(self, parameter: Tensor, initial: float) -> Tensor:
+    def square_avg(self, parameter: Tensor, initial: float) -> Tensor:
+        """The accumulator of `parameter`, shaped like it; begun at `initial` if there is none yet."""
         state = self.state[parameter]
         if "square_avg" not in state:
             state["square_avg"] = torch.full_like(parameter, initial)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from types import NoneType
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffstruct.errors import ConfigurationError, DivergenceError
@@ -26,13 +28,13 @@ class RuleState:
         risen: `[n]` bool, whether its salience ever was above the threshold.
     """
 
-    ages: Tensor
-    risen: Tensor
+    ages: NDArray[np.int64]
+    risen: NDArray[np.bool_]
 
     @staticmethod
     def newborn(size: int) -> RuleState:
         """The state of `size` units that have just come."""
-        return RuleState(torch.zeros(size, dtype=torch.int64), torch.zeros(size, dtype=torch.bool))
+        return RuleState(np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.bool_))
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ class Rule:
         need(self.threshold > 0 and math.isfinite(self.threshold), "threshold", "a number above 0")
         for name in ("p_add", "p_delete", "p_spontaneous"):
             need(0 <= getattr(self, name) <= 1, name, "a probability between 0 and 1")
-        for name in ("min_units", "max_units", "redraw_after"):
-            need(isinstance(getattr(self, name), (int, NoneType)), name, "a whole number")
+        for name in ("min_units", "max_units"):
+            need(isinstance(getattr(self, name), int), name, "a whole number")
         need(self.min_units >= 1, "min_units", "at least 1")
         need(self.max_units >= self.min_units, "max_units", f"at least min_units ({self.min_units})")
         if isinstance(self.reserve, int):
@@ -116,11 +118,8 @@ class Rule:
             )
         else:
             need(0 < self.reserve < 1, "reserve", "a count, or a fraction between 0 and 1")
-        need(
-            self.redraw_after is None or self.redraw_after >= 1,
-            "redraw_after",
-            "None or at least 1",
-        )
+        after = self.redraw_after
+        need(after is None or (isinstance(after, int) and after >= 1), "redraw_after", "None or at least 1")
 
     def reserve_of(self, size: int) -> int:
         """Sub-threshold units that a width of `size` units should hold."""
@@ -128,13 +127,13 @@ class Rule:
             return self.reserve
         return max(1, int(self.reserve * size))
 
-    def decide(self, saliences: Tensor, state: RuleState, generator: torch.Generator) -> Decision:
+    def decide(self, saliences: Tensor, state: RuleState, generator: np.random.Generator) -> Decision:
         """Decide which units stay and how many come.
 
         Args:
             saliences: `[n]`, one number per unit.
             state: the memory that the last decision left behind.
-            generator: the only source of chance (on the CPU).
+            generator: the only source of chance.
 
         Returns:
             The decision, with the memory to hand in next time.
@@ -142,46 +141,100 @@ class Rule:
         Raises:
             DivergenceError: a salience is not a finite number.
         """
-        saliences = saliences.detach().cpu()
-        size = len(saliences)
-        assert state.ages.shape == state.risen.shape == (size,)
-        above = saliences > self.threshold
-        if not saliences.isfinite().all():
+        values = saliences.detach().double().cpu().numpy()
+        assert state.ages.shape == state.risen.shape == values.shape
+        if not np.isfinite(values).all():
             raise DivergenceError(
                 "a unit's salience is not finite: the weights have diverged; "
                 "lower the learning rate or clip the gradients"
             )
-        ages, risen = state.ages + 1, state.risen | above
-        reserve, sub = self.reserve_of(size), size - int(above.sum())
+        memory = RuleState(state.ages.copy(), state.risen.copy())
+        numbers = self.numbers(len(values), saliences.dtype)
+        gone, add = choose(values, memory.ages, memory.risen, generator, *numbers)
+        return self.decision(gone, add, memory)
 
-        gone = torch.zeros(size, dtype=torch.bool)
-        if sub > reserve:
-            gone = self._excess(~above, sub - reserve, generator)
-        redrawn = 0
-        if self.redraw_after is not None:
-            stale = ~above & ~risen & (ages > self.redraw_after) & ~gone
-            redrawn = int(stale.sum())
-            gone |= stale
-        # Both draws are always made, so that chance does not depend on what it decides.
-        fill, spontaneous = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-        add = max(0, reserve - sub) if fill < self.p_add else 0
-        if add == 0 and spontaneous < self.p_spontaneous:
-            add = 1
+    def numbers(self, size: int, dtype: torch.dtype) -> tuple[float, int, float, float, float, int, int, int]:
+        """The parameters as plain numbers, in the order of `choose`, for `size` saliences of type `dtype`."""
+        return (
+            # Rounded as the salience of a new unit is, which begins at the threshold and not above it.
+            torch.tensor(self.threshold, dtype=dtype).item(),
+            self.reserve_of(size),
+            self.p_add,
+            self.p_delete,
+            self.p_spontaneous,
+            self.min_units,
+            self.max_units,
+            self.redraw_after or 0,
+        )
 
-        stays = ~gone
-        keep = tuple(stays.nonzero().flatten().tolist())
-        add = redrawn + max(0, min(add, self.max_units - len(keep) - redrawn))
-        if add or len(keep) < size:
+    def decision(self, gone: NDArray[np.bool_], add: int, memory: RuleState) -> Decision:
+        """What `choose` returned, as a decision; `memory` is that of the units before it."""
+        size, stays = len(gone), ~gone
+        if add or gone.any():
             born = RuleState.newborn(add)
-            ages = torch.cat([ages[stays], born.ages])
-            risen = torch.cat([risen[stays], born.risen])
-        return Decision(size, keep, add, RuleState(ages, risen))
+            memory = RuleState(
+                np.concatenate([memory.ages[stays], born.ages]),
+                np.concatenate([memory.risen[stays], born.risen]),
+            )
+        return Decision(size, tuple(np.flatnonzero(stays).tolist()), add, memory)
 
-    def _excess(self, sub: Tensor, excess: int, generator: torch.Generator) -> Tensor:
-        """Choose `[n]` which units go: each of a random `excess` of the sub-threshold ones at `p_delete`."""
-        candidates = sub.nonzero().flatten()
-        shuffled = candidates[torch.randperm(len(candidates), generator=generator)][:excess]
-        chance = torch.rand(excess, generator=generator, dtype=torch.float64)
-        # The width may not fall below its minimum, however chance falls.
-        goes = shuffled[chance < self.p_delete][: max(0, len(sub) - self.min_units)]
-        return torch.zeros_like(sub).index_fill(0, goes, True)
+
+def choose(
+    saliences: Any,
+    ages: Any,
+    risen: Any,
+    generator: Any,
+    threshold: float,
+    reserve: int,
+    p_add: float,
+    p_delete: float,
+    p_spontaneous: float,
+    min_units: int,
+    max_units: int,
+    redraw_after: int,
+) -> Any:
+    """The rule itself, on arrays and plain numbers.
+
+    There is no other copy: `Rule.decide` calls it as it stands, and the fused training loop compiles it. So
+    it keeps to what Numba knows, and draws from a NumPy generator, which gives both the same numbers.
+
+    Args:
+        saliences: `[n]`.
+        ages: `[n]`, brought up to date in place, like `risen` `[n]`.
+        generator: of NumPy, the only source of chance.
+        threshold: like the others as in `Rule`, but `reserve` is a count, and `redraw_after` 0 for never.
+
+    Returns:
+        Which units go, `[n]` bool, and how many come.
+    """
+    size = len(saliences)
+    above = saliences > threshold
+    ages += 1
+    risen |= above
+    sub = size - int(np.count_nonzero(above))
+    gone = np.zeros(size, np.bool_)
+    left = size
+    if sub > reserve:
+        units = np.flatnonzero(~above)
+        # A random choice of those in excess (Fisher and Yates): the units that are never reached are spared.
+        for i in range(sub - reserve):
+            j = i + int(generator.random() * (sub - i))
+            unit = units[j]
+            units[j] = units[i]
+            # The width may not fall below its minimum, however chance falls.
+            if generator.random() < p_delete and left > min_units:
+                gone[unit] = True
+                left -= 1
+    redrawn = 0
+    if redraw_after > 0:
+        for unit in range(size):
+            if not (gone[unit] or risen[unit]) and ages[unit] > redraw_after:
+                gone[unit] = True
+                redrawn += 1
+    # Both draws are always made, so that chance does not depend on what it decides.
+    fill, spontaneous = generator.random(), generator.random()
+    add = max(0, reserve - sub) if fill < p_add else 0
+    if add == 0 and spontaneous < p_spontaneous:
+        add = 1
+    # Here, `left` still counts those that are drawn anew.
+    return gone, redrawn + max(0, min(add, max_units - left))

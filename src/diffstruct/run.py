@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffstruct import kernels
 from diffstruct.errors import ConfigurationError, DivergenceError
 from diffstruct.history import History, Measurement
 from diffstruct.report.figure import draw_run
 from diffstruct.revisions import get_revision
 from diffstruct.rule import Rule
 from diffstruct.run_folder import RunFolder
-from diffstruct.tasks import SEQUENCE, Phase, Task, schedule, windows
+from diffstruct.tasks import SEQUENCE, Phase, Reader, Task, schedule
 from diffstruct.training import Trainer
 
 SAVE_EVERY = 10.0
@@ -53,6 +53,15 @@ class Progress:
     def seconds_left(self) -> float:
         """An estimate from the speed so far; infinite before the first update."""
         return self.seconds * (self.cycles / self.update - 1) if self.update else float("inf")
+
+
+def fastest_trainer() -> type[Trainer]:
+    """The compiled training loop where Numba is there, else the ordinary one."""
+    if not kernels.available:
+        return Trainer
+    from diffstruct.fused import FusedTrainer  # brings Numba along, which takes a moment to import
+
+    return FusedTrainer
 
 
 class Run:
@@ -90,8 +99,8 @@ class Run:
         self.seed = seed
         self.name, phases = schedule(task, cycles)
         network_seed, text_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
-        self.windows = windows(phases, torch.Generator().manual_seed(text_seed))
-        self.trainer = Trainer(constants, len(phases[0].task.alphabet), network_seed)
+        self.reader = Reader(phases, torch.Generator().manual_seed(text_seed))
+        self.trainer = fastest_trainer()(constants, len(phases[0].task.alphabet), network_seed)
         self.history = self.trainer.history
         self.progress = Progress(cycles, phases, self.history)
         self._stopping = False
@@ -140,21 +149,23 @@ class Run:
         every = max(1, min(1000, self.progress.cycles // 200))
         self._measure(folder)
         self._save(folder, "running")
+        trainer, progress = self.trainer, self.progress
+        observe(progress)
+        trainer.prepare()
         begin = saved = told = time.perf_counter()
-        for window in islice(self.windows, self.progress.cycles):
-            if self._stopping:
-                break
-            self.trainer.update(window)
+        while trainer.updates < progress.cycles and not self._stopping:
+            until = min(every - trainer.updates % every, progress.cycles - trainer.updates)
+            trainer.advance(self.reader.take(min(until, trainer.stride)))
             now = time.perf_counter()
-            self.progress.seconds = now - begin
-            if self.trainer.updates % every == 0:
+            progress.seconds = now - begin
+            if trainer.updates % every == 0:
                 self._measure(folder)
                 if now - saved > SAVE_EVERY:
                     self._save(folder, "running")
                     saved = now
             if now - told > TELL_EVERY:
                 self._look()
-                observe(self.progress)
+                observe(progress)
                 told = now
 
     def _look(self) -> None:

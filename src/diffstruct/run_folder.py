@@ -31,6 +31,21 @@ from diffstruct.history import Event, Measurement
 FILES = ("run.json", "history.csv", "events.jsonl", "model.safetensors", "units.png")
 
 
+def replace_file(target: Path, content: bytes) -> None:
+    """Write a whole file, in the place of its former version if there is one.
+
+    Raises:
+        OSError: the disk refuses; the former version is still whole.
+    """
+    draft = target.with_name(f"{target.name}.tmp")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, target)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
 class RunFolder:
     """An open run folder; a context manager, which closes the logs.
 
@@ -91,12 +106,9 @@ class RunFolder:
         Raises:
             RunFolderError: the disk refuses; the former version is still whole.
         """
-        target, draft = self.path / name, self.path / f"{name}.tmp"
         try:
-            draft.write_bytes(content)
-            os.replace(draft, target)
+            replace_file(self.path / name, content)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise _cannot_write(self.path, error) from error
 
     def __enter__(self) -> RunFolder:

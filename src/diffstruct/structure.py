@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -72,15 +72,16 @@ class Structure:
         self.updates = 0
         self._salience = SALIENCES[salience]
         self._priced = PRICED[salience]
-        self._generator = torch.Generator().manual_seed(seed)
-        self._newborn = Newborn(self.rule.threshold, self._generator, salience)
+        self.generator = np.random.default_rng(seed)
+        self._newborn = Newborn(self.rule.threshold, self.generator, salience)
         self._last: dict[str, Change] = {}
         for width in self.widths.values():
             self._check(width, start)
         if start is not None:
             first = tuple(range(start))
             operate([Change(width, first, 0) for width in self.widths.values()], self.optimizers)
-        self._states = {name: RuleState.newborn(width.size) for name, width in self.widths.items()}
+        self.states = {name: RuleState.newborn(width.size) for name, width in self.widths.items()}
+        """What the rule remembers of each width's units."""
         if self.price.how == "gradient":
             for each in self.optimizers:
                 each.register_step_pre_hook(self._before_optimizer_step)
@@ -112,13 +113,26 @@ class Structure:
         Raises:
             DivergenceError: a salience is not finite; nothing has changed then.
         """
-        self._last = {}
         for tensor in self._priced_tensors():
             self.price.after_step(tensor)
+        self._last = {}
         decisions = {
-            name: self.rule.decide(self._salience(width), self._states[name], self._generator)
+            name: self.rule.decide(self._salience(width), self.states[name], self.generator)
             for name, width in self.widths.items()
         }
+        return self.carry_out(decisions)
+
+    def carry_out(self, decisions: Mapping[str, Decision], updates: int = 1) -> tuple[Event, ...]:
+        """Change the structure as was decided, by `step` or by a training loop that asks the rule itself.
+
+        Args:
+            decisions: one for each width, by name.
+            updates: how many there were since the last call.
+
+        Returns:
+            What changed, one event for each width that did.
+        """
+        self._last = {}
         changes = {
             name: Change(self.widths[name], decision.keep, decision.add)
             for name, decision in decisions.items()
@@ -128,8 +142,8 @@ class Structure:
             operate(changes.values(), self.optimizers, self._newborn)
         # Only now: had the surgery failed, all that is remembered would still fit the model.
         self._last = changes
-        self._states = {name: decision.state for name, decision in decisions.items()}
-        self.updates += 1
+        self.states = {name: decision.state for name, decision in decisions.items()}
+        self.updates += updates
         events = tuple(self._event(name, decisions[name]) for name in self._last)
         self.history.events.extend(events)
         return events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 from diffstruct.errors import DivergenceError
 from diffstruct.history import History
 from diffstruct.revisions import Revision, build
-from diffstruct.tasks import SEQUENCE, Window
+from diffstruct.tasks import SEQUENCE, Stretch, Window
 
 
 class Trainer:
@@ -24,6 +25,9 @@ class Trainer:
         fixed_units: as in `revisions.build`.
         dtype: of all parameters.
     """
+
+    stride: ClassVar[int] = 10
+    """Updates that take so little time that nobody need be told in between."""
 
     def __init__(
         self,
@@ -52,6 +56,14 @@ class Trainer:
         """Hidden units now."""
         return self.model.rnn.hidden_size
 
+    def prepare(self) -> None:
+        """Do what the first update would otherwise have to wait for."""
+
+    def advance(self, stretch: Stretch) -> None:
+        """Learn from every window of a stretch; see `update`."""
+        for window in stretch.split():
+            self.update(window)
+
     def update(self, window: Window) -> float:
         """Learn from one window; return its loss in nats, summed over the window.
 
@@ -64,9 +76,7 @@ class Trainer:
         loss = F.cross_entropy(logits, window.targets, reduction="sum")
         value = loss.item()
         if not math.isfinite(value):
-            raise DivergenceError(
-                f"the loss is {value} at update {self.updates + 1}: the weights have diverged"
-            )
+            raise diverged(f"the loss is {value}", self.updates + 1)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -78,3 +88,8 @@ class Trainer:
         decay = self.revision.smoothing
         self.smoothed = decay * self.smoothed + (1 - decay) * value
         return value
+
+
+def diverged(what: str, update: int) -> DivergenceError:
+    """The error of a training that has gone astray."""
+    return DivergenceError(f"{what} at update {update}: the weights have diverged")

@@ -1,4 +1,4 @@
-"""Sequence kernels: forward and backward of whole sequences, without autograd's cost at each step."""
+"""Compiled kernels. They need Numba; without it, PyTorch's own operators do the same, slower."""
 
 from importlib.util import find_spec
 

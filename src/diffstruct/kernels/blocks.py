@@ -11,27 +11,14 @@ This module needs Numba; import it only where `kernels.available` says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-OPTIONS: dict[str, Any] = {
-    "error_model": "numpy",  # a division by zero is infinite, not an error: no branch, so it vectorises
-    "fastmath": {"contract"},  # multiply-add in one instruction; no reordering
-}
-
-
-def compiled(function: F) -> F:
-    """Compile `function` at its first call for each combination of types, and keep the result on disk."""
-    result: F = numba.njit(cache=True, nogil=True, **OPTIONS)(function)
-    return result
+from diffstruct.kernels.compile import OPTIONS, compiled
 
 
 @compiled
@@ -72,13 +59,17 @@ def _scalar(numba_type: Any) -> Any:
     return np.float32 if numba_type == types.float32 else np.float64
 
 
+# Each function stands here twice: as what it means, for plain numbers, and as what is compiled in its place.
+
+
 def _exp_split(x: Any) -> Any:
-    raise NotImplementedError  # stands for the compiled functions below
+    """`(s, p)` with `exp(x) = s (1 + p)` for `x <= 0`."""
+    return math.exp(x), 0.0
 
 
 @overload(_exp_split, jit_options=OPTIONS)
 def _(x: Any) -> Any:
-    """`(s, p)` with `exp(x) = s (1 + p)` for `x <= 0`: p small and exact near zero, s a power of two."""
+    # s is a power of two, and p small and exact near zero.
     # x = k ln 2 + r with |r| <= ln(2) / 2: s = 2^k and p = exp(r) - 1, as its Taylor series. ln 2 comes in
     # two parts, so that r is exact (Cody and Waite 1980).
     real = _scalar(x)
@@ -107,8 +98,8 @@ def _(x: Any) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    """The hyperbolic tangent, to 2 units in the last place. NaN stays NaN. In compiled code only."""
-    raise NotImplementedError
+    """The hyperbolic tangent, to 2 units in the last place. NaN stays NaN."""
+    return math.tanh(x)
 
 
 @overload(tanh, jit_options=OPTIONS)
@@ -125,8 +116,8 @@ def _(x: Any) -> Any:
 
 
 def exp_negative(x: Any) -> Any:
-    """`exp(x)` for `x <= 0`, as a softmax needs it. NaN stays NaN. In compiled code only."""
-    raise NotImplementedError
+    """`exp(x)` for `x <= 0`, as a softmax needs it, to 1 unit in the last place. NaN stays NaN."""
+    return math.exp(x)
 
 
 @overload(exp_negative, jit_options=OPTIONS)
@@ -139,8 +130,9 @@ def _(x: Any) -> Any:
 
 
 def sigmoid(x: Any) -> Any:
-    """`1 / (1 + exp(-x))`, to 3 units in the last place. NaN stays NaN. In compiled code only."""
-    raise NotImplementedError
+    """`1 / (1 + exp(-x))`, to 2 units in the last place. NaN stays NaN."""
+    small = math.exp(-abs(x))
+    return (1 if x >= 0 else small) / (1 + small)
 
 
 @overload(sigmoid, jit_options=OPTIONS)

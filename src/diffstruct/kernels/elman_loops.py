@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from diffstruct.kernels.blocks import compiled, tanh
+from diffstruct.kernels.blocks import tanh
+from diffstruct.kernels.compile import compiled
 from diffstruct.kernels.layer import (
     add_bias,
     add_rows,

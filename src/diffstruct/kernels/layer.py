@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from diffstruct.kernels.blocks import compiled
+from diffstruct.kernels.compile import compiled
 from diffstruct.kernels.memory import array
 from diffstruct.kernels.packing import pack, pack_transposed
 from diffstruct.kernels.padding import LANES

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from diffstruct.kernels.blocks import compiled, sigmoid, tanh
+from diffstruct.kernels.blocks import sigmoid, tanh
+from diffstruct.kernels.compile import compiled
 from diffstruct.kernels.layer import (
     add_bias,
     add_rows,

@@ -13,7 +13,7 @@ import numba
 from numba import types
 from numba.extending import intrinsic
 
-from diffstruct.kernels.blocks import compiled
+from diffstruct.kernels.compile import compiled
 
 
 @intrinsic

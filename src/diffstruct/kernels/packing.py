@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffstruct.kernels.blocks import compiled
+from diffstruct.kernels.compile import compiled
 from diffstruct.kernels.memory import array
 from diffstruct.kernels.padding import LANES
 from diffstruct.kernels.products import MOST_VECTORS, VECTOR_BYTES

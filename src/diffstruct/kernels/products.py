@@ -17,8 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from diffstruct.kernels.blocks import compiled
-from diffstruct.kernels.padding import LANES
+from diffstruct.kernels.compile import compiled
 
 # 512-bit vectors where the machine has them (and then 32 registers), else 256-bit ones (16 registers). A
 # machine with shorter ones still runs this: LLVM takes each vector apart.
