@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from diffstruct.kernels.blocks import tanh
 from diffstruct.kernels.compile import compiled
 from diffstruct.kernels.layer import (
@@ -28,7 +26,7 @@ from diffstruct.kernels.layer import (
     padded_rows,
     project,
 )
-from diffstruct.kernels.memory import array
+from diffstruct.kernels.memory import array, zeros
 from diffstruct.kernels.products import multiply
 
 
@@ -74,7 +72,7 @@ def forward(
     each = pad(units)
     states = array(kept, (steps, batch, each), like)[:, begin:end]
     outputs = array(output, (steps, batch, units), like)[:, begin:end]
-    bias = np.zeros(each, states.dtype)
+    bias = zeros((each,), like)
     add_bias(bias, bias_ih, units, 0)
     add_bias(bias, bias_hh, units, 0)
     fill(states, bias)
@@ -119,7 +117,7 @@ def backward(
     states = array(kept, (steps, batch, each), like)[:, begin:end]
     weight = array(weight_hh, (units, units), like)
     packed = packed_back(weight, units, 0)[0]
-    slopes = np.zeros((steps, end - begin, each), states.dtype)  # the loss by the argument of tanh
+    slopes = zeros((steps, end - begin, each), like)  # the loss by the argument of tanh
     for t in range(steps - 1, -1, -1):
         if grad_output:
             copy_rows(slopes[t], array(grad_output, (steps, batch, units), like)[t, begin:end])
@@ -129,7 +127,7 @@ def backward(
             add_rows(slopes[t], array(grad_last, (batch, units), like)[begin:end])
         _step_back(slopes[t], states[t])
     if grad_hidden:
-        total = np.zeros((end - begin, each), states.dtype)
+        total = zeros((end - begin, each), like)
         multiply(total, slopes[0][:, :units], packed)
         copy_rows(array(grad_hidden, (batch, units), like)[begin:end], total)
     if grad_weight_hh:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from diffstruct.kernels.blocks import sigmoid, tanh
 from diffstruct.kernels.compile import compiled
 from diffstruct.kernels.layer import (
@@ -30,7 +28,7 @@ from diffstruct.kernels.layer import (
     padded_rows,
     project,
 )
-from diffstruct.kernels.memory import array
+from diffstruct.kernels.memory import array, empty, zeros
 from diffstruct.kernels.products import multiply
 
 NEWS = 2  # where n stands among the gates of a weight, r, z, n; here it comes first
@@ -100,7 +98,7 @@ def forward(
     each = pad(units)
     rows = array(kept, (steps, batch, 5 * each), like)[:, begin:end]
     outputs = array(output, (steps, batch, units), like)[:, begin:end]
-    bias = np.zeros(4 * each, rows.dtype)
+    bias = zeros((4 * each,), like)
     add_bias(bias[: 3 * each], bias_ih, units, NEWS)
     add_bias(bias[each:], bias_hh, units, 0)
     fill(rows, bias)
@@ -150,8 +148,8 @@ def backward(
     states = rows[:, :, 4 * each :]
     packed = packed_back(array(weight_hh, (3 * units, units), like), units, 0)
     initial = padded_rows(hidden, batch, units, begin, end, like)
-    slopes = np.empty((steps, count, 4 * each), rows.dtype)  # the loss by the arguments of n, r, z, and by q
-    later = np.zeros((count, each), rows.dtype)  # the loss by the state
+    slopes = empty((steps, count, 4 * each), like)  # the loss by the arguments of n, r, z, and by q
+    later = zeros((count, each), like)  # the loss by the state
     if grad_last:
         add_rows(later, array(grad_last, (batch, units), like)[begin:end])
     for t in range(steps - 1, -1, -1):

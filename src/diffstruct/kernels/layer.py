@@ -13,10 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from diffstruct.kernels.compile import compiled
-from diffstruct.kernels.memory import array
+from diffstruct.kernels.memory import array, empty, zeros
 from diffstruct.kernels.packing import pack, pack_transposed
 from diffstruct.kernels.padding import LANES
 from diffstruct.kernels.products import add_outer, multiply_each
@@ -58,10 +56,9 @@ def add_rows(target: Any, source: Any) -> None:
 @compiled
 def padded_rows(address: int, batch: int, units: int, begin: int, end: int, like: Any) -> Any:
     """A padded copy `[end - begin, padded]` of the rows of a `[batch, units]` state, of zeros if absent."""
-    given = array(address, (batch if address else 0, units), like)
-    rows = np.zeros((end - begin, pad(units)), given.dtype)
+    rows = zeros((end - begin, pad(units)), like)
     if address:
-        copy_rows(rows, given[begin:end])
+        copy_rows(rows, array(address, (batch, units), like)[begin:end])
     return rows
 
 
@@ -92,7 +89,7 @@ def fill(rows: Any, row: Any) -> None:
 def packed_weight(weight: Any, units: int, first: int) -> Any:
     """A weight `[gates * n, terms]` as `multiply` wants it for gates `[gates * padded]` from its terms."""
     rows, terms = weight.shape
-    packed = np.empty((terms, rows // units * pad(units)), weight.dtype)
+    packed = empty((terms, rows // units * pad(units)), weight.dtype.type(0))
     pack_transposed(packed, weight, units, first)
     return packed
 
@@ -102,7 +99,7 @@ def packed_back(weight: Any, units: int, first: int) -> Any:
     """A weight as `multiply` wants it on the way back, each gate by itself: `[gates, n, padded(terms)]`."""
     rows, terms = weight.shape
     gates = rows // units
-    packed = np.empty((gates, units, pad(terms)), weight.dtype)
+    packed = empty((gates, units, pad(terms)), weight.dtype.type(0))
     for g in range(gates):
         source = (g + first) % gates * units
         pack(packed[g], weight[source : source + units])
@@ -120,7 +117,7 @@ def input_gradient(result: Any, slopes: Any, weight: Any, units: int, first: int
     """The gradient of the inputs, from that of the gates, `slopes` `[steps, batch, gates * padded]`."""
     steps, batch, inputs = result.shape
     each, packed = pad(units), packed_back(weight, units, first)
-    total = np.zeros((steps, batch, pad(inputs)), weight.dtype)
+    total = zeros((steps, batch, pad(inputs)), weight.dtype.type(0))
     for g in range(len(packed)):
         multiply_each(total, slopes[:, :, g * each : g * each + units], packed[g])
     for t in range(steps):
@@ -132,10 +129,10 @@ def input_weight_gradient(result: Any, slopes: Any, inputs: Any, units: int, fir
     """The gradient of the weight `[gates * n, inputs]` that the inputs come through."""
     steps, batch, count = inputs.shape
     each, gates = pad(units), result.shape[0] // units
-    padded = np.zeros((steps, batch, pad(count)), result.dtype)
+    padded = zeros((steps, batch, pad(count)), result.dtype.type(0))
     for t in range(steps):
         copy_rows(padded[t], inputs[t])
-    total = np.empty((units, pad(count)), result.dtype)
+    total = empty((units, pad(count)), result.dtype.type(0))
     for g in range(gates):
         total[:] = 0
         add_outer(total, slopes[:, :, g * each : g * each + units], padded)
@@ -155,7 +152,7 @@ def hidden_weight_gradient(result: Any, slopes: Any, states: Any, initial: Any, 
         units: `n`.
     """
     each = pad(units)
-    total = np.empty((units, each), result.dtype)
+    total = empty((units, each), result.dtype.type(0))
     for g in range(result.shape[0] // units):
         total[:] = 0
         gate = slopes[:, :, g * each : g * each + units]
@@ -170,7 +167,7 @@ def bias_gradient(address: int, slopes: Any, units: int, first: int) -> None:
     steps, batch, columns = slopes.shape
     each = pad(units)
     gates = columns // each
-    total = np.zeros((1, columns), slopes.dtype)
+    total = zeros((1, columns), slopes.dtype.type(0))
     for t in range(steps):
         for b in range(batch):
             row, sums = line(slopes[t], b, 0, columns), line(total, 0, 0, columns)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from diffstruct.kernels.blocks import sigmoid, tanh
 from diffstruct.kernels.compile import compiled
 from diffstruct.kernels.layer import (
@@ -29,7 +27,7 @@ from diffstruct.kernels.layer import (
     padded_rows,
     project,
 )
-from diffstruct.kernels.memory import array
+from diffstruct.kernels.memory import array, empty, zeros
 from diffstruct.kernels.products import multiply
 
 
@@ -114,7 +112,7 @@ def forward(
     rows = array(kept, (steps, batch, 6 * each), like)[:, begin:end]
     cells, states = rows[:, :, 4 * each : 5 * each], rows[:, :, 5 * each :]
     outputs = array(output, (steps, batch, units), like)[:, begin:end]
-    bias = np.zeros(4 * each, rows.dtype)
+    bias = zeros((4 * each,), like)
     add_bias(bias, bias_ih, units, 0)
     add_bias(bias, bias_hh, units, 0)
     fill(rows, bias)
@@ -165,8 +163,8 @@ def backward(
     rows = array(kept, (steps, batch, 6 * each), like)[:, begin:end]
     cells, states = rows[:, :, 4 * each : 5 * each], rows[:, :, 5 * each :]
     packed = packed_back(array(weight_hh, (4 * units, units), like), units, 0)
-    slopes = np.empty((steps, count, 4 * each), rows.dtype)  # the loss by the gates' arguments
-    later = np.zeros((count, each), rows.dtype)  # the loss by the hidden state
+    slopes = empty((steps, count, 4 * each), like)  # the loss by the gates' arguments
+    later = zeros((count, each), like)  # the loss by the hidden state
     memory = padded_rows(grad_last_cell, batch, units, begin, end, like)  # the loss by the cell state
     if grad_last:
         add_rows(later, array(grad_last, (batch, units), like)[begin:end])

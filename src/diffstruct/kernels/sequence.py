@@ -58,9 +58,8 @@ class Kernel:
         """The results, of arguments whose shapes fit, on the CPU."""
         if _traced(arguments):
             results: tuple[Tensor, ...] = self.operator(*arguments)[:-1]
-        else:
-            results = _Layer.apply(self, *arguments)  # type: ignore[no-untyped-call]
-        return results
+            return results
+        return _Layer.apply(self, *arguments)  # type: ignore[no-untyped-call, no-any-return]
 
     def new(self, *arguments: Tensor | None) -> tuple[Tensor, ...]:
         """The results and `kept`, not yet written."""
@@ -69,9 +68,10 @@ class Kernel:
         assert weight_hh is not None
         steps, batch, _ = input.shape
         units = weight_hh.shape[1]
-        empty = partial(torch.empty, dtype=input.dtype, device=input.device)
-        last = [empty((1, batch, units)) for _ in range(self.states)]
-        return empty((steps, batch, units)), *last, empty((steps, batch, self.blocks * padded(units)))
+        last = input.new_empty((1, batch, units))
+        others = [torch.empty_like(last) for _ in range(self.states - 1)]
+        kept = input.new_empty((steps, batch, self.blocks * padded(units)))
+        return input.new_empty((steps, batch, units)), last, *others, kept
 
     def forward(self, *arguments: Tensor | None) -> tuple[Tensor, ...]:
         """The results and `kept`, without a graph."""
@@ -134,7 +134,7 @@ class Kernel:
         forward.register_fake(self.new)
         backward.register_fake(
             lambda grads, kept, arguments, needs: [
-                tensor for tensor in _like(arguments, needs) if tensor is not None
+                tensor for tensor in _like(_dense(arguments), needs) if tensor is not None
             ]
         )
 
@@ -169,7 +169,9 @@ def _batched(grad: Tensor | None) -> bool:
 def _dense(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The tensors as the loops read them: entries in order, no sign left to be changed."""
     return [
-        None if tensor is None else (tensor.resolve_neg() if tensor.is_neg() else tensor).contiguous()
+        tensor
+        if tensor is None or (tensor.is_contiguous() and not tensor.is_neg())
+        else tensor.resolve_neg().contiguous()
         for tensor in tensors
     ]
 
@@ -179,11 +181,9 @@ def _addresses(tensors: Sequence[Tensor | None]) -> list[int]:
 
 
 def _like(tensors: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
-    """A new tensor for each that is wanted (and there), contiguous and not yet written; None for others."""
+    """A new tensor for each that is wanted (and there), not yet written; None for others."""
     return [
-        torch.empty_like(tensor, memory_format=torch.contiguous_format, requires_grad=False)
-        if need and tensor is not None
-        else None
+        torch.empty_like(tensor) if need and tensor is not None else None
         for tensor, need in zip(tensors, wanted, strict=True)
     ]
 

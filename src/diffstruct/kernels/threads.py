@@ -29,6 +29,8 @@ def parts(batch: int, work: int) -> list[tuple[int, int]]:
         batch: Sequences.
         work: Multiplications in all.
     """
+    if work < 2 * ENOUGH or batch < 2:
+        return [(0, batch)]
     count = max(1, min(work // ENOUGH, batch, torch.get_num_threads()))
     return [(batch * part // count, batch * (part + 1) // count) for part in range(count)]
 

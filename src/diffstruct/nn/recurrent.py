@@ -99,7 +99,7 @@ class _Recurrent(nn.RNNBase):
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Run the sequence; the `torch.nn` class of the same name says what goes in and comes out."""
-        # By layer, and not `_flat_weights`, which torch itself mends when weights have been replaced.
+        # Not `_flat_weights`, which torch itself mends when weights have been replaced.
         weights = [[getattr(self, name) for name in names] for names in self._all_weights]
         states = () if hx is None else hx if isinstance(hx, tuple) else (hx,)
         if not (isinstance(input, Tensor) and self._fits_kernel(input, weights, states)):
@@ -111,16 +111,16 @@ class _Recurrent(nn.RNNBase):
             states = tuple(state.unsqueeze(1) for state in states)  # [layers, batch, n]
         elif self.batch_first:
             steps = steps.transpose(0, 1)  # [steps, batch, inputs]
-        last: list[Tensor] = []
-        lasts = []
-        for layer, parameters in enumerate(weights):
-            biases = () if self.bias else (None, None)
-            initial = states if self.num_layers == 1 else [state[layer : layer + 1] for state in states]
-            steps, *last = self.kernel(
-                steps, *parameters, *biases, *(initial or (None,) * self.kernel.states)
-            )
-            lasts.append(last)
-        if self.num_layers > 1:
+        biases = () if self.bias else (None, None)
+        absent = () if states else (None,) * self.kernel.states
+        if len(weights) == 1:
+            steps, *last = self.kernel(steps, *weights[0], *biases, *states, *absent)
+        else:
+            lasts = []
+            for layer, parameters in enumerate(weights):
+                initial = [state[layer : layer + 1] for state in states]
+                steps, *last = self.kernel(steps, *parameters, *biases, *initial, *absent)
+                lasts.append(last)
             last = [torch.cat(layers) for layers in zip(*lasts, strict=True)]
         if not batched:
             steps, last = steps.squeeze(1), [state.squeeze(1) for state in last]
@@ -130,30 +130,29 @@ class _Recurrent(nn.RNNBase):
 
     def _fits_kernel(self, input: Tensor, weights: list[list[Tensor]], states: tuple[Tensor, ...]) -> bool:
         """Whether our own kernel covers this call; torch's covers (or refuses) every other."""
+        shape, dtype = input.shape, input.dtype
         if not (
             kernels.available
-            and input.dim() in (2, 3)
+            and dtype in LIKE
+            and len(shape) in (2, 3)
+            and shape[-1] == self.input_size
             and input.numel() > 0
-            and input.shape[-1] == self.input_size
-            and input.dtype in LIKE
+            and input.layout == torch.strided
             and self.mode != "RNN_RELU"
             and not self.bidirectional
             and not (self.dropout and self.training)
+            and len(states) in (0, self.kernel.states)
         ):
             return False
-        batch = () if input.dim() == 2 else (input.shape[0 if self.batch_first else 1],)
-        shape = (self.num_layers, *batch, self.hidden_size)
-        dtype = input.dtype
-        return (
-            len(states) in (0, self.kernel.states)
-            and all(isinstance(state, Tensor) and state.shape == shape for state in states)
-            and all(
-                tensor.is_cpu and tensor.dtype == dtype and tensor.layout == torch.strided
-                for tensor in chain((input,), states, *weights)
-            )
-            and not torch.is_autocast_enabled("cpu")
-            and (torch.compiler.is_compiling() or not _transformed())
-        )
+        if states:
+            batch = () if len(shape) == 2 else (shape[0 if self.batch_first else 1],)
+            expected = (self.num_layers, *batch, self.hidden_size)
+            if not all(isinstance(state, Tensor) and state.shape == expected for state in states):
+                return False
+        for tensor in chain((input,), states, *weights):
+            if tensor.dtype != dtype or not tensor.is_cpu:
+                return False
+        return not torch.is_autocast_enabled("cpu") and (torch.compiler.is_compiling() or not _transformed())
 
     def to_torch(self) -> nn.RNNBase:
         """A plain `torch.nn` module with a copy of the weights, in the same mode (training or not)."""
