@@ -170,14 +170,14 @@ def backward(
         result = array(grad_weight_hh, (3 * units, units), like)
         hidden_weight_gradient(result, heard, states, initial.reshape((1, count, each)), units)
     if grad_bias_hh:
-        bias_gradient(grad_bias_hh, heard, units, 0)
+        bias_gradient(grad_bias_hh, 0, heard, units, 0)
     gates = slopes[:, :, : 3 * each]
     if grad_weight_ih:
         x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
         result = array(grad_weight_ih, (3 * units, inputs), like)
         input_weight_gradient(result, gates, x_part, units, NEWS)
     if grad_bias_ih:
-        bias_gradient(grad_bias_ih, gates, units, NEWS)
+        bias_gradient(grad_bias_ih, 0, gates, units, NEWS)
     if grad_x:
         result_x = array(grad_x, (steps, batch, inputs), like)[:, begin:end]
         input_gradient(result_x, gates, array(weight_ih, (3 * units, inputs), like), units, NEWS)

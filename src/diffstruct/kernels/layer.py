@@ -162,19 +162,22 @@ def hidden_weight_gradient(result: Any, slopes: Any, states: Any, initial: Any, 
 
 
 @compiled
-def bias_gradient(address: int, slopes: Any, units: int, first: int) -> None:
-    """The gradient of a bias `[gates * n]`: the sum of `slopes` over steps and batch."""
+def bias_gradient(address: int, other: int, slopes: Any, units: int, first: int) -> None:
+    """The gradient of a bias `[gates * n]`, and of `other`, which is as large: the sum of `slopes`."""
     steps, batch, columns = slopes.shape
-    each = pad(units)
+    like, each = slopes.dtype.type(0), pad(units)
     gates = columns // each
-    total = zeros((1, columns), slopes.dtype.type(0))
+    total = zeros((1, columns), like)
+    sums = line(total, 0, 0, columns)
     for t in range(steps):
         for b in range(batch):
-            row, sums = line(slopes[t], b, 0, columns), line(total, 0, 0, columns)
+            row = line(slopes[t], b, 0, columns)
             for j in range(columns):
                 sums[j] += row[j]
-    result = array(address, (gates * units,), slopes.dtype.type(0))
-    for g in range(gates):
-        target = (g + first) % gates * units
-        for j in range(units):
-            result[target + j] = total[0, g * each + j]
+    for target in (address, other):
+        if target:
+            result = array(target, (gates, units), like)
+            for g in range(gates):
+                to, found = line(result, (g + first) % gates, 0, units), line(total, 0, g * each, units)
+                for j in range(units):
+                    to[j] = found[j]

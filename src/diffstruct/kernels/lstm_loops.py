@@ -195,7 +195,5 @@ def backward(
     if grad_x:
         result = array(grad_x, (steps, batch, inputs), like)[:, begin:end]
         input_gradient(result, slopes, array(weight_ih, (4 * units, inputs), like), units, 0)
-    if grad_bias_ih:
-        bias_gradient(grad_bias_ih, slopes, units, 0)
-    if grad_bias_hh:
-        bias_gradient(grad_bias_hh, slopes, units, 0)
+    if grad_bias_ih or grad_bias_hh:
+        bias_gradient(grad_bias_ih, grad_bias_hh, slopes, units, 0)

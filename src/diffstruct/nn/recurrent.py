@@ -100,7 +100,11 @@ class _Recurrent(nn.RNNBase):
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Run the sequence; the `torch.nn` class of the same name says what goes in and comes out."""
         # Not `_flat_weights`, which torch itself mends when weights have been replaced.
-        weights = [[getattr(self, name) for name in names] for names in self._all_weights]
+        own = self._parameters  # the short way to a weight, where nothing stands for it
+        weights: Any = [
+            [own[name] if name in own else getattr(self, name) for name in names]
+            for names in self._all_weights
+        ]
         states = () if hx is None else hx if isinstance(hx, tuple) else (hx,)
         if not (isinstance(input, Tensor) and self._fits_kernel(input, weights, states)):
             outputs: tuple[Any, Any] = super().forward(input, hx)
