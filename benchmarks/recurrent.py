@@ -82,7 +82,9 @@ def main() -> None:
 
     place = where()
     print(place["machine"], "threads:", place["threads"], place["versions"])
-    print(f"{'layer':<6}{'units':>6}{'steps':>6}{'batch':>6}{'ours us':>12}{'torch us':>12}  ratio (quartiles)")
+    print(
+        f"{'layer':<6}{'units':>6}{'steps':>6}{'batch':>6}{'ours us':>12}{'torch us':>12}  ratio (quartiles)"
+    )
     rows = []
     for kind, size in product(("RNN", "GRU", "LSTM"), sizes(options.quick)):
         row = measure(kind, *size, options.rounds)

@@ -15,7 +15,6 @@ from diffstruct.kernels.layer import (
     add_rows,
     bias_gradient,
     copy_rows,
-    fill,
     hidden_weight_gradient,
     input_gradient,
     input_weight_gradient,
@@ -75,11 +74,11 @@ def forward(
     bias = zeros((each,), like)
     add_bias(bias, bias_ih, units, 0)
     add_bias(bias, bias_hh, units, 0)
-    fill(states, bias)
     x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
-    project(states, x_part, array(weight_ih, (units, inputs), like), units, 0)
+    packed_x = packed_weight(array(weight_ih, (units, inputs), like), units, 0)
     packed = packed_weight(array(weight_hh, (units, units), like), units, 0)
     for t in range(steps):
+        project(states, bias, x_part, packed_x, t)
         if t:
             multiply(states[t], states[t - 1][:, :units], packed)
         elif hidden:

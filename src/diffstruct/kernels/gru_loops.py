@@ -17,7 +17,6 @@ from diffstruct.kernels.layer import (
     add_rows,
     bias_gradient,
     copy_rows,
-    fill,
     hidden_weight_gradient,
     input_gradient,
     input_weight_gradient,
@@ -101,12 +100,12 @@ def forward(
     bias = zeros((4 * each,), like)
     add_bias(bias[: 3 * each], bias_ih, units, NEWS)
     add_bias(bias[each:], bias_hh, units, 0)
-    fill(rows, bias)
     x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
-    project(rows[:, :, : 3 * each], x_part, array(weight_ih, (3 * units, inputs), like), units, NEWS)
+    packed_x = packed_weight(array(weight_ih, (3 * units, inputs), like), units, NEWS)
     packed = packed_weight(array(weight_hh, (3 * units, units), like), units, 0)
     initial = padded_rows(hidden, batch, units, begin, end, like)
     for t in range(steps):
+        project(rows, bias, x_part, packed_x, t)
         if t:
             before = rows[t - 1][:, 4 * each :]
             multiply(rows[t][:, each : 4 * each], before[:, :units], packed)

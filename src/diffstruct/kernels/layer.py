@@ -17,7 +17,7 @@ from diffstruct.kernels.compile import compiled
 from diffstruct.kernels.memory import array, empty, zeros
 from diffstruct.kernels.packing import pack, pack_transposed
 from diffstruct.kernels.padding import LANES
-from diffstruct.kernels.products import add_outer, multiply_each
+from diffstruct.kernels.products import ROWS, add_outer, multiply_each
 
 
 @compiled
@@ -107,9 +107,24 @@ def packed_back(weight: Any, units: int, first: int) -> Any:
 
 
 @compiled
-def project(gates: Any, inputs: Any, weight: Any, units: int, first: int) -> None:
-    """Add what the inputs `[steps, batch, inputs]` say to the gates `[steps, batch, gates * padded]`."""
-    multiply_each(gates, inputs, packed_weight(weight, units, first))
+def project(gates: Any, bias: Any, inputs: Any, packed: Any, t: int) -> None:
+    """Write what bias and inputs say to the gates, whenever the steps written so far are used up.
+
+    Some steps at a time: enough rows for the product to be efficient, few enough to stay in the cache until
+    the hidden state's part is added.
+
+    Args:
+        gates: `[steps, batch, gates * padded]`, or more columns, which are left as they are.
+        bias: `[all columns that hear either input or state]`, written first.
+        inputs: `[steps, batch, inputs]`.
+        packed: From `packed_weight`.
+        t: The step that is about to be used.
+    """
+    span = max(1, ROWS // max(1, inputs.shape[1]))
+    if t % span == 0:
+        part = gates[t : t + span]
+        fill(part, bias)
+        multiply_each(part[:, :, : packed.shape[1]], inputs[t : t + span], packed)
 
 
 @compiled

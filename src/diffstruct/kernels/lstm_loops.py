@@ -16,7 +16,6 @@ from diffstruct.kernels.layer import (
     add_rows,
     bias_gradient,
     copy_rows,
-    fill,
     hidden_weight_gradient,
     input_gradient,
     input_weight_gradient,
@@ -115,11 +114,11 @@ def forward(
     bias = zeros((4 * each,), like)
     add_bias(bias, bias_ih, units, 0)
     add_bias(bias, bias_hh, units, 0)
-    fill(rows, bias)
     x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
-    project(rows[:, :, : 4 * each], x_part, array(weight_ih, (4 * units, inputs), like), units, 0)
+    packed_x = packed_weight(array(weight_ih, (4 * units, inputs), like), units, 0)
     packed = packed_weight(array(weight_hh, (4 * units, units), like), units, 0)
     for t in range(steps):
+        project(rows, bias, x_part, packed_x, t)
         if t:
             multiply(rows[t][:, : 4 * each], states[t - 1][:, :units], packed)
             _step(rows[t], cells[t - 1])
