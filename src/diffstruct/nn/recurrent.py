@@ -21,6 +21,7 @@ from diffstruct.kernels.elman import elman
 from diffstruct.kernels.gru import gru
 from diffstruct.kernels.lstm import lstm
 from diffstruct.kernels.sequence import LIKE, Kernel
+from diffstruct.kernels.sizes import pays
 from diffstruct.nn.readers import reader_slots
 from diffstruct.width import Role, Slot, Width
 
@@ -148,8 +149,10 @@ class _Recurrent(nn.RNNBase):
             and len(states) in (0, self.kernel.states)
         ):
             return False
+        batch = () if len(shape) == 2 else (shape[0 if self.batch_first else 1],)
+        if not pays(self.gates, self.hidden_size, *(batch or (1,)), dtype):
+            return False
         if states:
-            batch = () if len(shape) == 2 else (shape[0 if self.batch_first else 1],)
             expected = (self.num_layers, *batch, self.hidden_size)
             if not all(isinstance(state, Tensor) and state.shape == expected for state in states):
                 return False
