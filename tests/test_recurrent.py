@@ -468,7 +468,7 @@ def test_numba_is_imported_when_a_kernel_first_runs():
 def test_large_products_are_left_to_torch(kernel_calls):
     for batch, calls in ((1, 1), (64, 0)):
         kernel_calls.clear()
-        layer = ds.nn.LSTM(INPUTS, 512)
+        layer = ds.nn.LSTM(INPUTS, 100)
         with torch.no_grad():
             layer(normal(1, batch, INPUTS, dtype=torch.float32))
         assert len(kernel_calls) == calls
