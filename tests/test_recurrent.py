@@ -4,15 +4,20 @@ import copy
 import io
 import itertools
 import pickle
+import subprocess
+import sys
 import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import diffstruct as ds
+from diffstruct.kernels.sequence import Kernel
+from diffstruct.kernels.sizes import pays
 
 STEPS, BATCH, INPUTS, UNITS = 5, 3, 3, 4
 CLOSE = {"rtol": 0, "atol": 1e-12}
@@ -354,19 +359,122 @@ def test_many_gradients_at_once(kind):
     assert_same(*jacobians)
 
 
-@pytest.mark.parametrize("kind", ["tanh", "LSTM"])
-def test_compiled(kind):
+def compile_and_compare(kind, **options):
     x = normal(STEPS, BATCH, INPUTS)
-    ours, theirs = pair(kind)
-    compiled = torch.compile(ours, backend="eager")
+    ours, theirs = pair(kind, num_layers=2)
+    torch.compiler.reset()
+    compiled = torch.compile(ours, backend="aot_eager", **options)
     with warnings.catch_warnings():
         # The compiler itself looks at gradients of tensors that are no leaves, and makes a Function.
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
         warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
         outputs = flat(compiled(x))
+        gradients = torch.autograd.grad(weigh(outputs), list(ours.parameters()))
     assert_same(outputs, theirs(x))
-    gradients = torch.autograd.grad(weigh(outputs), list(ours.parameters()))
     assert_same(gradients, torch.autograd.grad(weigh(flat(theirs(x))), list(theirs.parameters())))
+
+
+@EVERY_KIND
+def test_compiled(kind):
+    compile_and_compare(kind)
+
+
+@pytest.mark.parametrize("kind", ["tanh", "GRU", "LSTM"])
+def test_compiled_in_one_graph(kind):
+    """Torch's compiler leaves every recurrent module out of its graphs, unless it is told not to."""
+    with torch._dynamo.config.patch(allow_rnn=True):
+        compile_and_compare(kind, fullgraph=True)
+
+
+@pytest.mark.parametrize("kind", ["tanh", "GRU", "LSTM"])
+def test_exported(kind):
+    x = normal(STEPS, BATCH, INPUTS)
+    ours, theirs = pair(kind)
+    with torch.no_grad():
+        exported = torch.export.export(ours, (x,))
+        assert f"diffstruct.{ours.kernel.name}" in exported.graph_module.code
+        assert_same(exported.module()(x), theirs(x))
+
+
+@pytest.mark.parametrize("kind", ["tanh", "GRU", "LSTM"])
+def test_tensors_without_memory(kind):
+    ours, theirs = pair(kind)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        x = mode.from_tensor(normal(STEPS, BATCH, INPUTS))
+        outputs = flat(ours(x))
+        assert [output.shape for output in outputs] == [output.shape for output in flat(theirs(x))]
+    weigh(flat(ours(normal(STEPS, BATCH, INPUTS)))).backward()
+
+
+# Which way a call goes
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch):
+    """A list that grows by one at each call of a kernel."""
+    calls, call = [], Kernel.__call__
+
+    def counted(self, *tensors):
+        calls.append(self.name)
+        return call(self, *tensors)
+
+    monkeypatch.setattr(Kernel, "__call__", counted)
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["tanh", "GRU", "LSTM"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_each_layer_is_one_call_of_a_kernel(kind, dtype, kernel_calls):
+    ours, _ = pair(kind, num_layers=3, dtype=dtype, dropout=0.5)
+    for x in (normal(STEPS, BATCH, INPUTS, dtype=dtype), normal(STEPS, INPUTS, dtype=dtype)):
+        ours.eval()(x)
+        assert kernel_calls == 3 * [ours.kernel.name]
+        kernel_calls.clear()
+    ours.train()(x)  # dropout between the layers
+    assert not kernel_calls
+
+
+@pytest.mark.parametrize("kind", ["tanh", "GRU", "LSTM"])
+def test_without_numba_torch_does_the_same(kind, kernel_calls, monkeypatch):
+    ours, theirs = pair(kind)
+    with_kernel = run(ours, normal(STEPS, BATCH, INPUTS))
+    assert len(kernel_calls) == 1
+    monkeypatch.setattr("diffstruct.kernels.available", False)
+    without = run(ours, normal(STEPS, BATCH, INPUTS))
+    assert len(kernel_calls) == 1
+    assert_same(with_kernel, without)
+    assert_same(without, run(theirs, normal(STEPS, BATCH, INPUTS)), rtol=0, atol=0)
+
+
+def test_the_package_imports_without_numba():
+    code = (
+        "import sys; sys.modules['numba'] = None; import diffstruct as ds, torch;"
+        "import diffstruct.kernels as kernels; kernels.available = False;"
+        "print(ds.nn.LSTM(2, 3)(torch.ones(4, 1, 2))[0].shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "torch.Size([4, 1, 3])\n"
+
+
+def test_numba_is_imported_when_a_kernel_first_runs():
+    code = (
+        "import sys, torch, diffstruct as ds; layer = ds.nn.GRU(2, 3); print('numba' in sys.modules);"
+        "layer(torch.ones(4, 1, 2)); print('numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_large_products_are_left_to_torch(kernel_calls):
+    for batch, calls in ((1, 1), (64, 0)):
+        kernel_calls.clear()
+        layer = ds.nn.LSTM(INPUTS, 100)
+        with torch.no_grad():
+            layer(normal(1, batch, INPUTS, dtype=torch.float32))
+        assert len(kernel_calls) == calls
+    assert pays(4, 37, 32, torch.float32)
+    assert pays(4, 512, 64, torch.float64)
+    assert pays(1, 512, 64, torch.float32)
 
 
 # To torch.nn, and copies

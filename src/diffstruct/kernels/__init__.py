@@ -3,4 +3,4 @@
 from importlib.util import find_spec
 
 available = find_spec("numba") is not None
-"""Whether the modules beside this one can be imported."""
+"""Whether there is a compiler for the kernels. It is imported when the first kernel runs, not here."""

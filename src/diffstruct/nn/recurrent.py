@@ -8,14 +8,20 @@ width by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from diffstruct import kernels
 from diffstruct.errors import StructureError
 from diffstruct.kernels.elman import elman
+from diffstruct.kernels.gru import gru
+from diffstruct.kernels.lstm import lstm
+from diffstruct.kernels.sequence import LIKE, Kernel
+from diffstruct.kernels.sizes import pays
 from diffstruct.nn.readers import reader_slots
 from diffstruct.width import Role, Slot, Width
 
@@ -25,6 +31,7 @@ class _Recurrent(nn.RNNBase):
 
     gates: ClassVar[int]
     plain: ClassVar[Callable[..., nn.RNNBase]]
+    kernel: ClassVar[Kernel]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,6 +98,69 @@ class _Recurrent(nn.RNNBase):
                 if layer > 0:  # what the layer below says, in both directions
                     yield Slot(self, f"weight_ih{end}", 1, Role.RECURRENT, self._directions)
 
+    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
+        """Run the sequence; the `torch.nn` class of the same name says what goes in and comes out."""
+        # Not `_flat_weights`, which torch itself mends when weights have been replaced.
+        own = self._parameters  # the short way to a weight, where nothing stands for it
+        weights: Any = [
+            [own[name] if name in own else getattr(self, name) for name in names]
+            for names in self._all_weights
+        ]
+        states = () if hx is None else hx if isinstance(hx, tuple) else (hx,)
+        if not (isinstance(input, Tensor) and self._fits_kernel(input, weights, states)):
+            outputs: tuple[Any, Any] = super().forward(input, hx)
+            return outputs
+        batched = input.dim() == 3
+        steps = input if batched else input.unsqueeze(1)
+        if not batched:
+            states = tuple(state.unsqueeze(1) for state in states)  # [layers, batch, n]
+        elif self.batch_first:
+            steps = steps.transpose(0, 1)  # [steps, batch, inputs]
+        biases = () if self.bias else (None, None)
+        absent = () if states else (None,) * self.kernel.states
+        if len(weights) == 1:
+            steps, *last = self.kernel(steps, *weights[0], *biases, *states, *absent)
+        else:
+            lasts = []
+            for layer, parameters in enumerate(weights):
+                initial = [state[layer : layer + 1] for state in states]
+                steps, *last = self.kernel(steps, *parameters, *biases, *initial, *absent)
+                lasts.append(last)
+            last = [torch.cat(layers) for layers in zip(*lasts, strict=True)]
+        if not batched:
+            steps, last = steps.squeeze(1), [state.squeeze(1) for state in last]
+        elif self.batch_first:
+            steps = steps.transpose(0, 1)
+        return steps, last[0] if len(last) == 1 else tuple(last)
+
+    def _fits_kernel(self, input: Tensor, weights: list[list[Tensor]], states: tuple[Tensor, ...]) -> bool:
+        """Whether our own kernel covers this call; torch's covers (or refuses) every other."""
+        shape, dtype = input.shape, input.dtype
+        if not (
+            kernels.available
+            and dtype in LIKE
+            and len(shape) in (2, 3)
+            and shape[-1] == self.input_size
+            and input.numel() > 0
+            and input.layout == torch.strided
+            and self.mode != "RNN_RELU"
+            and not self.bidirectional
+            and not (self.dropout and self.training)
+            and len(states) in (0, self.kernel.states)
+        ):
+            return False
+        batch = () if len(shape) == 2 else (shape[0 if self.batch_first else 1],)
+        if not pays(self.gates, self.hidden_size, *(batch or (1,)), dtype):
+            return False
+        if states:
+            expected = (self.num_layers, *batch, self.hidden_size)
+            if not all(isinstance(state, Tensor) and state.shape == expected for state in states):
+                return False
+        for tensor in chain((input,), states, *weights):
+            if tensor.dtype != dtype or not tensor.is_cpu:
+                return False
+        return not torch.is_autocast_enabled("cpu") and (torch.compiler.is_compiling() or not _transformed())
+
     def to_torch(self) -> nn.RNNBase:
         """A plain `torch.nn` module with a copy of the weights, in the same mode (training or not)."""
         options: dict[str, Any] = {"nonlinearity": self.nonlinearity} if self.gates == 1 else {}
@@ -116,6 +186,15 @@ class _Recurrent(nn.RNNBase):
         return module.train(self.training)
 
 
+def _transformed() -> bool:
+    """Whether torch is at work here with a transformation that the kernels have no rule for."""
+    return (
+        torch._C._get_tracing_state() is not None  # torch.jit.trace
+        or torch.autograd.forward_ad._current_level >= 0  # forward-mode derivatives
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 class RNN(_Recurrent, nn.RNN):
     """`torch.nn.RNN`, whose units can come and go: same arguments, calls and results.
 
@@ -124,55 +203,7 @@ class RNN(_Recurrent, nn.RNN):
 
     gates = 1
     plain = nn.RNN
-
-    def forward(  # type: ignore[override]
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
-    ) -> tuple[Tensor | PackedSequence, Tensor]:
-        """Run the sequence; `torch.nn.RNN` says what goes in and comes out."""
-        if not (isinstance(input, Tensor) and self._fits_kernel(input, hx)):
-            outputs: tuple[Tensor | PackedSequence, Tensor] = super().forward(input, hx)
-            return outputs
-        batched = input.dim() == 3
-        steps = input if batched else input.unsqueeze(1)
-        if batched and self.batch_first:
-            steps = steps.transpose(0, 1)  # [steps, batch, inputs]
-        if hx is None:
-            hx = steps.new_zeros(self.num_layers, steps.shape[1], self.hidden_size)
-        elif not batched:
-            hx = hx.unsqueeze(1)  # [layers, batch, n]
-        self.check_hidden_size(hx, (self.num_layers, steps.shape[1], self.hidden_size))
-        last = []
-        for layer in range(self.num_layers):
-            bias = None
-            if self.bias:
-                bias = getattr(self, f"bias_ih_l{layer}") + getattr(self, f"bias_hh_l{layer}")
-            projected = nn.functional.linear(steps, getattr(self, f"weight_ih_l{layer}"), bias)
-            steps = elman(projected, getattr(self, f"weight_hh_l{layer}"), hx[layer])
-            last.append(steps[-1])
-        hidden = torch.stack(last)
-        if not batched:
-            return steps.squeeze(1), hidden.squeeze(1)
-        return (steps.transpose(0, 1) if self.batch_first else steps), hidden
-
-    def _fits_kernel(self, input: Tensor, hx: Tensor | None) -> bool:
-        """Whether our own kernel covers this call; torch's covers (or refuses) every other."""
-        return (
-            self.nonlinearity == "tanh"
-            and not self.bidirectional
-            and not (self.dropout and self.training)
-            and input.dim() in (2, 3)
-            and input.is_floating_point()
-            and input.numel() > 0
-            and input.shape[-1] == self.input_size
-            and input.dtype == self.weight_hh_l0.dtype
-            and input.device.type == "cpu"
-            and (hx is None or (hx.dim() == input.dim() and hx.dtype == input.dtype))
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
-            and torch._C._get_tracing_state() is None  # torch.jit.trace
-            and torch.autograd.forward_ad._current_level < 0  # no forward-mode derivatives
-            and not torch._C._are_functorch_transforms_active()
-        )
+    kernel = elman
 
 
 class GRU(_Recurrent, nn.GRU):
@@ -183,6 +214,7 @@ class GRU(_Recurrent, nn.GRU):
 
     gates = 3
     plain = nn.GRU
+    kernel = gru
 
 
 class LSTM(_Recurrent, nn.LSTM):
@@ -196,6 +228,7 @@ class LSTM(_Recurrent, nn.LSTM):
 
     gates = 4
     plain = nn.LSTM
+    kernel = lstm
 
 
 @reader_slots.register
