@@ -61,24 +61,26 @@ class Kernel:
             return results
         return _Layer.apply(self, *arguments)  # type: ignore[no-untyped-call, no-any-return]
 
-    def new(self, *arguments: Tensor | None) -> tuple[Tensor, ...]:
+    def new(
+        self, input: Tensor, weight_ih: Tensor, weight_hh: Tensor, *rest: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """The results and `kept`, not yet written."""
-        input, _, weight_hh, *_ = arguments
-        assert input is not None
-        assert weight_hh is not None
-        steps, batch, _ = input.shape
-        units = weight_hh.shape[1]
-        last = input.new_empty((1, batch, units))
-        others = [torch.empty_like(last) for _ in range(self.states - 1)]
-        kept = input.new_empty((steps, batch, self.blocks * padded(units)))
-        return input.new_empty((steps, batch, units)), last, *others, kept
+        (steps, batch, _), units = input.shape, weight_hh.shape[1]
+        new = input.new_empty
+        output, last = new(steps, batch, units), new(1, batch, units)
+        kept = new(steps, batch, self.blocks * padded(units))
+        return (output, last, kept) if self.states == 1 else (output, last, torch.empty_like(last), kept)
 
     def forward(self, *arguments: Tensor | None) -> tuple[Tensor, ...]:
         """The results and `kept`, without a graph."""
-        given, results = _dense(arguments), self.new(*arguments)
+        given: Any = _dense(arguments)
+        results = self.new(*given)
         sizes, cuts = _sizes(given)
-        places = [*_addresses(given), *_addresses(results)]
-        threads.run(self.loops.forward, [(*sizes, *cut, *places) for cut in cuts])
+        places = [0 if tensor is None else tensor.data_ptr() for tensor in (*given, *results)]
+        if len(cuts) == 1:
+            self.loops.forward(*sizes, *cuts[0], *places)
+        else:
+            threads.run(self.loops.forward, [(*sizes, *cut, *places) for cut in cuts])
         return results
 
     def backward(
@@ -96,24 +98,40 @@ class Kernel:
             arguments: What `forward` got.
             needs: For each argument, whether its gradient is wanted.
         """
-        given, incoming = _dense(arguments), _dense(grads)
+        given = _dense(arguments)
         wanted = _like(given, needs)
         sizes, cuts = _sizes(given)
         # The loops on the way back do without the biases.
-        read = _addresses([*incoming, *given[: _STATES - 2], *given[_STATES:], kept])
-        calls = [(*sizes, *cuts[0], *read, *_addresses(wanted))]
-        # Each other part of the batch has weight gradients of its own, which are then summed in order.
+        read = (*_dense(grads), *given[: _STATES - 2], *given[_STATES:], kept)
+        places = [0 if tensor is None else tensor.data_ptr() for tensor in read]
+        written = [0 if tensor is None else tensor.data_ptr() for tensor in wanted]
+        if len(cuts) == 1:
+            self.loops.backward(*sizes, *cuts[0], *places, *written)
+        else:
+            self._backward_in_parts(sizes, cuts, places, given, wanted, needs)
+        return [tensor for tensor in wanted if tensor is not None]
+
+    def _backward_in_parts(
+        self,
+        sizes: tuple[Any, ...],
+        cuts: Sequence[tuple[int, int]],
+        places: Sequence[int],
+        given: Sequence[Tensor | None],
+        wanted: Sequence[Tensor | None],
+        needs: Sequence[bool],
+    ) -> None:
+        """The parts of the batch at once, each but the first with weight gradients of its own."""
         weights = [0 < index < _STATES and need for index, need in enumerate(needs)]
-        others = [_like(given, weights) for _ in cuts[1:]]
-        for cut, own in zip(cuts[1:], others, strict=True):
-            written = [*wanted[:1], *own[1:_STATES], *wanted[_STATES:]]
-            calls.append((*sizes, *cut, *read, *_addresses(written)))
+        owned = [wanted, *(_like(given, weights) for _ in cuts[1:])]
+        calls = []
+        for cut, own in zip(cuts, owned, strict=True):
+            written = (*wanted[:1], *own[1:_STATES], *wanted[_STATES:])
+            calls.append((*sizes, *cut, *places, *(0 if t is None else t.data_ptr() for t in written)))
         threads.run(self.loops.backward, calls)
-        for other in others:
+        for other in owned[1:]:  # in order, so that the sum is the same each time
             for total, part in zip(wanted, other, strict=True):
                 if total is not None and part is not None:
                     total.add_(part)
-        return [tensor for tensor in wanted if tensor is not None]
 
     def _register(self) -> None:
         """Make the two custom operators."""
@@ -166,18 +184,12 @@ def _batched(grad: Tensor | None) -> bool:
     return grad is not None and (is_functorch_wrapped_tensor(grad) or is_legacy_batchedtensor(grad))
 
 
-def _dense(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _dense(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
     """The tensors as the loops read them: entries in order, no sign left to be changed."""
-    return [
-        tensor
-        if tensor is None or (tensor.is_contiguous() and not tensor.is_neg())
-        else tensor.resolve_neg().contiguous()
-        for tensor in tensors
-    ]
-
-
-def _addresses(tensors: Sequence[Tensor | None]) -> list[int]:
-    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+    for tensor in tensors:
+        if tensor is not None and (not tensor.is_contiguous() or tensor.is_neg()):
+            return [None if each is None else each.resolve_neg().contiguous() for each in tensors]
+    return tensors
 
 
 def _like(tensors: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
