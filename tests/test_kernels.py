@@ -1,6 +1,9 @@
 """The fused recurrent layers against plain differentiable operations, `torch.nn` and finite differences."""
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -333,6 +336,27 @@ def test_an_error_in_another_thread_comes_back():
 
     with pytest.raises(ZeroDivisionError):
         threads.run(fail, [(0,), (1,)])
+
+
+FORKED = """
+import os, sys, warnings
+from diffstruct.kernels import threads
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking where there are threads: just that
+calls = [(part,) for part in range(3)]
+done = []
+threads.run(done.append, calls)
+child = os.fork()
+if not child:
+    done.clear()
+    threads.run(done.append, calls)
+    os._exit(sorted(done) != [0, 1, 2])
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_threads_are_started_anew_in_a_forked_process():
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)
 
 
 def test_two_threads_may_use_a_kernel_at_once():

@@ -28,7 +28,7 @@ from diffstruct.kernels.layer import (
     project,
 )
 from diffstruct.kernels.memory import array, empty, zeros
-from diffstruct.kernels.products import multiply
+from diffstruct.kernels.products import multiply, multiply_gates
 
 NEWS = 2  # where n stands among the gates of a weight, r, z, n; here it comes first
 
@@ -159,9 +159,7 @@ def backward(
         else:
             _step_back(slopes[0], later, rows[0], initial[:, :each])
         if t or grad_hidden:
-            for g in range(3):
-                start = (g + 1) * each
-                multiply(later, slopes[t][:, start : start + units], packed[g])
+            multiply_gates(later, slopes[t][:, each:], packed)
     if grad_hidden:
         copy_rows(array(grad_hidden, (batch, units), like)[begin:end], later)
     heard = slopes[:, :, each:]

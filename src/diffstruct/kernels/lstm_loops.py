@@ -27,7 +27,7 @@ from diffstruct.kernels.layer import (
     project,
 )
 from diffstruct.kernels.memory import array, empty, zeros
-from diffstruct.kernels.products import multiply
+from diffstruct.kernels.products import multiply, multiply_gates
 
 
 @compiled
@@ -177,8 +177,7 @@ def backward(
             _step_back(slopes[0], later, memory, rows[0], initial_cell[:, :each])
         if t or grad_hidden:
             later[:] = 0
-            for g in range(4):
-                multiply(later, slopes[t][:, g * each : g * each + units], packed[g])
+            multiply_gates(later, slopes[t], packed)
     if grad_hidden:
         copy_rows(array(grad_hidden, (batch, units), like)[begin:end], later)
     if grad_cell:

@@ -251,6 +251,25 @@ def multiply(out: Any, left: Any, packed: Any) -> None:
 
 
 @compiled
+def multiply_gates(out: Any, left: Any, packed: Any) -> None:
+    """`out += sum_g left_g @ packed[g]`, the way back from gates to what they heard.
+
+    Args:
+        out: `[rows, columns]`, as in `multiply`.
+        left: `[rows, gates * padded(units)]`, of which the first units of each gate count.
+        packed: `[gates, units, columns]`, each gate packed by itself.
+    """
+    (rows, columns), (gates, units, _) = out.shape, packed.shape
+    like, (a, b) = out.dtype.type(0), left.strides
+    target, source, right = out.ctypes.data, left.ctypes.data, packed.ctypes.data
+    width, size = out.strides[0], out.itemsize
+    each = left.shape[1] // gates
+    for g in range(gates):
+        begin, weight = source + g * each * b, right + g * packed.strides[0]
+        _multiply(like, size, target, width, begin, a, b, weight, 0, True, rows, columns, units)
+
+
+@compiled
 def multiply_each(out: Any, left: Any, packed: Any) -> None:
     """`multiply` for each `out[t]`, `[rows, columns]`, and `left[t]`, at once where memory allows."""
     steps, rows, columns = out.shape
