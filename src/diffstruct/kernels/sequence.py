@@ -59,7 +59,7 @@ class Kernel:
         if _traced(arguments):
             results: tuple[Tensor, ...] = self.operator(*arguments)[:-1]
             return results
-        return _Layer.apply(self, *arguments)  # type: ignore[no-untyped-call, no-any-return]
+        return _apply(self, *arguments)
 
     def new(
         self, input: Tensor, weight_ih: Tensor, weight_hh: Tensor, *rest: Tensor | None
@@ -89,8 +89,8 @@ class Kernel:
         kept: Tensor,
         arguments: Sequence[Tensor | None],
         needs: Sequence[bool],
-    ) -> list[Tensor]:
-        """The gradients of the arguments that `needs` marks, without a graph.
+    ) -> list[Tensor | None]:
+        """For each argument its gradient, without a graph; None for those that `needs` does not mark.
 
         Args:
             grads: Of each result; None is zero.
@@ -109,7 +109,7 @@ class Kernel:
             self.loops.backward(*sizes, *cuts[0], *places, *written)
         else:
             self._backward_in_parts(sizes, cuts, places, given, wanted, needs)
-        return [tensor for tensor in wanted if tensor is not None]
+        return wanted
 
     def _backward_in_parts(
         self,
@@ -146,7 +146,7 @@ class Kernel:
         )
         backward: Any = custom(
             f"{name}_backward",
-            lambda *arguments: self.backward(*arguments),
+            lambda *arguments: [each for each in self.backward(*arguments) if each is not None],
             schema="(Tensor?[] grads, Tensor kept, Tensor?[] arguments, bool[] needs) -> Tensor[]",
         )
         forward.register_fake(self.new)
@@ -237,9 +237,10 @@ def _gradients(ctx: Any, needs: Sequence[bool], grads: Sequence[Tensor | None]) 
                 allow_unused=True,
                 materialize_grads=True,
             )
+    elif _traced(grads) or _traced(arguments):
+        gradients = kernel.operator_backward(list(grads), kept, arguments, list(needs))
     else:
-        backward = kernel.operator_backward if _traced([*grads, kept, *arguments]) else kernel.backward
-        gradients = backward(list(grads), kept, arguments, list(needs))
+        return tuple(kernel.backward(grads, kept, arguments, needs))
     found = iter(gradients)
     return tuple(next(found) if need else None for need in needs)
 
@@ -260,3 +261,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return None, *_gradients(ctx, ctx.needs_input_grad[1:], grads)
+
+
+_apply: Callable[..., tuple[Tensor, ...]] = super(torch.autograd.Function, _Layer).apply
+"""`_Layer.apply` without what it does for functorch, whose transformations never come here."""

@@ -136,30 +136,31 @@ class _Recurrent(nn.RNNBase):
     def _fits_kernel(self, input: Tensor, weights: list[list[Tensor]], states: tuple[Tensor, ...]) -> bool:
         """Whether our own kernel covers this call; torch's covers (or refuses) every other."""
         shape, dtype = input.shape, input.dtype
-        if not (
-            kernels.available
-            and dtype in LIKE
-            and len(shape) in (2, 3)
-            and shape[-1] == self.input_size
-            and input.numel() > 0
-            and input.layout == torch.strided
-            and self.mode != "RNN_RELU"
-            and not self.bidirectional
-            and not (self.dropout and self.training)
-            and len(states) in (0, self.kernel.states)
+        if (
+            len(shape) not in (2, 3)
+            or shape[-1] != self.input_size
+            or 0 in shape
+            or dtype not in LIKE
+            or self.bidirectional
+            or self.mode == "RNN_RELU"
+            or (self.dropout and self.training)
+            or len(states) not in (0, self.kernel.states)
+            or not kernels.available
         ):
             return False
-        batch = () if len(shape) == 2 else (shape[0 if self.batch_first else 1],)
-        if not pays(self.gates, self.hidden_size, *(batch or (1,)), dtype):
+        batch = 1 if len(shape) == 2 else shape[0 if self.batch_first else 1]
+        if not pays(self.gates, self.hidden_size, batch, dtype):
             return False
         if states:
-            expected = (self.num_layers, *batch, self.hidden_size)
+            expected = (self.num_layers, *([batch] if len(shape) == 3 else []), self.hidden_size)
             if not all(isinstance(state, Tensor) and state.shape == expected for state in states):
                 return False
         for tensor in chain((input,), states, *weights):
             if tensor.dtype != dtype or not tensor.is_cpu:
                 return False
-        return not torch.is_autocast_enabled("cpu") and (torch.compiler.is_compiling() or not _transformed())
+        if input.layout != torch.strided or torch.is_autocast_enabled("cpu"):
+            return False
+        return torch.compiler.is_compiling() or not _transformed()
 
     def to_torch(self) -> nn.RNNBase:
         """A plain `torch.nn` module with a copy of the weights, in the same mode (training or not)."""
