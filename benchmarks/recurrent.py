@@ -1,6 +1,4 @@
-"""Forward and backward of `ds.nn.RNN`, `GRU` and `LSTM` against those of `torch.nn`, on one core.
-
-    python benchmarks/recurrent.py [--json FILE] [--quick] [--threads N]
+"""Forward and backward of `ds.nn.RNN`, `GRU` and `LSTM` against those of `torch.nn`.
 
 Each call is `module(x)`, then `output.backward(gradient)`: through autograd, the parameters' gradients adding
 up as in training; `x` itself wants no gradient. 4 inputs, float32. Both sides take turns in one process, in
@@ -10,15 +8,13 @@ and batch each vary about 37 units, 40 steps, batch 1; beside them, all widths a
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
-from timing import in_turn, ratio, spread, where, write
+from timing import in_turn, ratio, spread
 from torch import nn
 
 import diffstruct as ds
@@ -70,34 +66,18 @@ def sizes(quick: bool) -> list[tuple[int, int, int]]:
     return [(units, 40, batch) for units, batch in product(WIDTHS, BATCHES)] + lengths
 
 
-def main() -> None:
-    """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the table here as well")
-    parser.add_argument("--quick", action="store_true", help="only 37 units and 40 steps, batch 1 and 32")
-    parser.add_argument("--rounds", type=int, default=11, help="blocks of calls of either side (default: 11)")
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-
-    place = where()
-    print(place["machine"], "threads:", place["threads"], place["versions"])
-    print(
-        f"{'layer':<6}{'units':>6}{'steps':>6}{'batch':>6}{'ours us':>12}{'torch us':>12}  ratio (quartiles)"
-    )
+def table(quick: bool, rounds: int) -> list[dict[str, Any]]:
+    """Measure every layer at every size; print a table, return its rows."""
+    print("| layer | units | steps | batch | ours, µs | torch.nn, µs | times as fast |")
+    print("|---|---|---|---|---|---|---|")
     rows = []
-    for kind, size in product(("RNN", "GRU", "LSTM"), sizes(options.quick)):
-        row = measure(kind, *size, options.rounds)
+    for kind, size in product(("RNN", "GRU", "LSTM"), sizes(quick)):
+        row = measure(kind, *size, rounds)
         rows.append(row)
-        factor = row["torch_over_ours"]
+        ours, theirs, times = (row[name] for name in ("ours_us", "torch_us", "torch_over_ours"))
         print(
-            f"{kind:<6}{size[0]:>6}{size[1]:>6}{size[2]:>6}"
-            f"{row['ours_us']['median']:>12.0f}{row['torch_us']['median']:>12.0f}"
-            f"{factor['median']:>7.1f} ({factor['q25']:.1f}-{factor['q75']:.1f})",
+            f"| {kind} | {size[0]:,} | {size[1]} | {size[2]} | {ours['median']:,.0f} | "
+            f"{theirs['median']:,.0f} | **{times['median']:.1f}** ({times['q25']:.1f}-{times['q75']:.1f}) |",
             flush=True,
         )
-    write(options.json, rows)
-
-
-if __name__ == "__main__":
-    main()
+    return rows

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
@@ -47,9 +45,3 @@ def where() -> dict[str, Any]:
         "system": platform.platform(),
         "versions": versions(),
     }
-
-
-def write(path: Path | None, rows: list[dict[str, Any]]) -> None:
-    """Write the rows of a table as JSON, with the machine."""
-    if path is not None:
-        path.write_text(json.dumps({**where(), "rows": rows}, indent=2) + "\n")

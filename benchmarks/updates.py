@@ -1,24 +1,21 @@
-"""Whole updates of the paper's networks: the compiled loop against the NumPy program, on one core.
-
-    python benchmarks/updates.py [--json FILE] [--rounds N]
+"""Whole updates of the paper's networks: the compiled loop against the NumPy program.
 
 The baseline, `tests/oracle.py`, is as fast as the author's program. Both sides ask the rule at each update,
-which leaves the size as it is, and read the same text.
+which leaves the size as it is, and read the same text. The ordinary PyTorch loop stands beside them.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from timing import in_turn, ratio, spread, where, write
+from timing import in_turn, ratio, spread
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracle import Oracle
@@ -80,31 +77,19 @@ def measure(number: int, units: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
-    parser.add_argument("--rounds", type=int, default=15, help="calls of each side (default: 15)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print(f"{where()['machine']}, one thread; float32, the oracle float64; median (quartiles)")
-    print("| revision | units | fused loop, µs | NumPy program, µs | times as fast | PyTorch loop, µs |")
+def table(quick: bool, rounds: int) -> list[dict[str, Any]]:
+    """Measure every size of two revisions; print a table, return its rows."""
+    print("| revision | units | compiled loop, µs | NumPy program, µs | times as fast | PyTorch loop, µs |")
     print("|---|---|---|---|---|---|")
     rows = []
-    for number in (2, 3):
-        for units in UNITS:
-            row = measure(number, units, arguments.rounds)
-            rows.append(row)
-            fused, oracle, ordinary = (row[f"{name}_us"] for name in ("fused", "oracle", "ordinary"))
-            times = row["oracle_over_fused"]
-            print(
-                f"| {number} | {units} | {fused['median']:.1f} | {oracle['median']:.0f} | "
-                f"**{times['median']:.1f}** ({times['q25']:.1f}-{times['q75']:.1f}) | "
-                f"{ordinary['median']:.0f} |",
-                flush=True,
-            )
-    write(arguments.json, rows)
-
-
-if __name__ == "__main__":
-    main()
+    for number, units in product((2, 3), (10, 37, 100) if quick else UNITS):
+        row = measure(number, units, rounds)
+        rows.append(row)
+        fused, oracle, ordinary = (row[f"{name}_us"] for name in ("fused", "oracle", "ordinary"))
+        times = row["oracle_over_fused"]
+        print(
+            f"| {number} | {units} | {fused['median']:.1f} | {oracle['median']:.0f} | "
+            f"**{times['median']:.1f}** ({times['q25']:.1f}-{times['q75']:.1f}) | {ordinary['median']:.0f} |",
+            flush=True,
+        )
+    return rows
