@@ -73,9 +73,14 @@ class Kernel:
 
     def forward(self, *arguments: Tensor | None) -> tuple[Tensor, ...]:
         """The results and `kept`, without a graph."""
-        given: Any = _dense(arguments)
+        given = _dense(arguments)
+        return self.run(given, *_sizes(given))
+
+    def run(
+        self, given: Sequence[Any], sizes: tuple[Any, ...], cuts: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, ...]:
+        """`forward`, of arguments that lie in memory as the loops want them."""
         results = self.new(*given)
-        sizes, cuts = _sizes(given)
         places = [0 if tensor is None else tensor.data_ptr() for tensor in (*given, *results)]
         if len(cuts) == 1:
             self.loops.forward(*sizes, *cuts[0], *places)
@@ -89,6 +94,7 @@ class Kernel:
         kept: Tensor,
         arguments: Sequence[Tensor | None],
         needs: Sequence[bool],
+        measured: tuple[tuple[Any, ...], Sequence[tuple[int, int]]] | None = None,
     ) -> list[Tensor | None]:
         """For each argument its gradient, without a graph; None for those that `needs` does not mark.
 
@@ -97,10 +103,11 @@ class Kernel:
             kept: What `forward` kept.
             arguments: What `forward` got.
             needs: For each argument, whether its gradient is wanted.
+            measured: What `_sizes` says of the arguments, if they lie in memory as the loops want them.
         """
-        given = _dense(arguments)
+        given = _dense(arguments) if measured is None else arguments
+        sizes, cuts = measured or _sizes(given)
         wanted = _like(given, needs)
-        sizes, cuts = _sizes(given)
         # The loops on the way back do without the biases.
         read = (*_dense(grads), *given[: _STATES - 2], *given[_STATES:], kept)
         places = [0 if tensor is None else tensor.data_ptr() for tensor in read]
@@ -159,6 +166,7 @@ class Kernel:
         def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]) -> None:
             ctx.mark_non_differentiable(output[-1])
             _save(ctx, self, inputs, output[-1])
+            ctx.measured = None
 
         forward.register_autograd(
             lambda ctx, *grads: _gradients(ctx, ctx.needs_input_grad, grads[:-1]),
@@ -237,10 +245,10 @@ def _gradients(ctx: Any, needs: Sequence[bool], grads: Sequence[Tensor | None]) 
                 allow_unused=True,
                 materialize_grads=True,
             )
-    elif _traced(grads) or _traced(arguments):
+    elif _traced((*grads, kept)):
         gradients = kernel.operator_backward(list(grads), kept, arguments, list(needs))
     else:
-        return tuple(kernel.backward(grads, kept, arguments, needs))
+        return tuple(kernel.backward(grads, kept, arguments, needs, ctx.measured))
     found = iter(gradients)
     return tuple(next(found) if need else None for need in needs)
 
@@ -254,8 +262,11 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kernel: Kernel, *arguments: Tensor | None) -> tuple[Tensor, ...]:
-        *results, kept = kernel.forward(*arguments)
+        given = _dense(arguments)
+        measured = _sizes(given)
+        *results, kept = kernel.run(given, *measured)
         _save(ctx, kernel, arguments, kept)
+        ctx.measured = measured if given is arguments else None
         return tuple(results)
 
     @staticmethod
