@@ -52,17 +52,18 @@ def pack_transposed(packed: Any, matrix: Any, units: int, first: int) -> None:
     zero, gates = packed.dtype.type(0), matrix.shape[0] // units
     each = columns // gates
     wide = MOST_VECTORS * (VECTOR_BYTES // packed.itemsize)
-    for c in range(0, columns, LANES):  # all of one panel, and of one gate
+    strip = min(LANES, wide)
+    for c in range(0, columns, strip):  # all of one panel, and of one gate
         panel, unit = _panel(packed, c // wide * wide)[:, c % wide :], c % each
         rows = matrix[(c // each + first) % gates * units + unit :]
-        if units - unit >= LANES:
+        if units - unit >= strip:
             for k in range(terms):
-                for j in range(LANES):
+                for j in range(strip):
                     panel[k, j] = rows[j, k]
         else:
-            filled = max(0, units - unit)
+            filled = max(0, units - unit)  # beyond: what pads the gate
             for k in range(terms):
                 for j in range(filled):
                     panel[k, j] = rows[j, k]
-                for j in range(filled, LANES):
+                for j in range(filled, strip):
                     panel[k, j] = zero
