@@ -39,18 +39,21 @@ def arguments(
     dtype=torch.float64,
     requires_grad=True,
 ):
-    """What the kernel takes, all leaves; None for what is to be absent."""
+    """What the kernel takes, all leaves; None for what is to be absent.
+
+    The recurrent weights are scaled so that a step does not magnify the rounding of the one before it.
+    """
     kernel, gates = KERNELS[kind]
     chance = torch.Generator().manual_seed(seed)
 
-    def normal(*shape):
-        return torch.randn(shape, generator=chance, dtype=dtype).requires_grad_(requires_grad)
+    def normal(*shape, scale=1.0):
+        return (scale * torch.randn(shape, generator=chance, dtype=dtype)).requires_grad_(requires_grad)
 
     rows = gates * units
     return [
         normal(steps, batch, inputs),
         normal(rows, inputs),
-        normal(rows, units),
+        normal(rows, units, scale=units**-0.5),
         *([normal(rows), normal(rows)] if bias else [None, None]),
         *(normal(1, batch, units) if states else None for _ in range(kernel.states)),
     ]
