@@ -61,6 +61,10 @@ def _fold_multipliers(model: nn.Module, widths: Iterable[Width], proof: Proof | 
                 reader.tensor.mul_(by_entry.view(shape))
             slot.tensor.fill_(1.0)
     try:
-        proof.same(proof.outputs(), before, "folding a multiplier into what reads it changes what the model says")
+        proof.same(
+            proof.outputs(), before, "folding a multiplier into what reads it changes what the model says"
+        )
     except Unproved as error:
-        raise StructureError(f"{error}: some layers read past the multiplier; let all read through it") from error
+        raise StructureError(
+            f"{error}: some layers read past the multiplier; let all read through it"
+        ) from error

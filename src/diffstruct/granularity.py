@@ -29,7 +29,11 @@ def multiple(size: int, granularity: int) -> int:
 
 
 def in_multiples(
-    decision: Decision, live: NDArray[np.int64], saliences: NDArray[np.float64], memory: RuleState, granularity: int
+    decision: Decision,
+    live: NDArray[np.int64],
+    saliences: NDArray[np.float64],
+    memory: RuleState,
+    granularity: int,
 ) -> Whole:
     """Carry a decision about the `live` units over to all of them, in multiples.
 

@@ -1,8 +1,8 @@
 """How widths lie in a dimension of a tensor: behind one another, nested in one another, any depth.
 
-The rows of an LSTM's weights are `Product((Fixed(4), hidden))`, four gates of hidden units each; what a linear
-layer reads of two flattened pictures is `Sum((Product((a, Fixed(49))), Product((b, Fixed(49)))))`. Pure but for
-`Axis.size`, which surgery alone changes.
+The rows of an LSTM's weights are `Product((Fixed(4), hidden))`, four gates of hidden units each; what a
+linear layer reads of two flattened pictures is `Sum((Product((a, Fixed(49))), Product((b, Fixed(49)))))`.
+Pure but for `Axis.size`, which surgery alone changes.
 """
 
 from __future__ import annotations

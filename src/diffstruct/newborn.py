@@ -45,13 +45,15 @@ class Newborn:
         """Write the new units' entries into `values`, the resized tensors by those that they replace."""
         sizes = {change.width.axis: change.new_size for change in changes}
         growing = [change for change in changes if change.add]
-        born = {change: {slot: _Born.of(slot, change, sizes) for slot in change.width.slots} for change in growing}
+        born = {
+            change: {slot: _Born.of(slot, change, sizes) for slot in change.width.slots} for change in growing
+        }
         # What a unit hears comes first: where a new unit hears a new unit, what it says has the last word.
         for change in growing:
             for slot in change.width.having(Role.INCOMING):
                 value, new = values[slot.tensor], born[change][slot]
                 if slot.fill is not None:
-                    new.write(value, torch.full(new.shape(value), slot.fill))
+                    new.write(value, torch.full(new.shape(value), slot.fill, dtype=torch.float64))
                 elif value.ndim > 1:  # biases stay at zero
                     new.write(value, slot.scale * self._normal(new, value))
         for change in growing:
@@ -65,8 +67,8 @@ class Newborn:
             multipliers = [*change.width.having(Role.MULTIPLIER)]
             entries = sum(born[change][slot].each for slot in multipliers)  # a unit's, in all
             for slot in multipliers:
-                value = threshold / entries if self.salience == "multiplier" else 1.0
-                draws[slot] = torch.full(born[change][slot].shape(values[slot.tensor]), value)
+                factor = threshold / entries if self.salience == "multiplier" else 1.0
+                draws[slot] = torch.full([len(born[change][slot].where)], factor, dtype=torch.float64)
             for slot, draw in draws.items():
                 born[change][slot].write(values[slot.tensor], draw)
 

@@ -55,7 +55,9 @@ def outgoing(width: Width) -> Tensor:
     if not recurrent:
         return outside
     scale = sum(slot.fan_out(width.axis) for slot in readers)
-    inside = [slot.per_unit(slot.tensor.detach().abs(), width.axis) / slot.fan_out(width.axis) for slot in recurrent]
+    inside = [
+        slot.per_unit(slot.tensor.detach().abs(), width.axis) / slot.fan_out(width.axis) for slot in recurrent
+    ]
     return 0.5 * (outside + scale * _total(inside))
 
 

@@ -54,9 +54,9 @@ class Structure:
             `diffstruct.nn` that have been told what they feed.
         optimizer: any of `torch.optim` but LBFGS and SparseAdam; or several, where the parameters are
             divided among them.
-        example_inputs: the model's positional arguments, as a tuple, or its keyword arguments, as a dict, such
-            as it is trained on. The model runs on them a few times, and is left as it was; `explain` says
-            what was found.
+        example_inputs: the model's positional arguments, as a tuple, or its keyword arguments, as a dict,
+            such as it is trained on. The model runs on them a few times, and is left as it was; `explain`
+            says what was found.
         rule: when units come and go; one rule, or rules by patterns of the widths' names. The default is that
             of the paper's revision 3, for widths that are found one with a larger reserve.
         salience: `"outgoing"`, the L1 norm of a unit's outgoing weights, or `"multiplier"`, for models
@@ -72,8 +72,8 @@ class Structure:
         seed: of the generator that the rule and the new units draw from.
 
     Raises:
-        StructureError: the model has no width that could be learned, or does not run on the example inputs, or
-            an optimizer cannot follow.
+        StructureError: the model has no width that could be learned, or does not run on the example inputs,
+            or an optimizer cannot follow.
         ConfigurationError: a parameter that cannot work.
     """
 
@@ -86,7 +86,7 @@ class Structure:
         rule: Rule | Mapping[str, Rule] | None = None,
         salience: Literal["outgoing", "multiplier"] = "outgoing",
         price: L1Price | None = None,
-        start: int | None | Mapping[str, int | None] = 1,
+        start: int | Mapping[str, int | None] | None = 1,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         granularity: int | Mapping[str, int] = 1,
@@ -133,7 +133,9 @@ class Structure:
         self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
         self._hooks = []
         if self.price.how == "gradient":
-            self._hooks = [each.register_step_pre_hook(self._before_optimizer_step) for each in self.optimizers]
+            self._hooks = [
+                each.register_step_pre_hook(self._before_optimizer_step) for each in self.optimizers
+            ]
 
     @property
     def rule(self) -> Rule:
@@ -286,8 +288,8 @@ class Structure:
     def finish(self) -> nn.Module:
         """Remove the reserve, and all that is ours; return the plain model.
 
-        Of each width the units stay whose salience is above the threshold, one at least. The optimizer goes on
-        working; `step` does not.
+        Of each width the units stay whose salience is above the threshold, one at least. The optimizer goes
+        on working; `step` does not.
 
         Raises:
             StructureError: a `ds.nn.Multiplier` cannot be folded into what reads it.

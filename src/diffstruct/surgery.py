@@ -243,7 +243,9 @@ def _cuts(changes: Sequence[Change]) -> dict[Tensor, dict[int, Cut]]:
                 f"{change.width.size} now: make it anew"
             )
         if change.width.axis in moves:
-            raise StructureError(f"width {change.width.name!r} is to change twice at once: make one change of it")
+            raise StructureError(
+                f"width {change.width.name!r} is to change twice at once: make one change of it"
+            )
         moves[change.width.axis] = change.moves
     cuts: dict[Tensor, dict[int, Cut]] = {}
     owner: dict[tuple[Tensor, int], tuple[Width, Slot]] = {}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from math import prod
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -114,7 +115,7 @@ class Attribute:
     layout: Layout
     index: int | None = None
 
-    def holding(self, size: int) -> int | tuple[int, ...] | list[int]:
+    def holding(self, size: int) -> Any:
         """The attribute's value with `size` in its place."""
         if self.index is None:
             return size

@@ -75,15 +75,17 @@ def _sizes(module: nn.Module, findings: Findings) -> Iterator[tuple[str, Term]]:
 
 
 def _term(module: nn.Module, tensor: str, dim: int, findings: Findings) -> Term | None:
-    """What a dimension of a module's tensor is; that of a tensor under a parametrization is the raw tensor's."""
+    """What a dimension of a module's tensor is; under a parametrization, of the tensor behind it."""
     places = [Place(module, tensor, dim)]
     if nn.utils.parametrize.is_parametrized(module, tensor):
-        raw = module.parametrizations[tensor]  # type: ignore[index,union-attr]
+        raw = module.get_submodule(f"parametrizations.{tensor}")
         places += [Place(raw, name, dim) for name in ("original1", "original")]
     return next((findings.places[place] for place in places if place in findings.places), None)
 
 
-_HINT = re.compile("head|hidden|dim|size|width|channel|feature|emb|inner|unit|filter|plane|split|group|nf|nx|rank")
+_HINT = re.compile(
+    "head|hidden|dim|size|width|channel|feature|emb|inner|unit|filter|plane|split|group|nf|nx|rank"
+)
 
 
 def is_size(name: str) -> bool:
@@ -129,7 +131,13 @@ def candidates(
         for name, value in vars(module).items():
             if (module, name) in settled or name.startswith("_") or isinstance(value, (Tensor, bool)):
                 continue
-            entries = [(None, value)] if isinstance(value, int) else [*enumerate(value)] if isinstance(value, (tuple, list)) else []
+            entries = (
+                [(None, value)]
+                if isinstance(value, int)
+                else [*enumerate(value)]
+                if isinstance(value, (tuple, list))
+                else []
+            )
             for index, entry in entries:
                 if isinstance(entry, int) and not isinstance(entry, bool) and entry in by_size:
                     found.append(Attribute(module, name, layout_of(by_size[entry], axes), index))

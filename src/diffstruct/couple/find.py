@@ -84,4 +84,3 @@ def _prove_together(proof: Proof, widths: dict[str, Width], refuse: Callable[[st
             except Unproved as error:
                 refuse(name, f"together with {', '.join(held)}: {error}")
                 del widths[name]
-

@@ -170,7 +170,7 @@ class Proof:
         return plan(changes, (), self._noise).commit()
 
     def _noise(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
-        """Let all entries of the new units be random, as large as their neighbours, and what reads them zero."""
+        """Let all entries of the new units be random, but what reads them zero."""
         sizes = {change.width.axis: change.new_size for change in changes}
         for roles in ((Role.INCOMING, Role.MULTIPLIER), READERS):
             for change in changes:
@@ -231,7 +231,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _subsets(candidates: Sequence[Attribute]) -> Iterator[tuple[Attribute, ...]]:
-    """All, none, then ever more of them; each pair at most, lest a model with many integers takes for ever."""
+    """All, none, each, each pair, all but one: not all subsets, which would take for ever."""
     everything = tuple(candidates)
     yield everything
     if everything:

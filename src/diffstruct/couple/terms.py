@@ -1,7 +1,7 @@
 """Dimensions as terms: what is written behind one another, what is nested in one another, and which are one.
 
-Every dimension of every tensor that a model computes has a `Term`. A `Leaf` is an axis of which nothing more is
-known; it can be found to be a sum (concatenated parts) or a product (row-major, as `view` nests dimensions),
+Every dimension of every tensor that a model computes has a `Term`. A `Leaf` is an axis of which nothing more
+is known; it can be found to be a sum (concatenated parts) or a product (row-major, as `view` nests dimensions),
 and two terms can be found to be the same axis. `unify` is the unification of first-order logic, with sizes:
 where two terms cut the same dimension at different places, both are cut finer until they agree.
 
@@ -167,9 +167,9 @@ def split(term: Term, size: int) -> tuple[Term, Term]:
     if size == term.size:
         return term, Leaf(0)
     if isinstance(term, Leaf):
-        left, right = Leaf(size, term.fixed), Leaf(term.size - size, term.fixed)
-        term.bound = Sum((left, right))
-        return left, right
+        halves = Leaf(size, term.fixed), Leaf(term.size - size, term.fixed)
+        term.bound = Sum(halves)
+        return halves
     if isinstance(term, Sum):
         before: list[Term] = []
         parts = list(term.parts)

@@ -61,7 +61,7 @@ class Findings:
     """The channels that each module was given first."""
 
 
-class Trace(TorchDispatchMode):
+class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The mode under which the model runs.
 
     Args:
@@ -70,7 +70,7 @@ class Trace(TorchDispatchMode):
     """
 
     def __init__(self, findings: Findings, names: Mapping[nn.Module, str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.findings, self.names = findings, names
         self.stack: list[nn.Module] = []
         self._known: dict[int, tuple[Tensor, tuple[Dim, ...], bool]] = {}
@@ -113,7 +113,8 @@ class Trace(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        from diffstruct.couple.operators import Call, describe, expand
+        from diffstruct.couple.call import Call  # which needs what is defined here
+        from diffstruct.couple.operators import describe, expand
 
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -165,9 +166,10 @@ def _plainly(model: nn.Module, trace: Trace) -> Any:
             nn.modules.module.register_module_forward_hook(leave),
         ):
             stack.callback(hook.remove)
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        stack.callback(lambda: torch.backends.mha.set_fastpath_enabled(fast))
         torch.backends.mha.set_fastpath_enabled(False)
-        stack.callback(torch._C._set_mkldnn_enabled, torch.backends.mkldnn.enabled)
+        onednn = torch._C._get_mkldnn_enabled()
+        stack.callback(lambda: torch._C._set_mkldnn_enabled(onednn))
         torch._C._set_mkldnn_enabled(False)
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.enable_grad())  # without gradients torch takes other, fused paths
@@ -199,8 +201,8 @@ def trace(model: nn.Module, run: Callable[[], Any], inputs: Any, findings: Findi
     with _plainly(model, mode), mode:
         outputs = run()
     for tensor in tensors_in(outputs):
-        for dim in mode.dims(tensor):
-            fix(dim.term, "is a dimension of the output")
+        for leaving in mode.dims(tensor):
+            fix(leaving.term, "is a dimension of the output")
 
 
 def _owners(model: nn.Module) -> dict[int, tuple[Tensor, list[tuple[nn.Module, str]]]]:

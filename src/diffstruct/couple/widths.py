@@ -1,4 +1,4 @@
-"""From what the trace found to widths: which axes can be learned, where they lie, and what they are called."""
+"""From axes to widths: which can be learned, where they lie, and what they are called."""
 
 from __future__ import annotations
 
@@ -114,18 +114,22 @@ def layout_of(term: Term, axes: Mapping[Leaf, Axis]) -> Layout:
         parts: list[Layout] = []
         for part in _flat_parts(term):
             made = layout_of(part, axes)
-            if isinstance(made, Fixed) and parts and isinstance(parts[-1], Fixed):
-                made = Fixed(parts.pop().size + made.size)
-            parts.append(made)
+            before = parts[-1] if parts else None
+            if isinstance(made, Fixed) and isinstance(before, Fixed):
+                parts[-1] = Fixed(before.size + made.size)
+            else:
+                parts.append(made)
         if len(parts) > 1 and all(part is parts[0] for part in parts):
             return layout.Product((Fixed(len(parts)), parts[0]))
         return parts[0] if len(parts) == 1 else layout.Sum(tuple(parts))
     factors: list[Layout] = []
     for factor in _flat_factors(term):
         made = layout_of(factor, axes)
-        if isinstance(made, Fixed) and factors and isinstance(factors[-1], Fixed):
-            made = Fixed(factors.pop().size * made.size)
-        factors.append(made)
+        outer = factors[-1] if factors else None
+        if isinstance(made, Fixed) and isinstance(outer, Fixed):
+            factors[-1] = Fixed(outer.size * made.size)
+        else:
+            factors.append(made)
     return factors[0] if len(factors) == 1 else layout.Product(tuple(factors))
 
 
@@ -147,7 +151,9 @@ def _flat_factors(term: Term) -> Iterator[Term]:
         yield term
 
 
-def _slots(leaf: Leaf, places: Iterable[Place], findings: Findings, axes: Mapping[Leaf, Axis]) -> Iterator[Slot]:
+def _slots(
+    leaf: Leaf, places: Iterable[Place], findings: Findings, axes: Mapping[Leaf, Axis]
+) -> Iterator[Slot]:
     fed = {(place.module, place.name) for place in places if place not in findings.reading}
     reading = [place for place in places if place in findings.reading]
     # Units that only their like read are read from outside all the same: by later layers of the same width.
@@ -166,7 +172,9 @@ def _slots(leaf: Leaf, places: Iterable[Place], findings: Findings, axes: Mappin
         fill = values.mean().item() if alone and tensor.is_floating_point() else None
         fill = None if role is not Role.INCOMING else fill
         scale = values.std().item() if tensor.numel() > 1 else 0.01
-        yield Slot(place.module, place.name, place.dim, role, layout_of(findings.places[place], axes), fill, scale)
+        yield Slot(
+            place.module, place.name, place.dim, role, layout_of(findings.places[place], axes), fill, scale
+        )
 
 
 def _titles(

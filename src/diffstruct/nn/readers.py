@@ -13,7 +13,7 @@ from diffstruct.width import Role, Slot
 
 @singledispatch
 def reader_slots(reader: nn.Module, layout: Layout) -> tuple[list[Slot], str]:
-    """The slots by which `reader` reads a width that lies in its input like `layout`, and its size's attribute.
+    """The slots by which `reader` reads an input of this `layout`, and the attribute that holds its size.
 
     Raises:
         StructureError: modules of this kind cannot read a learned width.
