@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from diffstruct.control import by_name, chosen
 from diffstruct.couple import Proof, Refusal, declared_widths, traced_widths
@@ -127,6 +128,7 @@ class Structure:
         self._newborn = Newborn(thresholds, self.generator, salience)
         self._last: dict[str, Change] = {}
         self._proof = proof
+        self._copies: list[dict[nn.Module, nn.Module]] = []
         self._start(by_name(start, self.widths, 1, "start"), proof)
         self.states = {name: RuleState.newborn(width.size) for name, width in self.widths.items()}
         """What the rule remembers of each width's units."""
@@ -217,6 +219,28 @@ class Structure:
         except Unproved as error:
             raise StructureError(f"from where the widths start, {error}: give another start") from error
 
+    def follow(self, copy: nn.Module) -> None:
+        """Keep a copy of the model at the same sizes: an average of its weights, or a teacher.
+
+        Args:
+            copy: of the same sizes as the model now, such as `torch.optim.swa_utils.AveragedModel(model)`.
+
+        Raises:
+            StructureError: it is no copy of the model.
+        """
+        inner = copy.module if isinstance(copy, AveragedModel) else copy
+        theirs = dict(getattr(inner, "_orig_mod", inner).named_modules())
+        pairs = {module: theirs.get(name) for name, module in self.model.named_modules()}
+        for width in self.widths.values():
+            for slot in width.slots:
+                twin = getattr(pairs[slot.module], slot.name, None)
+                if not isinstance(twin, Tensor) or twin.shape != slot.tensor.shape or twin is slot.tensor:
+                    raise StructureError(
+                        f"what follows must be a copy of the model, of its sizes now, but has no {slot} of "
+                        f"shape {[*slot.tensor.shape]} of its own: copy the model after Structure is made"
+                    )
+        self._copies.append({module: twin for module, twin in pairs.items() if twin is not None})
+
     def step(self) -> tuple[Event, ...]:
         """Take the price, decide, and change the structure; call it after each step of the optimizer.
 
@@ -271,7 +295,7 @@ class Structure:
             if decision.changes
         }
         if changes:
-            operate(changes.values(), self.optimizers, self._newborn)
+            operate(changes.values(), self.optimizers, self._newborn, self._copies)
         # Only now: had the surgery failed, all that is remembered would still fit the model.
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
@@ -302,7 +326,7 @@ class Structure:
             best = values.argsort(descending=True, stable=True)[:count].sort().values
             if count < width.size:
                 changes.append(Change(width, tuple(best.tolist()), 0))
-        operate(changes, self.optimizers)
+        operate(changes, self.optimizers, copies=self._copies)
         for hook in self._hooks:
             hook.remove()
         return plain(self.model, self.widths.values(), self._proof)

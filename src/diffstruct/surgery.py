@@ -15,7 +15,7 @@ Invariants, for every tensor that a changed width lives in:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -170,6 +170,7 @@ def plan(
     changes: Iterable[Change],
     optimizers: Sequence[Optimizer] = (),
     initialize: Initialize = leave_silent,
+    copies: Sequence[Mapping[nn.Module, nn.Module]] = (),
 ) -> Plan:
     """Compute a surgery without touching anything.
 
@@ -177,6 +178,8 @@ def plan(
         changes: at most one for each width.
         optimizers: those whose state follows the parameters.
         initialize: writes the new units' entries.
+        copies: copies of the model (such as an average of its weights) that change alike, each as what a
+            module's copy is. New units begin there as they do in the model.
 
     Raises:
         StructureError: two widths claim one dimension, or an optimizer cannot follow.
@@ -201,17 +204,32 @@ def plan(
     result.sizes = {change.width.axis: change.new_size for change in changes}
     attributes = dict.fromkeys(each for change in changes for each in change.width.attributes)
     result.attributes = [(attribute, length(attribute.layout, result.sizes)) for attribute in attributes]
+    for copy in copies:
+        slots = [slot for change in changes for slot in change.width.slots]
+        for tensor, twin in {slot.tensor: getattr(copy[slot.module], slot.name) for slot in slots}.items():
+            result.tensors.append(Resized(twin, _like(values[tensor], twin, cuts[tensor]), None))
+        for attribute, size in [*result.attributes]:
+            result.attributes.append((replace(attribute, module=copy[attribute.module]), size))
     return result
+
+
+def _like(value: Tensor, twin: Tensor, along: Mapping[int, Cut]) -> Tensor:
+    """What `twin` becomes: its own surviving entries, and the new ones of `value`."""
+    new, survives = twin.detach(), torch.ones_like(twin, dtype=torch.bool)
+    for dim, cut in along.items():
+        new, survives = cut.apply(new, dim, 0.0), cut.apply(survives, dim, False)
+    return torch.where(survives, new, value.to(new))
 
 
 def operate(
     changes: Iterable[Change],
     optimizers: Sequence[Optimizer] = (),
     initialize: Initialize = leave_silent,
+    copies: Sequence[Mapping[nn.Module, nn.Module]] = (),
 ) -> None:
     """Plan a surgery and carry it out: all of it, or, if anything fails, none. See `plan`."""
     changes = [*changes]
-    plan(changes, optimizers, initialize).commit()
+    plan(changes, optimizers, initialize, copies).commit()
     for module in {attribute.module for change in changes for attribute in change.width.attributes}:
         # cuDNN wants its weights in one piece of memory, which new tensors are not.
         if isinstance(module, nn.RNNBase):

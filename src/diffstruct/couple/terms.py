@@ -1,9 +1,9 @@
 """Dimensions as terms: what is written behind one another, what is nested in one another, and which are one.
 
 Every dimension of every tensor that a model computes has a `Term`. A `Leaf` is an axis of which nothing more
-is known; it can be found to be a sum (concatenated parts) or a product (row-major, as `view` nests dimensions),
-and two terms can be found to be the same axis. `unify` is the unification of first-order logic, with sizes:
-where two terms cut the same dimension at different places, both are cut finer until they agree.
+is known; it can be found to be a sum (concatenated parts) or a product (row-major, as `view` nests
+dimensions), and two terms can be found to be the same axis. `unify` is the unification of first-order logic,
+with sizes: where two terms cut the same dimension at different places, both are cut finer until they agree.
 
 What cannot be made to agree, and what an operator does not treat unit by unit, is `fix`ed: its size will
 not be learned, for the reason given. The first reason stays.

@@ -98,7 +98,10 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def where(self) -> str:
         """The module that runs."""
         module = self.stack[-1] if self.stack else None
-        return "the model" if module is None else self.names.get(module) or type(module).__name__
+        if module is None:
+            return "the model"
+        name, kind = self.names.get(module), type(module).__name__
+        return f"{name} ({kind})" if name else kind
 
     def contract(self, one: Dim, other: Dim, one_is_weight: bool, other_is_weight: bool, why: str) -> None:
         """Note that a product sums over `one` of its first factor and `other` of its second."""

@@ -87,12 +87,29 @@ def _fix_what_cannot_be_learned(leaf: Leaf, places: Iterable[Place], findings: F
     if not any(_tensor_id(place) in findings.used for place in places):
         fix(leaf, "takes no part in what the model does with the example inputs")
     if not any(place in findings.reading for place in places):
+        findings.reading |= _one_side(places, findings)
+    if not any(place in findings.reading for place in places):
         fix(leaf, "no weights read it")
     if all(place in findings.reading - findings.feeding for place in places):
         fix(leaf, "no weights feed it")
     for place in places:
         if _nested(findings.places[place], leaf) > 1:
             fix(leaf, "is nested in itself")
+
+
+def _one_side(places: Iterable[Place], findings: Findings) -> set[Place]:
+    """Where units are heard through a product of two that they feed (queries and keys): the side used last.
+
+    Its weights say how loud a unit is, and a unit of which they are zero is silent.
+    """
+    order = {tensor: index for index, tensor in enumerate(findings.used)}
+    sides: dict[nn.Module, list[Place]] = {}
+    for place in places:
+        if place.name in place.module._parameters and _tensor_id(place) in order:
+            sides.setdefault(place.module, []).append(place)
+    if len(sides) < 2:
+        return set()
+    return set(max(sides.values(), key=lambda side: max(order[_tensor_id(place)] for place in side)))
 
 
 def _nested(term: Term, leaf: Leaf) -> int:
