@@ -44,6 +44,14 @@ def copy_rows(target: Any, source: Any) -> None:
 
 
 @compiled
+def _copy_steps(target: Any, source: Any) -> None:
+    """`copy_rows` for every step."""
+    target, source = bare(target), bare(source)
+    for t in range(len(target)):
+        copy_rows(target[t], source[t])
+
+
+@compiled
 def add_rows(target: Any, source: Any) -> None:
     """Add `source` `[batch, n]` to the first `n` columns of `target`."""
     count = source.shape[1]
@@ -135,8 +143,7 @@ def input_gradient(result: Any, slopes: Any, weight: Any, units: int, first: int
     total = zeros((steps, batch, pad(inputs)), weight.dtype.type(0))
     for g in range(len(packed)):
         multiply_each(total, slopes[:, :, g * each : g * each + units], packed[g])
-    for t in range(steps):
-        copy_rows(result[t], total[t])
+    _copy_steps(result, total)
 
 
 @compiled
@@ -145,8 +152,7 @@ def input_weight_gradient(result: Any, slopes: Any, inputs: Any, units: int, fir
     steps, batch, count = inputs.shape
     each, gates = pad(units), result.shape[0] // units
     padded = zeros((steps, batch, pad(count)), result.dtype.type(0))
-    for t in range(steps):
-        copy_rows(padded[t], inputs[t])
+    _copy_steps(padded, inputs)
     total = empty((units, pad(count)), result.dtype.type(0))
     for g in range(gates):
         total[:] = 0
@@ -179,7 +185,7 @@ def hidden_weight_gradient(result: Any, slopes: Any, states: Any, initial: Any, 
 @compiled
 def _side_by_side(heard: Any, inputs: Any, states: Any, initial: Any, units: int) -> None:
     """Write to each `heard[t]` the state before the step, from column `units` on its inputs."""
-    heard, initial = bare(heard), bare(initial)
+    heard, inputs, states, initial = bare(heard), bare(inputs), bare(states), bare(initial)
     for t in range(len(heard)):
         copy_rows(heard[t], states[t - 1] if t else initial[:, :])
         copy_rows(heard[t][:, units:], inputs[t])

@@ -90,7 +90,7 @@ def _steps(
 ) -> None:
     """All steps forward, from the states `hidden` and `cell` `[batch, padded]`: write `rows`, `outputs`."""
     units, each = outputs.shape[2], cell.shape[1]
-    hidden, cell = bare(hidden), bare(cell)
+    rows, outputs, x, hidden, cell = bare(rows), bare(outputs), bare(x), bare(hidden), bare(cell)
     bias, packed_x, packed = bare(bias), bare(packed_x), bare(packed)
     cells, states = rows[:, :, 4 * each : 5 * each], rows[:, :, 5 * each :]
     for t in range(len(rows)):
@@ -111,8 +111,8 @@ def _steps_back(
     initial states.
     """
     each = cell.shape[1]
-    slopes, later, memory = bare(slopes), bare(later), bare(memory)
-    cell, packed = bare(cell), bare(packed)
+    slopes, later, memory, grads = bare(slopes), bare(later), bare(memory), bare(grads)
+    rows, cell, packed = bare(rows), bare(cell), bare(packed)
     cells = rows[:, :, 4 * each : 5 * each]
     for t in range(len(rows) - 1, -1, -1):
         if len(grads):
