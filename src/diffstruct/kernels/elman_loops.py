@@ -15,17 +15,16 @@ from diffstruct.kernels.layer import (
     add_rows,
     bias_gradient,
     copy_rows,
-    hidden_weight_gradient,
     input_gradient,
-    input_weight_gradient,
     line,
     packed_back,
     packed_weight,
     pad,
     padded_rows,
     project,
+    weight_gradients,
 )
-from diffstruct.kernels.memory import array, zeros
+from diffstruct.kernels.memory import array, bare, zeros
 from diffstruct.kernels.products import multiply
 
 
@@ -46,6 +45,36 @@ def _step_back(slopes: Any, states: Any) -> None:
         slope, state = line(slopes, b, 0, columns), line(states, b, 0, columns)
         for j in range(columns):
             slope[j] *= one - state[j] * state[j]
+
+
+@compiled
+def _steps(states: Any, outputs: Any, x: Any, hidden: Any, bias: Any, packed_x: Any, packed: Any) -> None:
+    """All steps forward, from the state `hidden` `[batch, padded]`: write `states` and `outputs`."""
+    units, each = outputs.shape[2], hidden.shape[1]
+    states, outputs, x, hidden = bare(states), bare(outputs), bare(x), bare(hidden)
+    bias, packed_x, packed = bare(bias), bare(packed_x), bare(packed)
+    for t in range(len(states)):
+        project(states, bias, x, packed_x, t)
+        before = states[t - 1] if t else hidden[:, :each]
+        multiply(states[t], before[:, :units], packed)
+        _step(states[t])
+        copy_rows(outputs[t], states[t])
+
+
+@compiled
+def _steps_back(slopes: Any, grads: Any, states: Any, packed: Any, units: int) -> None:
+    """All steps back: from the loss by the outputs, `grads` `[steps or 0, batch, n]`, to `slopes`.
+
+    In the last of `slopes` stands the loss by the last state.
+    """
+    slopes, grads, states, packed = bare(slopes), bare(grads), bare(states), bare(packed)
+    last = len(states) - 1
+    for t in range(last, -1, -1):
+        if len(grads):
+            add_rows(slopes[t], grads[t])
+        if t < last:
+            multiply(slopes[t], slopes[t + 1][:, :units], packed)
+        _step_back(slopes[t], states[t])
 
 
 @compiled
@@ -77,14 +106,8 @@ def forward(
     x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
     packed_x = packed_weight(array(weight_ih, (units, inputs), like), units, 0)
     packed = packed_weight(array(weight_hh, (units, units), like), units, 0)
-    for t in range(steps):
-        project(states, bias, x_part, packed_x, t)
-        if t:
-            multiply(states[t], states[t - 1][:, :units], packed)
-        elif hidden:
-            multiply(states[0], array(hidden, (batch, units), like)[begin:end], packed)
-        _step(states[t])
-        copy_rows(outputs[t], states[t])
+    initial = padded_rows(hidden, batch, units, begin, end, like)
+    _steps(states, outputs, x_part, initial, bias, packed_x, packed)
     copy_rows(array(last, (batch, units), like)[begin:end], states[steps - 1])
 
 
@@ -117,24 +140,18 @@ def backward(
     weight = array(weight_hh, (units, units), like)
     packed = packed_back(weight, units, 0)[0]
     slopes = zeros((steps, end - begin, each), like)  # the loss by the argument of tanh
-    for t in range(steps - 1, -1, -1):
-        if grad_output:
-            copy_rows(slopes[t], array(grad_output, (steps, batch, units), like)[t, begin:end])
-        if t < steps - 1:
-            multiply(slopes[t], slopes[t + 1][:, :units], packed)
-        elif grad_last:
-            add_rows(slopes[t], array(grad_last, (batch, units), like)[begin:end])
-        _step_back(slopes[t], states[t])
+    if grad_last:
+        add_rows(slopes[steps - 1], array(grad_last, (batch, units), like)[begin:end])
+    grads = array(grad_output, (steps if grad_output else 0, batch, units), like)[:, begin:end]
+    _steps_back(slopes, grads, states, packed, units)
     if grad_hidden:
         total = zeros((end - begin, each), like)
         multiply(total, slopes[0][:, :units], packed)
         copy_rows(array(grad_hidden, (batch, units), like)[begin:end], total)
-    if grad_weight_hh:
-        initial = padded_rows(hidden, batch, units, begin, end, like).reshape((1, end - begin, each))
-        hidden_weight_gradient(array(grad_weight_hh, (units, units), like), slopes, states, initial, units)
-    if grad_weight_ih:
-        x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
-        input_weight_gradient(array(grad_weight_ih, (units, inputs), like), slopes, x_part, units, 0)
+    x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
+    if grad_weight_ih or grad_weight_hh:
+        initial = padded_rows(hidden, batch, units, begin, end, like)
+        weight_gradients(grad_weight_ih, grad_weight_hh, slopes, x_part, states, initial, units)
     if grad_x:
         result = array(grad_x, (steps, batch, inputs), like)[:, begin:end]
         input_gradient(result, slopes, array(weight_ih, (units, inputs), like), units, 0)

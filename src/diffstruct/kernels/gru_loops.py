@@ -27,7 +27,7 @@ from diffstruct.kernels.layer import (
     padded_rows,
     project,
 )
-from diffstruct.kernels.memory import array, empty, zeros
+from diffstruct.kernels.memory import array, bare, empty, zeros
 from diffstruct.kernels.products import multiply, multiply_gates
 
 NEWS = 2  # where n stands among the gates of a weight, r, z, n; here it comes first
@@ -75,6 +75,41 @@ def _step_back(slopes: Any, later: Any, rows: Any, before: Any) -> None:
 
 
 @compiled
+def _steps(rows: Any, outputs: Any, x: Any, hidden: Any, bias: Any, packed_x: Any, packed: Any) -> None:
+    """All steps forward, from the state `hidden` `[batch, padded]`: write `rows` and `outputs`."""
+    units, each = outputs.shape[2], hidden.shape[1]
+    rows, outputs, x, hidden = bare(rows), bare(outputs), bare(x), bare(hidden)
+    bias, packed_x, packed = bare(bias), bare(packed_x), bare(packed)
+    states = rows[:, :, 4 * each :]
+    for t in range(len(rows)):
+        project(rows, bias, x, packed_x, t)
+        before = states[t - 1] if t else hidden[:, :each]
+        multiply(rows[t][:, each : 4 * each], before[:, :units], packed)
+        _step(rows[t], before)
+        copy_rows(outputs[t], states[t])
+
+
+@compiled
+def _steps_back(
+    slopes: Any, later: Any, grads: Any, rows: Any, hidden: Any, packed: Any, hears: bool
+) -> None:
+    """All steps back: from the loss by the outputs, `grads` `[steps or 0, batch, n]`, to `slopes`.
+
+    Leaves in `later`, if the first step `hears` the state before it, what goes there.
+    """
+    each = hidden.shape[1]
+    slopes, later, grads = bare(slopes), bare(later), bare(grads)
+    rows, hidden, packed = bare(rows), bare(hidden), bare(packed)
+    states = rows[:, :, 4 * each :]
+    for t in range(len(rows) - 1, -1, -1):
+        if len(grads):
+            add_rows(later, grads[t])
+        _step_back(slopes[t], later, rows[t], states[t - 1] if t else hidden[:, :each])
+        if t or hears:
+            multiply_gates(later, slopes[t][:, each:], packed)
+
+
+@compiled
 def forward(
     like: Any,
     steps: int,
@@ -104,17 +139,7 @@ def forward(
     packed_x = packed_weight(array(weight_ih, (3 * units, inputs), like), units, NEWS)
     packed = packed_weight(array(weight_hh, (3 * units, units), like), units, 0)
     initial = padded_rows(hidden, batch, units, begin, end, like)
-    for t in range(steps):
-        project(rows, bias, x_part, packed_x, t)
-        if t:
-            before = rows[t - 1][:, 4 * each :]
-            multiply(rows[t][:, each : 4 * each], before[:, :units], packed)
-            _step(rows[t], before)
-        else:
-            if hidden:
-                multiply(rows[0][:, each : 4 * each], initial[:, :units], packed)
-            _step(rows[0], initial[:, :each])
-        copy_rows(outputs[t], rows[t][:, 4 * each :])
+    _steps(rows, outputs, x_part, initial, bias, packed_x, packed)
     copy_rows(array(last, (batch, units), like)[begin:end], rows[steps - 1][:, 4 * each :])
 
 
@@ -151,15 +176,8 @@ def backward(
     later = zeros((count, each), like)  # the loss by the state
     if grad_last:
         add_rows(later, array(grad_last, (batch, units), like)[begin:end])
-    for t in range(steps - 1, -1, -1):
-        if grad_output:
-            add_rows(later, array(grad_output, (steps, batch, units), like)[t, begin:end])
-        if t:
-            _step_back(slopes[t], later, rows[t], states[t - 1])
-        else:
-            _step_back(slopes[0], later, rows[0], initial[:, :each])
-        if t or grad_hidden:
-            multiply_gates(later, slopes[t][:, each:], packed)
+    grads = array(grad_output, (steps if grad_output else 0, batch, units), like)[:, begin:end]
+    _steps_back(slopes, later, grads, rows, initial, packed, grad_hidden != 0)
     if grad_hidden:
         copy_rows(array(grad_hidden, (batch, units), like)[begin:end], later)
     heard = slopes[:, :, each:]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffstruct.kernels.compile import compiled
-from diffstruct.kernels.memory import array, empty, zeros
+from diffstruct.kernels.memory import array, bare, empty, zeros
 from diffstruct.kernels.packing import pack, pack_transposed
 from diffstruct.kernels.padding import LANES
 from diffstruct.kernels.products import ROWS, add_outer, multiply_each
@@ -41,6 +41,14 @@ def copy_rows(target: Any, source: Any) -> None:
         to, found = line(target, b, 0, count), line(source, b, 0, count)
         for j in range(count):
             to[j] = found[j]
+
+
+@compiled
+def _copy_steps(target: Any, source: Any) -> None:
+    """`copy_rows` for every step."""
+    target, source = bare(target), bare(source)
+    for t in range(len(target)):
+        copy_rows(target[t], source[t])
 
 
 @compiled
@@ -135,8 +143,7 @@ def input_gradient(result: Any, slopes: Any, weight: Any, units: int, first: int
     total = zeros((steps, batch, pad(inputs)), weight.dtype.type(0))
     for g in range(len(packed)):
         multiply_each(total, slopes[:, :, g * each : g * each + units], packed[g])
-    for t in range(steps):
-        copy_rows(result[t], total[t])
+    _copy_steps(result, total)
 
 
 @compiled
@@ -145,8 +152,7 @@ def input_weight_gradient(result: Any, slopes: Any, inputs: Any, units: int, fir
     steps, batch, count = inputs.shape
     each, gates = pad(units), result.shape[0] // units
     padded = zeros((steps, batch, pad(count)), result.dtype.type(0))
-    for t in range(steps):
-        copy_rows(padded[t], inputs[t])
+    _copy_steps(padded, inputs)
     total = empty((units, pad(count)), result.dtype.type(0))
     for g in range(gates):
         total[:] = 0
@@ -174,6 +180,48 @@ def hidden_weight_gradient(result: Any, slopes: Any, states: Any, initial: Any, 
         add_outer(total, gate[:1], initial)
         add_outer(total, gate[1:], states[:-1])
         copy_rows(result[g * units : (g + 1) * units], total)
+
+
+@compiled
+def _side_by_side(heard: Any, inputs: Any, states: Any, initial: Any, units: int) -> None:
+    """Write to each `heard[t]` the state before the step, from column `units` on its inputs."""
+    heard, inputs, states, initial = bare(heard), bare(inputs), bare(states), bare(initial)
+    for t in range(len(heard)):
+        copy_rows(heard[t], states[t - 1] if t else initial[:, :])
+        copy_rows(heard[t][:, units:], inputs[t])
+
+
+@compiled
+def weight_gradients(
+    to_input: int, to_hidden: int, slopes: Any, inputs: Any, states: Any, initial: Any, units: int
+) -> None:
+    """The gradients of both weights where every gate hears both the input and the hidden state.
+
+    In one product: the inputs of a small layer have room in the columns that pad its units.
+
+    Args:
+        to_input: Where to write that of `[gates * n, inputs]`, or 0.
+        to_hidden: Where to write that of `[gates * n, n]`, or 0.
+        slopes: `[steps, batch, gates * padded]`, in the order of the weights' gates.
+        inputs: `[steps, batch, inputs]`.
+        states: `[steps, batch, padded]`, the hidden states after each step.
+        initial: `[batch, padded]`, the state before the first.
+        units: `n`.
+    """
+    steps, batch, count = inputs.shape
+    like, each = slopes.dtype.type(0), pad(units)
+    heard = zeros((steps, batch, pad(units + count)), like)
+    _side_by_side(heard, inputs, states, initial, units)
+    total = empty((units, heard.shape[2]), like)
+    for g in range(slopes.shape[2] // each):
+        total[:] = 0
+        add_outer(total, slopes[:, :, g * each : g * each + units], heard)
+        if to_input:
+            place = to_input + g * units * count * total.itemsize
+            copy_rows(array(place, (units, count), like), total[:, units:])
+        if to_hidden:
+            place = to_hidden + g * units * units * total.itemsize
+            copy_rows(array(place, (units, units), like), total)
 
 
 @compiled

@@ -16,17 +16,16 @@ from diffstruct.kernels.layer import (
     add_rows,
     bias_gradient,
     copy_rows,
-    hidden_weight_gradient,
     input_gradient,
-    input_weight_gradient,
     line,
     packed_back,
     packed_weight,
     pad,
     padded_rows,
     project,
+    weight_gradients,
 )
-from diffstruct.kernels.memory import array, empty, zeros
+from diffstruct.kernels.memory import array, bare, empty, zeros
 from diffstruct.kernels.products import multiply, multiply_gates
 
 
@@ -86,6 +85,45 @@ def _step_back(slopes: Any, later: Any, memory: Any, rows: Any, before: Any) -> 
 
 
 @compiled
+def _steps(
+    rows: Any, outputs: Any, x: Any, hidden: Any, cell: Any, bias: Any, packed_x: Any, packed: Any
+) -> None:
+    """All steps forward, from the states `hidden` and `cell` `[batch, padded]`: write `rows`, `outputs`."""
+    units, each = outputs.shape[2], cell.shape[1]
+    rows, outputs, x, hidden, cell = bare(rows), bare(outputs), bare(x), bare(hidden), bare(cell)
+    bias, packed_x, packed = bare(bias), bare(packed_x), bare(packed)
+    cells, states = rows[:, :, 4 * each : 5 * each], rows[:, :, 5 * each :]
+    for t in range(len(rows)):
+        project(rows, bias, x, packed_x, t)
+        before, old = (states[t - 1], cells[t - 1]) if t else (hidden[:, :each], cell[:, :each])
+        multiply(rows[t][:, : 4 * each], before[:, :units], packed)
+        _step(rows[t], old)
+        copy_rows(outputs[t], states[t])
+
+
+@compiled
+def _steps_back(
+    slopes: Any, later: Any, memory: Any, grads: Any, rows: Any, cell: Any, packed: Any, hears: bool
+) -> None:
+    """All steps back: from the loss by the outputs, `grads` `[steps or 0, batch, n]`, to `slopes`.
+
+    Leaves in `memory`, and if the first step `hears` the hidden state before it in `later`, what goes to the
+    initial states.
+    """
+    each = cell.shape[1]
+    slopes, later, memory, grads = bare(slopes), bare(later), bare(memory), bare(grads)
+    rows, cell, packed = bare(rows), bare(cell), bare(packed)
+    cells = rows[:, :, 4 * each : 5 * each]
+    for t in range(len(rows) - 1, -1, -1):
+        if len(grads):
+            add_rows(later, grads[t])
+        _step_back(slopes[t], later, memory, rows[t], cells[t - 1] if t else cell[:, :each])
+        if t or hears:
+            later[:] = 0
+            multiply_gates(later, slopes[t], packed)
+
+
+@compiled
 def forward(
     like: Any,
     steps: int,
@@ -117,16 +155,9 @@ def forward(
     x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
     packed_x = packed_weight(array(weight_ih, (4 * units, inputs), like), units, 0)
     packed = packed_weight(array(weight_hh, (4 * units, units), like), units, 0)
-    for t in range(steps):
-        project(rows, bias, x_part, packed_x, t)
-        if t:
-            multiply(rows[t][:, : 4 * each], states[t - 1][:, :units], packed)
-            _step(rows[t], cells[t - 1])
-        else:
-            if hidden:
-                multiply(rows[0][:, : 4 * each], array(hidden, (batch, units), like)[begin:end], packed)
-            _step(rows[0], padded_rows(cell, batch, units, begin, end, like)[:, :each])
-        copy_rows(outputs[t], states[t])
+    initial = padded_rows(hidden, batch, units, begin, end, like)
+    initial_cell = padded_rows(cell, batch, units, begin, end, like)
+    _steps(rows, outputs, x_part, initial, initial_cell, bias, packed_x, packed)
     copy_rows(array(last, (batch, units), like)[begin:end], states[steps - 1])
     copy_rows(array(last_cell, (batch, units), like)[begin:end], cells[steps - 1])
 
@@ -160,36 +191,24 @@ def backward(
     """The gradients of what has an address, from sequences `begin` to `end` of the batch."""
     each, count = pad(units), end - begin
     rows = array(kept, (steps, batch, 6 * each), like)[:, begin:end]
-    cells, states = rows[:, :, 4 * each : 5 * each], rows[:, :, 5 * each :]
+    states = rows[:, :, 5 * each :]
     packed = packed_back(array(weight_hh, (4 * units, units), like), units, 0)
     slopes = empty((steps, count, 4 * each), like)  # the loss by the gates' arguments
     later = zeros((count, each), like)  # the loss by the hidden state
     memory = padded_rows(grad_last_cell, batch, units, begin, end, like)  # the loss by the cell state
     if grad_last:
         add_rows(later, array(grad_last, (batch, units), like)[begin:end])
-    for t in range(steps - 1, -1, -1):
-        if grad_output:
-            add_rows(later, array(grad_output, (steps, batch, units), like)[t, begin:end])
-        if t:
-            _step_back(slopes[t], later, memory, rows[t], cells[t - 1])
-        else:
-            initial_cell = padded_rows(cell, batch, units, begin, end, like)
-            _step_back(slopes[0], later, memory, rows[0], initial_cell[:, :each])
-        if t or grad_hidden:
-            later[:] = 0
-            multiply_gates(later, slopes[t], packed)
+    initial_cell = padded_rows(cell, batch, units, begin, end, like)
+    grads = array(grad_output, (steps if grad_output else 0, batch, units), like)[:, begin:end]
+    _steps_back(slopes, later, memory, grads, rows, initial_cell, packed, grad_hidden != 0)
     if grad_hidden:
         copy_rows(array(grad_hidden, (batch, units), like)[begin:end], later)
     if grad_cell:
         copy_rows(array(grad_cell, (batch, units), like)[begin:end], memory)
-    if grad_weight_hh:
-        initial = padded_rows(hidden, batch, units, begin, end, like).reshape((1, count, each))
-        hidden_weight_gradient(
-            array(grad_weight_hh, (4 * units, units), like), slopes, states, initial, units
-        )
-    if grad_weight_ih:
-        x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
-        input_weight_gradient(array(grad_weight_ih, (4 * units, inputs), like), slopes, x_part, units, 0)
+    x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
+    if grad_weight_ih or grad_weight_hh:
+        initial = padded_rows(hidden, batch, units, begin, end, like)
+        weight_gradients(grad_weight_ih, grad_weight_hh, slopes, x_part, states, initial, units)
     if grad_x:
         result = array(grad_x, (steps, batch, inputs), like)[:, begin:end]
         input_gradient(result, slopes, array(weight_ih, (4 * units, inputs), like), units, 0)

@@ -11,34 +11,35 @@ from typing import Any
 
 from diffstruct.kernels.compile import compiled
 from diffstruct.kernels.memory import array
-from diffstruct.kernels.padding import LANES
 from diffstruct.kernels.products import MOST_VECTORS, VECTOR_BYTES
+
+TOGETHER = 4  # rows that are transposed at once, for neighbours to be written together; divides every panel
 
 
 @compiled
-def _panel(packed: Any, start: int) -> Any:
-    """The panel that begins at column `start`, `[terms, as wide as it is]`."""
+def _place(packed: Any, column: int) -> tuple[Any, Any]:
+    """Where the first term of a column stands, and how many columns its panel has."""
     terms, columns = packed.shape
-    wide = min(MOST_VECTORS * (VECTOR_BYTES // packed.itemsize), columns - start)
-    place = packed.ctypes.data + start * terms * packed.itemsize
-    return array(place, (terms, wide), packed.dtype.type(0))
+    most = MOST_VECTORS * (VECTOR_BYTES // packed.itemsize)
+    start = column // most * most
+    return packed.ctypes.data + (start * terms + column - start) * packed.itemsize, min(most, columns - start)
 
 
 @compiled
 def pack(packed: Any, matrix: Any) -> None:
     """Pack `matrix` `[terms, units]` into `packed` `[terms, padded(units)]`, both contiguous."""
-    terms, columns = packed.shape
-    zero, units = packed.dtype.type(0), matrix.shape[1]
-    wide = MOST_VECTORS * (VECTOR_BYTES // packed.itemsize)
-    for c in range(0, columns, wide):
-        panel = _panel(packed, c)
-        filled = max(0, min(panel.shape[1], units - c))
+    (terms, units), like, size = matrix.shape, packed.dtype.type(0), packed.itemsize
+    packed[:] = 0
+    start = 0
+    while start < units:
+        place, wide = _place(packed, start)
+        count = min(wide, units - start)
         for k in range(terms):
-            target, source = panel[k], matrix[k, c:]
-            for j in range(filled):
+            target = array(place + k * wide * size, (count,), like)
+            source = array(matrix.ctypes.data + (k * units + start) * size, (count,), like)
+            for j in range(count):
                 target[j] = source[j]
-            for j in range(filled, panel.shape[1]):
-                target[j] = zero
+        start += wide
 
 
 @compiled
@@ -48,22 +49,19 @@ def pack_transposed(packed: Any, matrix: Any, units: int, first: int) -> None:
     Each gate's columns are padded by themselves. `packed` is `[terms, gates * padded(units)]`, contiguous;
     gate `first` comes first, then those after it, cyclically.
     """
-    terms, columns = packed.shape
-    zero, gates = packed.dtype.type(0), matrix.shape[0] // units
-    each = columns // gates
-    wide = MOST_VECTORS * (VECTOR_BYTES // packed.itemsize)
-    strip = min(LANES, wide)
-    for c in range(0, columns, strip):  # all of one panel, and of one gate
-        panel, unit = _panel(packed, c // wide * wide)[:, c % wide :], c % each
-        rows = matrix[(c // each + first) % gates * units + unit :]
-        if units - unit >= strip:
-            for k in range(terms):
-                for j in range(strip):
-                    panel[k, j] = rows[j, k]
-        else:
-            filled = max(0, units - unit)  # beyond: what pads the gate
-            for k in range(terms):
-                for j in range(filled):
-                    panel[k, j] = rows[j, k]
-                for j in range(filled, strip):
-                    panel[k, j] = zero
+    (terms, columns), gates, like = packed.shape, matrix.shape[0] // units, packed.dtype.type(0)
+    packed[:] = 0
+    for g in range(gates):
+        for unit in range(0, units, TOGETHER):
+            place, wide = _place(packed, g * (columns // gates) + unit)
+            panel = array(place, (terms, wide), like)  # from this column on: what follows a row is the next
+            begin = matrix.ctypes.data + ((g + first) % gates * units + unit) * terms * matrix.itemsize
+            rows = array(begin, (TOGETHER, terms), like)
+            if unit + TOGETHER <= units:
+                for k in range(terms):
+                    for j in range(TOGETHER):
+                        panel[k, j] = rows[j, k]
+            else:
+                for j in range(units - unit):
+                    for k in range(terms):
+                        panel[k, j] = rows[j, k]

@@ -43,14 +43,17 @@ def _tile(
     left: Any,
     left_row: Any,
     left_term: Any,
+    left_turn: Any,
     right: Any,
     right_term: Any,
-    groups: Any,
+    right_turn: Any,
+    turns: Any,
 ) -> Any:
     """`out[r, c] += sum_k left[r, k] right[k, c]` for `height` rows and `vectors` vectors of columns.
 
-    The sum has `unroll * groups` terms, at least one. `height`, `vectors` and `unroll` are literals; `like` a
-    number of the type of all; the rest int64: addresses, then the bytes from one row or term to the next.
+    The sum has `unroll * turns` terms, at least one: those of one turn go to sums of their own. `height`,
+    `vectors` and `unroll` are literals; `like` a number of the type of all; the rest int64: addresses, then
+    the bytes from one row, or term of a turn, or turn to the next.
     """
     if not all(isinstance(number, types.IntegerLiteral) for number in (height, vectors, unroll)):
         return None
@@ -61,7 +64,9 @@ def _tile(
     vector, integer = ir.VectorType(real, lanes), ir.IntType(64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, out_row, left, left_row, left_term, right, right_term, groups = arguments[4:]
+        out, out_row, left, left_row, left_term, left_turn, right, right_term, right_turn, turns = arguments[
+            4:
+        ]
 
         def offset(address: Any, count: int, stride: Any) -> Any:
             return builder.add(address, builder.mul(ir.Constant(integer, count), stride))
@@ -84,9 +89,9 @@ def _tile(
         builder.branch(loop)
         builder.position_at_end(loop)
 
-        # What the loop carries: the group, where left and right stand, and the sums.
-        group, here, there = (builder.phi(integer) for _ in range(3))
-        for carried, first in ((group, ir.Constant(integer, 0)), (here, left), (there, right)):
+        # What the loop carries: the turn, where left and right stand, and the sums.
+        turn, here, there = (builder.phi(integer) for _ in range(3))
+        for carried, first in ((turn, ir.Constant(integer, 0)), (here, left), (there, right)):
             carried.add_incoming(first, begin)
         zero = ir.Constant(vector, [ir.Constant(real, 0.0)] * lanes)
         sums = [[[builder.phi(vector) for _ in range(columns)] for _ in range(rows)] for _ in range(depth)]
@@ -104,16 +109,16 @@ def _tile(
                     product = builder.fmul(factor, across[c], flags=("contract",))
                     line.append(builder.fadd(sums[term][r][c], product, flags=("contract",)))
                 results[-1].append(line)
-        following = builder.add(group, ir.Constant(integer, 1))
+        following = builder.add(turn, ir.Constant(integer, 1))
         end = builder.basic_block
-        group.add_incoming(following, end)
-        here.add_incoming(offset(here, depth, left_term), end)
-        there.add_incoming(offset(there, depth, right_term), end)
+        turn.add_incoming(following, end)
+        here.add_incoming(builder.add(here, left_turn), end)
+        there.add_incoming(builder.add(there, right_turn), end)
         for term in range(depth):
             for r in range(rows):
                 for c in range(columns):
                     sums[term][r][c].add_incoming(results[term][r][c], end)
-        builder.cbranch(builder.icmp_signed("<", following, groups), loop, done)
+        builder.cbranch(builder.icmp_signed("<", following, turns), loop, done)
 
         builder.position_at_end(done)
         for r in range(rows):
@@ -125,7 +130,7 @@ def _tile(
                 builder.store(builder.fadd(builder.load(place, align=size), total), place, align=size)
         return context.get_dummy_value()
 
-    return types.void(height, vectors, unroll, like, *[types.int64] * 8), generate
+    return types.void(height, vectors, unroll, like, *[types.int64] * 10), generate
 
 
 @compiled
@@ -144,39 +149,41 @@ def _rows(
 ) -> None:
     """One panel, `vectors` vectors wide, of all rows: four rows at a time, then one by one."""
     whole = rows - rows % HEIGHT
+    b, c = left_term, right_term
     for r in range(0, whole, HEIGHT):
         o, a = out + r * out_row, left + r * left_row
         if vectors == 1:
-            _tile(4, 1, 1, like, o, out_row, a, left_row, left_term, right, right_term, terms)
+            _tile(4, 1, 1, like, o, out_row, a, left_row, b, b, right, c, c, terms)
         elif vectors == 2:
-            _tile(4, 2, 1, like, o, out_row, a, left_row, left_term, right, right_term, terms)
+            _tile(4, 2, 1, like, o, out_row, a, left_row, b, b, right, c, c, terms)
         elif vectors == 3:
-            _tile(4, 3, 1, like, o, out_row, a, left_row, left_term, right, right_term, terms)
+            _tile(4, 3, 1, like, o, out_row, a, left_row, b, b, right, c, c, terms)
         else:
-            _tile(4, 4, 1, like, o, out_row, a, left_row, left_term, right, right_term, terms)
-    groups = terms // UNROLL
-    rest = terms - groups * UNROLL
+            _tile(4, 4, 1, like, o, out_row, a, left_row, b, b, right, c, c, terms)
+    turns = terms // UNROLL
+    rest = terms - turns * UNROLL
     for r in range(whole, rows):
         o, a = out + r * out_row, left + r * left_row
-        if groups:
+        if turns:
+            left_turn, right_turn = UNROLL * b, UNROLL * c
             if vectors == 1:
-                _tile(1, 1, 4, like, o, out_row, a, left_row, left_term, right, right_term, groups)
+                _tile(1, 1, 4, like, o, 0, a, 0, b, left_turn, right, c, right_turn, turns)
             elif vectors == 2:
-                _tile(1, 2, 4, like, o, out_row, a, left_row, left_term, right, right_term, groups)
+                _tile(1, 2, 4, like, o, 0, a, 0, b, left_turn, right, c, right_turn, turns)
             elif vectors == 3:
-                _tile(1, 3, 4, like, o, out_row, a, left_row, left_term, right, right_term, groups)
+                _tile(1, 3, 4, like, o, 0, a, 0, b, left_turn, right, c, right_turn, turns)
             else:
-                _tile(1, 4, 4, like, o, out_row, a, left_row, left_term, right, right_term, groups)
+                _tile(1, 4, 4, like, o, 0, a, 0, b, left_turn, right, c, right_turn, turns)
         if rest:
-            a, b = a + groups * UNROLL * left_term, right + groups * UNROLL * right_term
+            a, d = a + turns * UNROLL * b, right + turns * UNROLL * c
             if vectors == 1:
-                _tile(1, 1, 1, like, o, out_row, a, left_row, left_term, b, right_term, rest)
+                _tile(1, 1, 1, like, o, 0, a, 0, b, b, d, c, c, rest)
             elif vectors == 2:
-                _tile(1, 2, 1, like, o, out_row, a, left_row, left_term, b, right_term, rest)
+                _tile(1, 2, 1, like, o, 0, a, 0, b, b, d, c, c, rest)
             elif vectors == 3:
-                _tile(1, 3, 1, like, o, out_row, a, left_row, left_term, b, right_term, rest)
+                _tile(1, 3, 1, like, o, 0, a, 0, b, b, d, c, c, rest)
             else:
-                _tile(1, 4, 1, like, o, out_row, a, left_row, left_term, b, right_term, rest)
+                _tile(1, 4, 1, like, o, 0, a, 0, b, b, d, c, c, rest)
 
 
 @compiled
@@ -251,6 +258,41 @@ def multiply(out: Any, left: Any, packed: Any) -> None:
 
 
 @compiled
+def _gates(
+    vectors: Any,
+    gates: Any,
+    like: Any,
+    out: Any,
+    left: Any,
+    left_term: Any,
+    left_turn: Any,
+    right: Any,
+    right_term: Any,
+    right_turn: Any,
+    turns: Any,
+) -> None:
+    """A tile of one row whose terms come from three or four gates, a sum for each, so that none waits."""
+    if gates == 3:
+        if vectors == 1:
+            _tile(1, 1, 3, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
+        elif vectors == 2:
+            _tile(1, 2, 3, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
+        elif vectors == 3:
+            _tile(1, 3, 3, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
+        else:
+            _tile(1, 4, 3, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
+    else:
+        if vectors == 1:
+            _tile(1, 1, 4, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
+        elif vectors == 2:
+            _tile(1, 2, 4, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
+        elif vectors == 3:
+            _tile(1, 3, 4, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
+        else:
+            _tile(1, 4, 4, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
+
+
+@compiled
 def multiply_gates(out: Any, left: Any, packed: Any) -> None:
     """`out += sum_g left_g @ packed[g]`, the way back from gates to what they heard.
 
@@ -264,9 +306,28 @@ def multiply_gates(out: Any, left: Any, packed: Any) -> None:
     target, source, right = out.ctypes.data, left.ctypes.data, packed.ctypes.data
     width, size = out.strides[0], out.itemsize
     each = left.shape[1] // gates
-    for g in range(gates):
-        begin, weight = source + g * each * b, right + g * packed.strides[0]
-        _multiply(like, size, target, width, begin, a, b, weight, 0, True, rows, columns, units)
+    if rows < HEIGHT and gates > 2:
+        panel = MOST_VECTORS * (VECTOR_BYTES // size)
+        for r in range(rows):
+            for c in range(0, columns, panel):
+                wide = min(panel, columns - c)
+                _gates(
+                    wide * size // VECTOR_BYTES,
+                    gates,
+                    like,
+                    target + r * width + c * size,
+                    source + r * a,
+                    each * b,
+                    b,
+                    right + c * units * size,
+                    packed.strides[0],
+                    wide * size,
+                    units,
+                )
+    else:
+        for g in range(gates):
+            begin, weight = source + g * each * b, right + g * packed.strides[0]
+            _multiply(like, size, target, width, begin, a, b, weight, 0, True, rows, columns, units)
 
 
 @compiled
