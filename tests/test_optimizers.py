@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +126,7 @@ class Run:
         return loss
 
     def operate(self, keep: tuple[int, ...] = KEEP, add: int = ADD, initialize: Any = None) -> None:
-        initialize = initialize or Newborn({"rnn": 0.05}, np.random.default_rng(1))
+        initialize = initialize or Newborn(defaultdict(lambda: 0.05), np.random.default_rng(1))
         operate([Change(self.model.rnn.declare_width("rnn"), keep, add)], self.optimizers, initialize)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,15 +1,21 @@
-"""How widths lie in a dimension of a tensor: behind one another, nested in one another, any depth.
+"""Layouts: how the units of widths lie along one dimension of a tensor. Pure.
 
-The rows of an LSTM's weights are `Product((Fixed(4), hidden))`, four gates of hidden units each; what a
-linear layer reads of two flattened pictures is `Sum((Product((a, Fixed(49))), Product((b, Fixed(49)))))`.
-Pure but for `Axis.size`, which surgery alone changes.
+A layout is a width's axis, a fixed number of entries, a sum of layouts (one behind the other, as
+concatenation makes) or a product of layouts (every combination, as flattening makes):
+
+    the four gates of an LSTM                Product((Fixed(4), units))
+    7 x 7 pixels of each channel, flat       Product((channels, Fixed(49)))
+    two widths, concatenated                 Sum((first, second))
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
+from itertools import groupby
+from types import MappingProxyType
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,123 +23,239 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class Axis:
-    """A learned size, compared by identity."""
+    """The units of one width. Two axes are the same only if they are one object.
+
+    Args:
+        size: units now; only surgery changes it.
+    """
 
     size: int
-    """Units now."""
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """So many entries, whatever is learned."""
+    """Entries whose number no change of structure touches."""
 
     size: int
 
 
 @dataclass(frozen=True)
 class Sum:
-    """Parts behind one another."""
+    """Layouts one behind the other."""
 
     parts: tuple[Layout, ...]
 
 
 @dataclass(frozen=True)
 class Product:
-    """Factors nested in one another; the entries of the last one are neighbours."""
+    """Every combination of entries of the factors; those of the last factor are adjacent in memory."""
 
     factors: tuple[Layout, ...]
 
 
-Layout = Axis | Fixed | Sum | Product
+Layout: TypeAlias = Axis | Fixed | Sum | Product
+Sizes: TypeAlias = Mapping[Axis, int]
+NOW: Sizes = MappingProxyType({})
+"""Every axis has the size that it has."""
 
-_AS_IT_IS: Mapping[Axis, int] = {}
 
-
-def length(layout: Layout, sizes: Mapping[Axis, int] = _AS_IT_IS) -> int:
-    """Entries of a dimension; `sizes` says what some axes are to be taken for."""
-    if isinstance(layout, Axis):
-        return sizes.get(layout, layout.size)
-    if isinstance(layout, Fixed):
-        return layout.size
-    if isinstance(layout, Sum):
-        return sum(length(part, sizes) for part in layout.parts)
-    return prod(length(factor, sizes) for factor in layout.factors)
+def length(layout: Layout, sizes: Sizes = NOW) -> int:
+    """Entries of a dimension that is laid out like this; `sizes` stand for those that the axes have."""
+    match layout:
+        case Axis():
+            return sizes.get(layout, layout.size)
+        case Fixed():
+            return layout.size
+        case Sum():
+            return sum(length(part, sizes) for part in layout.parts)
+        case Product():
+            return math.prod(length(factor, sizes) for factor in layout.factors)
 
 
 def axes(layout: Layout) -> Iterator[Axis]:
-    """The axes of a layout, each as often as it occurs."""
-    if isinstance(layout, Axis):
-        yield layout
-    elif not isinstance(layout, Fixed):
-        for inner in layout.parts if isinstance(layout, Sum) else layout.factors:
-            yield from axes(inner)
-
-
-def nesting(layout: Layout, axis: Axis) -> int:
-    """How often `axis` is nested in itself: 1 where it occurs as it should."""
-    if isinstance(layout, Product):
-        return sum(nesting(factor, axis) for factor in layout.factors)
-    if isinstance(layout, Sum):
-        return max(nesting(part, axis) for part in layout.parts)
-    return int(layout is axis)
+    """The axes of a layout in order, each once."""
+    return iter(dict.fromkeys(_occurrences(layout)))
 
 
 def sources(layout: Layout, moves: Mapping[Axis, Tensor]) -> Tensor:
-    """For each position of the new dimension its old position, -1 for a new one: int64 `[new length]`.
+    """Where the entries of a dimension come from when the units of some axes change.
 
     Args:
-        layout: of the dimension.
-        moves: for each axis that changes, int64 `[new units]`, the old unit, or -1 for a new one.
+        layout: of the dimension; the sizes of its axes are those before the change.
+        moves: for each axis that changes, by new unit, the old unit that it was, or -1: int64
+            `[new units]`.
+
+    Returns:
+        For each position of the new dimension its old position, or -1 for a new entry: int64.
     """
-    if isinstance(layout, (Axis, Fixed)):
-        same = torch.arange(layout.size)
-        return moves.get(layout, same) if isinstance(layout, Axis) else same
-    if isinstance(layout, Sum):
-        found, start = [], 0
-        for part in layout.parts:
-            inner = sources(part, moves)
-            found.append(torch.where(inner >= 0, inner + start, -1))
-            start += length(part)
-        return torch.cat(found)
-    total = torch.zeros(1, dtype=torch.int64)
-    for factor in layout.factors:
-        inner = sources(factor, moves)
-        both = total[:, None] * length(factor) + inner
-        total = torch.where((total[:, None] >= 0) & (inner >= 0), both, -1).flatten()
-    return total
+    match layout:
+        case Axis():
+            return moves[layout] if layout in moves else torch.arange(layout.size)
+        case Fixed():
+            return torch.arange(layout.size)
+        case Sum():
+            parts, before = [torch.zeros(0, dtype=torch.int64)], 0
+            for part in layout.parts:
+                source = sources(part, moves)
+                parts.append(torch.where(source < 0, source, source + before))
+                before += length(part)
+            return torch.cat(parts)
+        case Product():
+            result = torch.zeros(1, dtype=torch.int64)
+            for factor in layout.factors:
+                outer, inner = result[:, None], sources(factor, moves)
+                new = (outer < 0) | (inner < 0)
+                result = torch.where(new, -1, outer * length(factor) + inner).flatten()
+            return result
 
 
-def owners(layout: Layout, axis: Axis, sizes: Mapping[Axis, int] = _AS_IT_IS) -> Tensor:
-    """For each position the unit of `axis` that it belongs to, -1 for none: int64 `[length]`."""
-    if layout is axis:
-        return torch.arange(length(axis, sizes))
-    if isinstance(layout, Sum):
-        return torch.cat([owners(part, axis, sizes) for part in layout.parts])
+def owners(layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
+    """For each position the unit of `axis` that it belongs to, or -1: int64 `[length]`."""
+    match layout:
+        case Sum():
+            none = torch.zeros(0, dtype=torch.int64)
+            return torch.cat([none, *(owners(part, axis, sizes) for part in layout.parts)])
+        case Product():
+            result = torch.full([1], -1)
+            for factor in layout.factors:
+                # The axis is in one factor at most: all others say -1.
+                result = torch.maximum(result[:, None], owners(factor, axis, sizes)).flatten()
+            return result
+        case _ if layout is axis:
+            return torch.arange(length(axis, sizes))
+        case _:
+            return torch.full([length(layout, sizes)], -1)
+
+
+def only(layout: Layout, axis: Axis) -> Layout:
+    """How the entries that belong to units of `axis` lie if all others are left out."""
+    match layout:
+        case Sum():
+            return Sum(tuple(only(part, axis) for part in layout.parts if _has(part, axis)))
+        case Product():
+            return Product(tuple(only(f, axis) if _has(f, axis) else f for f in layout.factors))
+        case _:
+            return layout
+
+
+def copies(layout: Layout, axis: Axis, sizes: Sizes = NOW) -> int:
+    """How many entries each unit of `axis` has along the dimension."""
+    return length(only(layout, axis), {**sizes, axis: 1})
+
+
+def unit_sums(values: Tensor, layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
+    """Sum `values` `[length]` over all entries of each unit of `axis`, which has some: `[units]`.
+
+    Made of views and sums: it asks for no index, and rounds the same way on every run and device.
+    """
+    match layout:
+        case Sum():
+            lengths = [length(part, sizes) for part in layout.parts]
+            pairs = zip(layout.parts, torch.split(values, lengths), strict=True)
+            sums = [unit_sums(own, part, axis, sizes) for part, own in pairs if _has(part, axis)]
+            return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
+        case Product():
+            which = next(i for i, factor in enumerate(layout.factors) if _has(factor, axis))
+            inner = math.prod(length(factor, sizes) for factor in layout.factors[which + 1 :])
+            outer = math.prod(length(factor, sizes) for factor in layout.factors[:which])
+            values = values if inner == 1 else values.view(-1, inner).sum(1)
+            values = values if outer == 1 else values.view(outer, -1).sum(0)
+            return unit_sums(values, layout.factors[which], axis, sizes)
+        case _:
+            return values
+
+
+def nested_twice(layout: Layout) -> Axis | None:
+    """An axis that is a factor of itself: its units would lie along a diagonal, which nothing can cut."""
     if isinstance(layout, Product):
-        total = torch.full([1], -1, dtype=torch.int64)
-        for factor in layout.factors:  # the axis is in one of them at most
-            total = torch.maximum(total[:, None], owners(factor, axis, sizes)).flatten()
-        return total
-    return torch.full([length(layout, sizes)], -1, dtype=torch.int64)
+        seen: set[Axis] = set()
+        for factor in layout.factors:
+            here = {*axes(factor)}
+            if seen & here:
+                return (seen & here).pop()
+            seen |= here
+    inside = (nested_twice(child) for child in _children(layout))
+    return next((axis for axis in inside if axis is not None), None)
 
 
-def around(layout: Layout, axis: Axis) -> tuple[int, int] | None:
-    """How often `axis` repeats outside, and how many neighbours a unit has inside.
+def canonical(layout: Layout) -> Layout:
+    """The same layout, written in one way, so that equal layouts compare equal (most that people write)."""
+    terms = (term for term in _terms(layout) if term[0])
+    parts: list[Layout] = []
+    for factors, repeats in groupby(terms, key=lambda term: term[1]):
+        count = sum(count for count, _ in repeats)
+        leading = () if count == 1 and factors else (Fixed(count),)
+        parts.append(_unwrapped(Product((*leading, *factors))))
+    return _unwrapped(Sum(tuple(parts))) if parts else Fixed(0)
 
-    None if the layout is more than one product of fixed sizes and `axis`.
-    """
-    if layout is axis:
-        return 1, 1
-    if not isinstance(layout, Product) or sum(factor is axis for factor in layout.factors) != 1:
-        return None
-    outer, inner, passed = 1, 1, False
-    for factor in layout.factors:
-        if factor is axis:
-            passed = True
-        elif not isinstance(factor, Fixed):
-            return None
-        elif passed:
-            inner *= factor.size
-        else:
-            outer *= factor.size
-    return outer, inner
+
+def formula(layout: Layout) -> str:
+    """The layout in sizes as they are now, such as `3 x 49 + 2 x 49`."""
+    match layout:
+        case Sum():
+            return " + ".join(map(formula, layout.parts))
+        case Product():
+            return " x ".join(f"({formula(f)})" if isinstance(f, Sum) else formula(f) for f in layout.factors)
+        case _:
+            return str(layout.size)
+
+
+def _children(layout: Layout) -> tuple[Layout, ...]:
+    match layout:
+        case Sum():
+            return layout.parts
+        case Product():
+            return layout.factors
+        case _:
+            return ()
+
+
+def _occurrences(layout: Layout) -> Iterator[Axis]:
+    if isinstance(layout, Axis):
+        yield layout
+    for child in _children(layout):
+        yield from _occurrences(child)
+
+
+def _has(layout: Layout, axis: Axis) -> bool:
+    return layout is axis or any(_has(child, axis) for child in _children(layout))
+
+
+def _unwrapped(layout: Sum | Product) -> Layout:
+    """The only child of a layout that has but one."""
+    children = _children(layout)
+    return children[0] if len(children) == 1 else layout
+
+
+def _terms(layout: Layout) -> Iterator[tuple[int, tuple[Layout, ...]]]:
+    """The layout as a sum of products, each with its leading number apart: how often the rest repeats."""
+    match layout:
+        case Fixed():
+            yield layout.size, ()
+        case Axis():
+            yield 1, (layout,)
+        case Sum():
+            for part in layout.parts:
+                yield from _terms(part)
+        case Product():
+            count, factors = _factors(layout)
+            if count == 1 and factors and isinstance(factors[0], Sum):  # the first factor is the slowest
+                for part in factors[0].parts:
+                    yield from _terms(Product((part, *factors[1:])))
+            else:
+                yield count, factors
+
+
+def _factors(layout: Product) -> tuple[int, tuple[Layout, ...]]:
+    """The leading number of a product, and its other factors, none a product, or a number beside another."""
+    flat: list[Layout] = [Fixed(1)]
+    for factor in map(canonical, layout.factors):
+        for each in factor.factors if isinstance(factor, Product) else (factor,):
+            last = flat[-1]
+            if isinstance(each, Fixed) and isinstance(last, Fixed):
+                flat[-1] = Fixed(last.size * each.size)
+            elif each != Fixed(1):
+                flat.append(each)
+    if Fixed(0) in flat:
+        return 0, ()
+    return length(flat[0]), tuple(flat[1:])

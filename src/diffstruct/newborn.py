@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffstruct.layout import Axis, owners
+from diffstruct.layout import Sizes, copies, only, owners
 from diffstruct.surgery import Change
-from diffstruct.width import Role, Slot
+from diffstruct.width import Role, Slot, Width, per_unit
 
 SCALE = 0.01
 """Standard deviation of the weights that the salience does not fix."""
@@ -27,8 +27,7 @@ class Newborn:
 
     Where the salience is a multiplier, a new unit's begins at the threshold, and all its weights are
     drawn. Where it is the outgoing weights, these are scaled so that either half of the salience (see
-    `salience.outgoing`) has half the threshold for its sum, as in revision 3 of the paper; a width that does
-    not read itself has one half only, and almost the whole threshold for it.
+    `salience.outgoing`) has half the threshold for its sum, as in revision 3 of the paper.
 
     Args:
         thresholds: `T_D` of each width, by its name.
@@ -44,93 +43,119 @@ class Newborn:
     def __call__(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
         """Write the new units' entries into `values`, the resized tensors by those that they replace."""
         sizes = {change.width.axis: change.new_size for change in changes}
-        growing = [change for change in changes if change.add]
-        born = {
-            change: {slot: _Born.of(slot, change, sizes) for slot in change.width.slots} for change in growing
-        }
+        growing = [_Birth(change, values, sizes) for change in changes if change.add]
         # What a unit hears comes first: where a new unit hears a new unit, what it says has the last word.
-        for change in growing:
-            for slot in change.width.having(Role.INCOMING):
-                value, new = values[slot.tensor], born[change][slot]
+        for birth in growing:
+            for slot in birth.width.having(Role.INCOMING):
                 if slot.fill is not None:
-                    new.write(value, torch.full(new.shape(value), slot.fill, dtype=torch.float64))
-                elif value.ndim > 1:  # biases stay at zero
-                    new.write(value, slot.scale * self._normal(new, value))
-        for change in growing:
-            spoken = [*change.width.having(Role.OUTGOING, Role.RECURRENT)]
-            draws = {slot: self._normal(born[change][slot], values[slot.tensor]) for slot in spoken}
-            threshold = self.thresholds[change.width.name]
-            if self.salience == "outgoing":
-                draws = _at_threshold(draws, born[change], threshold)
-            else:
-                draws = {slot: slot.scale * draw for slot, draw in draws.items()}
-            multipliers = [*change.width.having(Role.MULTIPLIER)]
-            entries = sum(born[change][slot].each for slot in multipliers)  # a unit's, in all
-            for slot in multipliers:
-                factor = threshold / entries if self.salience == "multiplier" else 1.0
-                draws[slot] = torch.full([len(born[change][slot].where)], factor, dtype=torch.float64)
-            for slot, draw in draws.items():
-                born[change][slot].write(values[slot.tensor], draw)
+                    birth.write(slot, birth.filled(slot, slot.fill))
+                elif slot.tensor.ndim > 1 and slot.name in slot.module._parameters:
+                    birth.write(slot, slot.scale * self._normal(slot, birth))
+                # Biases and buffers stay at zero.
+        for birth in growing:
+            for slot, entries in self._spoken(birth).items():
+                birth.write(slot, entries)
 
-    def _normal(self, new: _Born, value: Tensor) -> Tensor:
-        """Standard normal numbers for the new units' entries."""
-        return torch.from_numpy(self.generator.standard_normal(new.shape(value))).to(value.dtype)
+    def _spoken(self, birth: _Birth) -> dict[Slot, Tensor]:
+        """The entries by which the new units are heard, by slot."""
+        threshold = self.thresholds[birth.width.name]
+        spoken = [*birth.width.having(Role.OUTGOING, Role.RECURRENT)]
+        entries = {slot: self._normal(slot, birth) for slot in spoken if slot.fill is None}
+        if self.salience == "outgoing":
+            entries = _at_threshold(entries, birth, threshold)
+        else:
+            entries = {slot: slot.scale * draw for slot, draw in entries.items()}
+        multipliers = [*birth.width.having(Role.MULTIPLIER)]
+        factors = sum(birth.copies(slot) for slot in multipliers)  # a unit's, in all
+        for slot in multipliers:
+            value = threshold / factors if self.salience == "multiplier" else 1.0
+            entries[slot] = birth.filled(slot, value)
+        for slot in (*spoken, *multipliers):
+            if slot.fill is not None:
+                entries[slot] = birth.filled(slot, slot.fill)
+        return entries
+
+    def _normal(self, slot: Slot, birth: _Birth) -> Tensor:
+        """Standard normal numbers in the shape of the new units' entries in `slot`."""
+        return torch.from_numpy(self.generator.standard_normal(birth.shape(slot))).to(slot.tensor.dtype)
 
 
 @dataclass(frozen=True)
-class _Born:
-    """Where the entries of new units lie in a slot."""
+class _Birth:
+    """The new units of one width, and where their entries lie.
 
-    dim: int
-    where: Tensor  # int64 [k], their positions along the slot's dimension
-    unit: Tensor  # int64 [k], the new unit that each belongs to, counted from 0
-    add: int  # new units
+    Args:
+        change: what brings them.
+        values: the resized tensors, by those that they replace.
+        sizes: units that each changed axis will have.
+    """
 
-    @staticmethod
-    def of(slot: Slot, change: Change, sizes: Mapping[Axis, int]) -> _Born:
-        unit = owners(slot.layout, change.width.axis, sizes)
-        first = len(change.keep)
-        where = (unit >= first).nonzero()[:, 0]
-        return _Born(slot.dim, where, unit[where] - first, change.add)
+    change: Change
+    values: Mapping[Tensor, Tensor]
+    sizes: Sizes
 
     @property
-    def each(self) -> int:
-        """Positions of one unit."""
-        return len(self.where) // self.add
+    def width(self) -> Width:
+        """The width that grows."""
+        return self.change.width
 
-    def shape(self, value: Tensor) -> list[int]:
-        """The shape of all new entries together."""
-        return [len(self.where) if dim == self.dim else size for dim, size in enumerate(value.shape)]
+    def copies(self, slot: Slot) -> int:
+        """How many entries each unit has along the slot's dimension."""
+        return copies(slot.layout, self.width.axis, self.sizes)
 
-    def write(self, value: Tensor, entries: Tensor) -> None:
-        value.index_copy_(self.dim, self.where.to(value.device), entries.to(value))
+    def fan_out(self, slot: Slot) -> int:
+        """Entries of the resized tensor that belong to one unit."""
+        value = self.values[slot.tensor]
+        return value.numel() // value.shape[slot.dim] * self.copies(slot)
 
-    def per_unit(self, entries: Tensor) -> Tensor:
-        """Sum the entries of each new unit: `[add]`."""
-        others = [dim for dim in range(entries.ndim) if dim != self.dim]
-        along = entries.sum(others) if others else entries
-        return along.new_zeros(self.add).index_add_(0, self.unit, along)
+    def shape(self, slot: Slot) -> list[int]:
+        """The shape of the new units' entries in `slot`: `[..., copies * add, ...]`."""
+        shape = [*self.values[slot.tensor].shape]
+        shape[slot.dim] = self.copies(slot) * self.change.add
+        return shape
 
-    def spread(self, factors: Tensor, ndim: int) -> Tensor:
-        """A factor for each new unit, in the shape of their entries."""
-        shape = [1] * ndim
-        shape[self.dim] = -1
-        return factors[self.unit].view(shape)
+    def filled(self, slot: Slot, value: float) -> Tensor:
+        """The new units' entries in `slot`, all of them `value`."""
+        return torch.full(self.shape(slot), value, dtype=slot.tensor.dtype)
+
+    def heard(self, slot: Slot, entries: Tensor) -> Tensor:
+        """The L1 norm of each new unit's `entries` in `slot`: `[add]`."""
+        axis = self.width.axis
+        alone = only(slot.layout, axis)
+        return per_unit(entries.abs(), slot.dim, alone, axis, {**self.sizes, axis: self.change.add})
+
+    def scaled(self, slot: Slot, entries: Tensor, factor: Tensor) -> Tensor:
+        """The new units' `entries` in `slot`, each times its unit's `factor` `[add]`."""
+        shape = [1] * entries.ndim
+        shape[slot.dim] = -1
+        _, units = self._places(slot)
+        return entries * factor[units].view(shape)
+
+    def write(self, slot: Slot, entries: Tensor) -> None:
+        """Put `entries` where the new units' entries in `slot` lie."""
+        value = self.values[slot.tensor]
+        where, _ = self._places(slot)
+        value.index_copy_(slot.dim, where.to(value.device), entries.to(value))
+
+    def _places(self, slot: Slot) -> tuple[Tensor, Tensor]:
+        """Where the new units' entries lie, and which new unit each belongs to: int64 `[copies * add]`."""
+        owner = owners(slot.layout, self.width.axis, self.sizes)
+        kept = len(self.change.keep)
+        where = (owner >= kept).nonzero().flatten()
+        return where, owner[where] - kept
 
 
-def _at_threshold(
-    draws: Mapping[Slot, Tensor], born: Mapping[Slot, _Born], threshold: float
-) -> dict[Slot, Tensor]:
+def _at_threshold(draws: Mapping[Slot, Tensor], birth: _Birth, threshold: float) -> dict[Slot, Tensor]:
     """Scale `draws` so that each new unit is heard outside, and inside, at half the threshold."""
-    fan_out = {slot: draw.numel() // born[slot].add for slot, draw in draws.items()}
-    outputs = sum(fan_out[slot] for slot in draws if slot.role is Role.OUTGOING)
-    weight = {slot: 1.0 if slot.role is Role.OUTGOING else outputs / fan_out[slot] for slot in draws}
-    groups = {role: [slot for slot in draws if slot.role is role] for role in (Role.OUTGOING, Role.RECURRENT)}
-    share = 0.5 if groups[Role.RECURRENT] else 0.999  # below the threshold, however the sum is rounded
+    outputs = sum(birth.fan_out(slot) for slot in draws if slot.role is Role.OUTGOING)
+    weight = {slot: 1.0 if slot.role is Role.OUTGOING else outputs / birth.fan_out(slot) for slot in draws}
     result: dict[Slot, Tensor] = {}
-    for group in filter(None, groups.values()):
-        heard = [weight[slot] * born[slot].per_unit(draws[slot].abs()) for slot in group]
-        factor = share * threshold / torch.stack(heard).sum(0)  # [add]
+    for role in (Role.OUTGOING, Role.RECURRENT):
+        group = [slot for slot in draws if slot.role is role]
+        if not group:
+            continue
+        heard = [weight[slot] * birth.heard(slot, draws[slot]) for slot in group]
+        factor = 0.5 * threshold / torch.stack(heard).sum(0)  # [add]
         for slot in group:
-            result[slot] = draws[slot] * born[slot].spread(factor, draws[slot].ndim)
+            result[slot] = birth.scaled(slot, draws[slot], factor)
     return result

@@ -15,7 +15,7 @@ Invariants, for every tensor that a changed width lives in:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.errors import StructureError
-from diffstruct.layout import Axis, Layout, length, sources
+from diffstruct.layout import Axis, Layout, sources
 from diffstruct.optimizers import check_optimizer, check_state, initial_value, state_dims
-from diffstruct.width import Attribute, Slot, Width
+from diffstruct.width import Slot, Width
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Change:
         return len(self.keep) + self.add
 
     @property
-    def moves(self) -> Tensor:
-        """For each unit after the change which one it was, -1 for a new one: int64 `[new size]`."""
-        return torch.tensor([*self.keep, *[-1] * self.add], dtype=torch.int64)
+    def move(self) -> Tensor:
+        """For each new unit the old unit that it was, or -1: int64 `[new_size]`."""
+        return torch.tensor((*self.keep, *[-1] * self.add), dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,10 @@ class Cut:
     length: int  # entries of the new dimension
 
     @staticmethod
-    def of(layout: Layout, moves: Mapping[Axis, Tensor]) -> Cut:
-        """The cut of a dimension of this layout, where `moves` says for each new unit which old one it is."""
-        old = sources(layout, moves)
-        target = (old >= 0).nonzero()[:, 0]
-        return Cut(old[target], target, len(old))
+    def of(source: Tensor) -> Cut:
+        """The cut that takes each new entry from the old position that `source` says; -1 means none."""
+        target = (source >= 0).nonzero().flatten()
+        return Cut(source[target], target, len(source))
 
     def apply(self, tensor: Tensor, dim: int, fill: float) -> Tensor:
         """A new tensor whose surviving entries are those of `tensor`, the others `fill`."""
@@ -118,8 +117,7 @@ class Plan:
 
     tensors: list[Resized] = field(default_factory=list)
     states: list[tuple[dict[Any, Any], Any, Tensor]] = field(default_factory=list)
-    attributes: list[tuple[Attribute, int]] = field(default_factory=list)
-    sizes: Mapping[Axis, int] = field(default_factory=dict)
+    attributes: list[tuple[nn.Module | Axis, str, Any]] = field(default_factory=list)
 
     def commit(self) -> Callable[[], None]:
         """Put everything in place, or, if anything fails, leave all as it was.
@@ -135,13 +133,9 @@ class Plan:
             for state, key, value in self.states:
                 undo.append(partial(state.__setitem__, key, state[key]))
                 state[key] = value
-            for attribute, size in self.attributes:
-                module, name = attribute.module, attribute.name
-                undo.append(partial(setattr, module, name, getattr(module, name)))
-                setattr(module, name, attribute.holding(size))
-            for axis, size in self.sizes.items():
-                undo.append(partial(setattr, axis, "size", axis.size))
-                axis.size = size
+            for owner, name, size in self.attributes:
+                undo.append(partial(setattr, owner, name, getattr(owner, name)))
+                setattr(owner, name, size)
         except BaseException as error:
             for step in reversed(undo):
                 try:
@@ -182,7 +176,8 @@ def plan(
             module's copy is. New units begin there as they do in the model.
 
     Raises:
-        StructureError: two widths claim one dimension, or an optimizer cannot follow.
+        StructureError: two slots describe one dimension differently, a tensor is not as long as its slot
+            says, or an optimizer cannot follow.
     """
     changes = [*changes]
     for optimizer in optimizers:
@@ -201,15 +196,15 @@ def plan(
     for tensor, along in cuts.items():
         for optimizer in optimizers:
             result.states += _state_cuts(optimizer, tensor, along, values[tensor])
-    result.sizes = {change.width.axis: change.new_size for change in changes}
-    attributes = dict.fromkeys(each for change in changes for each in change.width.attributes)
-    result.attributes = [(attribute, length(attribute.layout, result.sizes)) for attribute in attributes]
+    result.attributes += _attributes(changes)
+    own = [*result.attributes]
     for copy in copies:
         slots = [slot for change in changes for slot in change.width.slots]
         for tensor, twin in {slot.tensor: getattr(copy[slot.module], slot.name) for slot in slots}.items():
             result.tensors.append(Resized(twin, _like(values[tensor], twin, cuts[tensor]), None))
-        for attribute, size in [*result.attributes]:
-            result.attributes.append((replace(attribute, module=copy[attribute.module]), size))
+        for owner, name, value in own:
+            if isinstance(owner, nn.Module):
+                result.attributes.append((copy[owner], name, value))
     return result
 
 
@@ -247,12 +242,11 @@ def carry(state: Tensor, change: Change) -> Tensor:
             f"the state carried along width {change.width.name!r} must be [..., {change.size}], "
             f"got {[*state.shape]}: hand in the state of the update just made"
         )
-    units = Axis(change.size)
-    return Cut.of(units, {units: change.moves}).apply(state, state.ndim - 1, 0.0)
+    return Cut.of(change.move).apply(state, state.ndim - 1, 0.0)
 
 
-def _cuts(changes: Sequence[Change]) -> dict[Tensor, dict[int, Cut]]:
-    """The cuts of each tensor, by dimension. A tensor that several modules share is cut once."""
+def _moves(changes: Sequence[Change]) -> dict[Axis, Tensor]:
+    """What becomes of the units of each axis."""
     moves: dict[Axis, Tensor] = {}
     for change in changes:
         if change.size != change.width.size:
@@ -262,34 +256,49 @@ def _cuts(changes: Sequence[Change]) -> dict[Tensor, dict[int, Cut]]:
             )
         if change.width.axis in moves:
             raise StructureError(
-                f"width {change.width.name!r} is to change twice at once: make one change of it"
+                f"width {change.width.name!r} is changed twice in one operation: make one change of the two"
             )
-        moves[change.width.axis] = change.moves
+        moves[change.width.axis] = change.move
+    return moves
+
+
+def _cuts(changes: Sequence[Change]) -> dict[Tensor, dict[int, Cut]]:
+    """The cuts of each tensor, by dimension. A tensor that several modules share is cut once.
+
+    One cut does what all changes do in a dimension, since several widths may lie along it.
+    """
+    moves = _moves(changes)
+    made: dict[Layout, Cut] = {}
     cuts: dict[Tensor, dict[int, Cut]] = {}
-    owner: dict[tuple[Tensor, int], tuple[Width, Slot]] = {}
+    known: dict[tuple[Tensor, int], tuple[Width, Slot]] = {}
     for width in (change.width for change in changes):
+        width.check_lengths()
         for slot in width.slots:
-            key = (slot.tensor, slot.dim)
-            if key not in owner:
-                _check_length(slot)
-                owner[key] = width, slot
-                cuts.setdefault(slot.tensor, {})[slot.dim] = Cut.of(slot.layout, moves)
-            elif owner[key][1].layout != slot.layout:
-                other, same = owner[key]
+            other, same = known.setdefault((slot.tensor, slot.dim), (width, slot))
+            if same.layout != slot.layout:
                 raise StructureError(
-                    f"{slot} belongs to width {width.name!r} and, as {same}, to "
-                    f"{other.name!r}: let one width cover both"
+                    f"{slot} belongs to width {width.name!r} and, as {same}, to {other.name!r}: "
+                    "let one width cover both, or one layout mention both"
                 )
+            if slot.layout not in made:
+                made[slot.layout] = Cut.of(sources(slot.layout, moves))
+            cuts.setdefault(slot.tensor, {})[slot.dim] = made[slot.layout]
     return cuts
 
 
-def _check_length(slot: Slot) -> None:
-    found, expected = slot.tensor.shape[slot.dim], length(slot.layout)
-    if found != expected:
-        raise StructureError(
-            f"{slot} must have {expected} entries, but has {found}: sizes of learned widths are changed by "
-            "Structure alone"
-        )
+def _attributes(changes: Sequence[Change]) -> Iterator[tuple[nn.Module | Axis, str, Any]]:
+    """The new sizes: of the axes, and in every attribute that tells them."""
+    sizes = {change.width.axis: change.new_size for change in changes}
+    for axis, size in sizes.items():
+        yield axis, "size", size
+    values: dict[tuple[nn.Module, str], Any] = {}
+    for change in changes:
+        for attribute in change.width.attributes:
+            key = attribute.module, attribute.name
+            now = values[key] if key in values else getattr(*key)
+            values[key] = attribute.changed(now, sizes)
+    for (module, name), value in values.items():
+        yield module, name, value
 
 
 def _state_cuts(

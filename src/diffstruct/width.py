@@ -1,6 +1,7 @@
 """Width: a learned size, and Slot: where it lies inside one dimension of one tensor.
 
 A width knows every place it lives in, so that a change of structure is one list of slots to cut and pad.
+How its units lie along a dimension, beside those of other widths or in blocks, is the slot's `Layout`.
 """
 
 from __future__ import annotations
@@ -8,13 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from math import prod
 from typing import Any
 
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
-from diffstruct.layout import Axis, Fixed, Layout, Product, around, length, nesting, owners
+from diffstruct.layout import (
+    NOW,
+    Axis,
+    Fixed,
+    Layout,
+    Product,
+    Sizes,
+    axes,
+    canonical,
+    formula,
+    length,
+    nested_twice,
+    unit_sums,
+)
 
 
 class Role(Enum):
@@ -41,9 +54,13 @@ class Slot:
         name: the tensor's attribute name in that module.
         dim: the dimension that the width occupies.
         role: what the entries are to a unit.
-        layout: how the width, and others, lie along `dim`.
-        fill: what the entries of a new unit begin with; None where they are drawn or, in a vector, zero.
-        scale: standard deviation of those that are drawn and whose sum the salience does not fix.
+        layout: how the units lie along `dim`, among those of all other widths that do; the slot keeps it
+            in canonical form.
+        fill: what a new unit's entries begin with; None: they are drawn, or zero, as their role demands.
+        scale: standard deviation of those that are drawn, where the salience does not fix their sum.
+
+    Raises:
+        StructureError: an axis is multiplied by itself.
     """
 
     module: nn.Module
@@ -54,6 +71,14 @@ class Slot:
     fill: float | None = None
     scale: float = 0.01
 
+    def __post_init__(self) -> None:
+        if nested_twice(self.layout) is not None:
+            raise StructureError(
+                f"{self} has every unit of a width for every unit of the same width along one dimension, "
+                "which cannot follow its size: give each its own dimension"
+            )
+        object.__setattr__(self, "layout", canonical(self.layout))
+
     @property
     def tensor(self) -> Tensor:
         """The tensor, as it is now."""
@@ -61,53 +86,45 @@ class Slot:
         assert isinstance(tensor, Tensor)
         return tensor
 
-    def fan_out(self, axis: Axis) -> int:
-        """Entries of the tensor that belong to one unit of `axis`."""
-        simple = around(self.layout, axis)
-        each = prod(simple) if simple else int((owners(self.layout, axis) >= 0).sum()) // axis.size
-        return self.tensor.numel() // self.tensor.shape[self.dim] * each
-
     def per_unit(self, values: Tensor, axis: Axis) -> Tensor:
-        """Sum `values` (shaped like the tensor) over everything but the units of `axis`: `[size]`."""
-        others = [dim for dim in range(values.ndim) if dim != self.dim]
-        along = values.sum(others) if others else values
-        simple = around(self.layout, axis)
-        if simple == (1, 1):
-            return along
-        if simple is not None:
-            outer, inner = simple
-            inside = along.view(outer, -1, inner).sum(2) if inner > 1 else along.view(outer, -1)
-            return inside.sum(0) if outer > 1 else inside[0]
-        unit = owners(self.layout, axis).to(along.device)
-        return along.new_zeros(axis.size + 1).index_add_(0, unit + 1, along)[1:]
+        """Sum `values` (shaped like the tensor) over everything but the units of `axis`: `[units]`."""
+        return per_unit(values, self.dim, self.layout, axis)
 
     def __str__(self) -> str:
-        shape = _describe(self.layout)
-        return f"{type(self.module).__name__}.{self.name}[dim {self.dim}{shape and ' ' + shape}]"
+        return f"{type(self.module).__name__}.{self.name}[dim {self.dim}{_arrangement(self.layout)}]"
 
 
-def _describe(layout: Layout) -> str:
-    """A layout in short: `x4` for four repetitions, `units x49` for neighbours, empty for the axis alone."""
-    if isinstance(layout, Axis):
-        return ""
-    if isinstance(layout, Product) and len(layout.factors) == 2:
-        one, other = layout.factors
-        if isinstance(one, Fixed) and isinstance(other, Axis):
-            return f"x{one.size}"
-        if isinstance(one, Axis) and isinstance(other, Fixed):
-            return f"by {other.size}"
-    return "in part"
+def per_unit(values: Tensor, dim: int, layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
+    """Sum `values`, laid out so along `dim`, over everything but the units of `axis`: `[units]`."""
+    others = [other for other in range(values.ndim) if other != dim]
+    return unit_sums(values.sum(others) if others else values, layout, axis, sizes)
+
+
+def _arrangement(layout: Layout) -> str:
+    """Nothing for the units by themselves, ` x4` for four times all units, `: 49 each` for 49 of each."""
+    factors = layout.factors if isinstance(layout, Product) else (layout,)
+    match factors:
+        case (Axis(),):
+            return ""
+        case (Fixed(times), Axis()):
+            return f" x{times}"
+        case (Axis(), Fixed(each)):
+            return f": {each} each"
+        case (Fixed(times), Axis(), Fixed(each)):
+            return f" x{times}: {each} each"
+        case _:
+            return f": {formula(layout)}"
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """A Python integer of a module that holds a size.
+    """A module's Python integer that must tell the length of a layout, such as `in_features`.
 
     Args:
-        module: the module.
+        module: the module that has it.
         name: the attribute.
-        layout: it holds the length of this.
-        index: which entry, if the attribute is a tuple or list of integers.
+        layout: what it tells the length of.
+        index: which entry, where the attribute is a tuple of them, as `normalized_shape` is.
     """
 
     module: nn.Module
@@ -115,12 +132,14 @@ class Attribute:
     layout: Layout
     index: int | None = None
 
-    def holding(self, size: int) -> Any:
-        """The attribute's value with `size` in its place."""
+    def changed(self, value: Any, sizes: Sizes) -> Any:
+        """What becomes of the attribute's `value` when the axes have these sizes."""
+        size = length(self.layout, sizes)
         if self.index is None:
             return size
-        whole = getattr(self.module, self.name)
-        return type(whole)(size if at == self.index else each for at, each in enumerate(whole))
+        entries = [*value]
+        entries[self.index] = size
+        return type(value)(entries)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +148,13 @@ class Width:
 
     Args:
         name: the name by which users know it, such as `"rnn"`.
-        axis: the size itself, as it occurs in the slots' layouts.
+        axis: its units, as the layouts of the slots mention them.
         slots: every place the width lives in.
-        attributes: the Python integers that hold the size, or one that depends on it.
+        attributes: those that hold the size as a Python integer, or one that follows from it.
 
     Raises:
-        StructureError: there is no slot, a slot is no dimension of a parameter or buffer, or has another
-            length than its layout.
+        StructureError: there is no slot, a slot is no dimension of a parameter or buffer, or its layout
+            does not fit the dimension or has no part of the width.
     """
 
     name: str
@@ -156,15 +175,25 @@ class Width:
                 raise StructureError(
                     f"{slot} must name one of the tensor's {slot.tensor.ndim} dimensions, counted from 0"
                 )
-            found, expected = slot.tensor.shape[slot.dim], length(slot.layout)
+            if self.axis not in axes(slot.layout):
+                raise StructureError(
+                    f"{slot} is a slot of width {self.name!r}, but its layout does not mention the width's "
+                    "axis: make it of the same axis"
+                )
+        self.check_lengths()
+
+    def check_lengths(self) -> None:
+        """Refuse a slot whose dimension is not as long as its layout says.
+
+        Raises:
+            StructureError: names the slot, the entries that it must have, and those that it has.
+        """
+        for slot in self.slots:
+            expected, found = length(slot.layout), slot.tensor.shape[slot.dim]
             if found != expected:
                 raise StructureError(
                     f"width {self.name!r} has {self.size} units, so {slot} must have {expected} entries, "
                     f"but has {found}: make the two sizes agree"
-                )
-            if nesting(slot.layout, self.axis) != 1:
-                raise StructureError(
-                    f"the layout of {slot} must contain width {self.name!r}, and not nested in itself"
                 )
 
     @property

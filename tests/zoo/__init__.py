@@ -1,9 +1,18 @@
-"""Architectures as users write them, with the widths that are to be found in each."""
+"""Architectures as users write them, with the widths that are to be found in each.
 
-from zoo import feedforward
+`CASES` need torch alone; `library_cases()` gives those of libraries that are installed.
+"""
 
-CASES = (*feedforward.CASES,)
+from zoo import attention_cases, convolutional_cases, feedforward, plumbing, recurrent
+from zoo.case import Case
+from zoo.libraries import library_cases
 
+CASES: tuple[Case, ...] = (
+    *feedforward.CASES,
+    *convolutional_cases.CASES,
+    *recurrent.CASES,
+    *plumbing.CASES,
+    *attention_cases.CASES,
+)
 
-def library_cases():
-    return ()
+__all__ = ["CASES", "Case", "library_cases"]

@@ -1,7 +1,7 @@
 """What a case of the zoo is, and a short way to write one down.
 
-Places are written `name[dim]`, with the name that `named_parameters` or `named_buffers` gives (a tied parameter
-goes by its first name). In texts of places, separated by spaces, braces multiply, as in a shell:
+Places are written `name[dim]`, with the name that `named_parameters` or `named_buffers` gives (a tied
+parameter goes by its first name). In texts of places, separated by spaces, braces multiply, as in a shell:
 `conv.{weight,bias}[0]`; `{wb}` and `{bn}` stand for the usual members, see `SHORT`.
 """
 
@@ -29,14 +29,15 @@ class Case:
             same places: a head more, or one feature more in every head.
         fixed: a place that must stay fixed, and a word that the reason must contain; any reason will do
             where the word is empty.
-        allowed: widths that may be found as well: the output does not see their silent units, but a finder that
-            leaves them fixed loses little.
+        allowed: widths that may be found as well: the output does not see their silent units, but a finder
+            that leaves them fixed loses little.
         units: how many units each of `learned` has in what `build` gives, and after them those of `allowed`;
             empty where it was not noted.
-        complete: whether `learned` and `allowed` list all that may be found.
+        complete: whether `learned` and `allowed` list all that may be found, but for widths of one unit, such
+            as the single group of `GroupNorm(1, 10)` or the one input of a group of a depthwise convolution.
         exports: whether `torch.export` can export the model with these inputs.
-        rebuild: the user's class at other sizes, given {index into `learned`, then `allowed`: units}. It computes
-            the same function of its state, so a grown model's state dict can be loaded and compared.
+        rebuild: the user's class at other sizes, given {index into `learned`, then `allowed`: units}. It
+            computes the same function of its state: a grown model's can be loaded, and outputs compared.
     """
 
     name: str

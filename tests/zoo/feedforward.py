@@ -1,4 +1,4 @@
-"""Networks of linear layers, embeddings and gates. Shapes: B batch, S set or sequence, other letters as named."""
+"""Networks of linear layers, embeddings and gates. Shapes: B batch, S set or sequence, N nodes."""
 
 import torch
 import torch.nn.functional as F

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from diffstruct.couple.terms import Leaf, Product, Sum, Term, find, leaves, product_of
 from diffstruct.couple.trace import Findings, Place
@@ -88,11 +89,6 @@ _HINT = re.compile(
 )
 
 
-def is_size(name: str) -> bool:
-    """Whether an attribute of this name is likely to be a size rather than a count of something else."""
-    return bool(_HINT.search(name.lower()))
-
-
 def parts_of(term: Term) -> Iterator[Term]:
     """The term, and every term that it is made of."""
     term = find(term)
@@ -107,10 +103,22 @@ def parts_of(term: Term) -> Iterator[Term]:
                     yield from parts_of(product_of(term.factors[start:stop]))
 
 
+class Candidate(NamedTuple):
+    """An integer that may hold a size.
+
+    Args:
+        attribute: the integer, and what it would hold the size of.
+        likely: whether its name says that it holds a size, and nothing else there is as large.
+    """
+
+    attribute: Attribute
+    likely: bool
+
+
 def candidates(
     model: nn.Module, width: Width, leaf: Leaf, findings: Findings, axes: Mapping[Leaf, Axis]
-) -> list[Attribute]:
-    """The integers that may hold a size that changes with `leaf`, other than `width.attributes`.
+) -> list[Candidate]:
+    """The integers that may hold a size that changes with `leaf`, other than those of `torch.nn`'s modules.
 
     They are those of the modules that have the width's tensors and of the modules that contain these, equal
     to the size of some dimension of the width, or of a part of it.
@@ -120,28 +128,33 @@ def candidates(
     owners = {slot.module for slot in width.slots}
     family = [module for module in model.modules() if any(inner in owners for inner in module.modules())]
     by_size: dict[int, Term] = {}
+    others: set[int] = set()
     for place, term in findings.places.items():
-        if leaf in leaves(term) and place.module in owners:
+        if place.module in owners:
             for part in parts_of(term):
                 if leaf in leaves(part):
                     by_size.setdefault(part.size, part)
-    settled = {(attribute.module, attribute.name) for attribute in width.attributes}
+                else:
+                    others.add(part.size)
     found = []
     for module in family:
-        for name, value in vars(module).items():
-            if (module, name) in settled or name.startswith("_") or isinstance(value, (Tensor, bool)):
-                continue
-            entries = (
-                [(None, value)]
-                if isinstance(value, int)
-                else [*enumerate(value)]
-                if isinstance(value, (tuple, list))
-                else []
-            )
-            for index, entry in entries:
-                if isinstance(entry, int) and not isinstance(entry, bool) and entry in by_size:
-                    found.append(Attribute(module, name, layout_of(by_size[entry], axes), index))
+        settled = {name for name, _ in _sizes(module, findings)}
+        for name, index, value in _integers(module):
+            if name not in settled and value in by_size:
+                attribute = Attribute(module, name, layout_of(by_size[value], axes), index)
+                found.append(Candidate(attribute, bool(_HINT.search(name.lower())) and value not in others))
     return found
 
 
-__all__ = ["candidates", "is_size", "known_attributes", "leaves"]
+def _integers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
+    """The integers among a module's attributes, also within tuples and lists: name, index, value."""
+    for name, value in vars(module).items():
+        if name.startswith("_"):
+            continue
+        if isinstance(value, (tuple, list)):
+            entries: list[tuple[int | None, Any]] = [*enumerate(value)]
+        else:
+            entries = [(None, value)]
+        for index, entry in entries:
+            if isinstance(entry, int) and not isinstance(entry, bool):
+                yield name, index, entry

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from torch import nn
 
 from diffstruct.control import chosen
 from diffstruct.couple.proof import Proof, Unproved, undisturbed
+from diffstruct.couple.terms import unify
 from diffstruct.couple.trace import Findings, trace
-from diffstruct.couple.widths import Refusal, widths_of
+from diffstruct.couple.widths import Found, Refusal, widths_of
 from diffstruct.errors import StructureError
 from diffstruct.width import Width
 
@@ -45,9 +47,22 @@ def traced_widths(
                     f"{type(model).__name__} does not run in {mode} mode on the example inputs: {error}; "
                     "give inputs such as it is trained on"
                 ) from error
-    found = widths_of(model, findings)
     proof = Proof(model, run, trains)
+    found = widths_of(model, findings)
+    widths, failed = _proved(found, proof, include, exclude)
+    if _merge(found, failed):
+        found = widths_of(model, findings)
+        widths, _ = _proved(found, proof, include, exclude)
+    _prove_together(proof, widths, found.refuse)
+    return widths, found.refused, proof
+
+
+def _proved(
+    found: Found, proof: Proof, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[dict[str, Width], list[str]]:
+    """Those of the widths that are wanted and proved, and the names of those that are not."""
     widths: dict[str, Width] = {}
+    failed = []
     for name, width in found.widths.items():
         if not chosen(name, include, exclude):
             found.refuse(name, "is excluded by name")
@@ -55,9 +70,30 @@ def traced_widths(
         try:
             widths[name] = proof.prove(width, found.candidates[name])
         except Unproved as error:
+            failed.append(name)
             found.refuse(name, str(error))
-    _prove_together(proof, widths, found.refuse)
-    return widths, found.refused, proof
+    return widths, failed
+
+
+def _merge(found: Found, failed: Sequence[str]) -> bool:
+    """Take for one axis those that fail alone, are as large, and hang together; whether there are any.
+
+    What hangs together lies in one dimension (halves of `chunk`) or is named by one integer (heads of queries
+    and of values): the model's code then wants both to have the same size, which no operator shows.
+    """
+    merged = False
+    for one, other in combinations(failed, 2):
+        first, second = found.widths[one], found.widths[other]
+        together = {(slot.module, slot.name, slot.dim) for slot in first.slots} & {
+            (slot.module, slot.name, slot.dim) for slot in second.slots
+        }
+        named = {(each.attribute.module, each.attribute.name) for each in found.candidates[one]} & {
+            (each.attribute.module, each.attribute.name) for each in found.candidates[other]
+        }
+        if first.size == second.size and (together or named):
+            unify(found.leaves[one], found.leaves[other], "must be as large as another axis")
+            merged = True
+    return merged
 
 
 def _runner(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> Callable[[], Any]:

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffstruct.couple.attributes import Candidate
 from diffstruct.couple.trace import tensors_in
 from diffstruct.layout import owners
 from diffstruct.surgery import Change, plan
-from diffstruct.width import Attribute, Role, Width
+from diffstruct.width import Role, Width
 
 READERS = (Role.OUTGOING, Role.RECURRENT)
 
@@ -71,7 +72,7 @@ class Proof:
         self.generator = torch.Generator().manual_seed(0)
         self.expected = self.outputs()
 
-    def prove(self, width: Width, candidates: Sequence[Attribute]) -> Width:
+    def prove(self, width: Width, candidates: Sequence[Candidate]) -> Width:
         """The width, with the attributes that must be kept in step.
 
         Raises:
@@ -81,11 +82,11 @@ class Proof:
         self._removal(proved)
         return proved
 
-    def _with_attributes(self, width: Width, candidates: Sequence[Attribute]) -> Width:
-        """The width with as many of `candidates` as it needs, and those that do no harm and are named so."""
+    def _with_attributes(self, width: Width, candidates: Sequence[Candidate]) -> Width:
+        """The width with those of `candidates` that it needs, and those that are likely and do no harm."""
         first: Unproved | None = None
         for chosen in _subsets(candidates):
-            trial = replace(width, attributes=(*width.attributes, *chosen))
+            trial = _also(width, chosen)
             try:
                 self._insertion(trial)
             except Unproved as error:
@@ -95,18 +96,17 @@ class Proof:
         assert first is not None
         raise first
 
-    def _without_idle(self, width: Width, chosen: Iterable[Attribute]) -> Width:
-        """Drop the attributes that make no difference, unless their name says that they hold a size."""
-        from diffstruct.couple.attributes import is_size
-
-        for attribute in chosen:
-            if not is_size(attribute.name):
-                fewer = replace(width, attributes=tuple(a for a in width.attributes if a is not attribute))
+    def _without_idle(self, width: Width, chosen: Iterable[Candidate]) -> Width:
+        """Drop the attributes that make no difference, unless they are likely to hold the size."""
+        for candidate in chosen:
+            if not candidate.likely:
+                fewer = [each for each in width.attributes if each is not candidate.attribute]
+                trial = replace(width, attributes=tuple(fewer))
                 try:
-                    self._insertion(fewer)
+                    self._insertion(trial)
                 except Unproved:
                     continue
-                width = fewer
+                width = trial
         return width
 
     def _insertion(self, width: Width) -> None:
@@ -230,7 +230,11 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:160]}"
 
 
-def _subsets(candidates: Sequence[Attribute]) -> Iterator[tuple[Attribute, ...]]:
+def _also(width: Width, chosen: Iterable[Candidate]) -> Width:
+    return replace(width, attributes=(*width.attributes, *(candidate.attribute for candidate in chosen)))
+
+
+def _subsets(candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, ...]]:
     """All, none, each, each pair, all but one: not all subsets, which would take for ever."""
     everything = tuple(candidates)
     yield everything
@@ -241,4 +245,4 @@ def _subsets(candidates: Sequence[Attribute]) -> Iterator[tuple[Attribute, ...]]
             yield from combinations(everything, size)
     if len(everything) > 3:
         for left_out in everything:
-            yield tuple(attribute for attribute in everything if attribute is not left_out)
+            yield tuple(candidate for candidate in everything if candidate is not left_out)

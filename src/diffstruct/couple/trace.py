@@ -20,6 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from diffstruct.couple.terms import Leaf, Term, fix, leaves, unify
 
+TURNED_IN_PLACE = {f"aten::{name}_" for name in ("t", "transpose", "squeeze", "unsqueeze")}
+"""Operators that give a tensor other dimensions without making a new one."""
+
 
 class Place(NamedTuple):
     """A dimension of a parameter or buffer: `module.name`, dimension `dim`."""
@@ -106,11 +109,13 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def contract(self, one: Dim, other: Dim, one_is_weight: bool, other_is_weight: bool, why: str) -> None:
         """Note that a product sums over `one` of its first factor and `other` of its second."""
         unify(one.term, other.term, why)
-        if one_is_weight and one.places and not (other_is_weight and not other.places):
-            self.findings.reading |= one.places
-        elif other_is_weight and not one_is_weight:
-            self.findings.reading |= other.places
-        if not one_is_weight and not other_is_weight:
+        if one_is_weight and other_is_weight:
+            # One of them stands for units, as a learned initial state does: the first, as torch multiplies.
+            # With a buffer (that of spectral norm, say) no unit is read.
+            self.findings.reading |= other.places if one.places else frozenset()
+        elif one_is_weight or other_is_weight:
+            self.findings.reading |= one.places if one_is_weight else other.places
+        else:
             self.findings.inner.append(one.term)
 
     def __torch_dispatch__(
@@ -127,13 +132,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if inner is not None:
             with self:
                 return inner(*args, **kwargs)
-        before = [(tensor, tensor.shape) for tensor in tensors]
         result = func(*args, **kwargs)
-        for tensor, shape in before:
-            if tensor.shape != shape and self.is_known(tensor):  # resized in place: nothing is known any more
-                for dim in self.dims(tensor):
-                    fix(dim.term, f"{func} in {self.where} resizes it in place")
-                del self._known[id(tensor)]
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if not results:
             return result
@@ -141,7 +140,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         weight = bool(tensors) and all(map(self.is_weight, tensors))
         for tensor, dims in zip(results, described, strict=True):
             assert [dim.term.size for dim in dims] == [*tensor.shape], (func, dims, tensor.shape)
-            if self.is_known(tensor):  # written in place, or handed through
+            if func.name().partition(".")[0] in TURNED_IN_PLACE:
+                self.declare(tensor, dims, weight)
+            elif self.is_known(tensor):  # written in place, or handed through
                 for old, new in zip(self.dims(tensor), dims, strict=True):
                     unify(old.term, new.term, f"{func} in {self.where} writes into it")
             else:
@@ -198,6 +199,11 @@ def trace(model: nn.Module, run: Callable[[], Any], inputs: Any, findings: Findi
             parameter = isinstance(tensor, nn.Parameter)
             dims.append(Dim(leaf, frozenset(places if parameter else ())))
         mode.declare(tensor, dims, weight=True)
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            embedding = Place(module, "in_proj_weight" if module._qkv_same_embed_dim else "q_proj_weight", 1)
+            projected = Place(module.out_proj, "weight", 0)
+            unify(findings.places[projected], findings.places[embedding], "")  # both are its embed_dim
     for tensor in tree_leaves(inputs):
         if isinstance(tensor, Tensor) and not mode.is_known(tensor):
             mode.declare(tensor, [Dim(Leaf(size, "is a dimension of the input")) for size in tensor.shape])

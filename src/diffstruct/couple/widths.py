@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from diffstruct import layout
-from diffstruct.couple.attributes import candidates, known_attributes
+from diffstruct.couple.attributes import Candidate, candidates, known_attributes
 from diffstruct.couple.terms import Leaf, Product, Sum, Term, find, fix, leaves
 from diffstruct.couple.trace import Findings, Place
 from diffstruct.layout import Axis, Fixed, Layout
 from diffstruct.nn.multiplier import Multiplier
-from diffstruct.width import Attribute, Role, Slot, Width
+from diffstruct.width import Role, Slot, Width
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class Found:
     """The widths of a model, and the axes that are none."""
 
     widths: dict[str, Width]
-    candidates: dict[str, list[Attribute]]
+    candidates: dict[str, list[Candidate]]
     """For each width the integers that may hold a size of it, and that only the model's code knows of."""
     refused: list[Refusal]
     places: dict[str, tuple[str, ...]]
+    leaves: dict[str, Leaf]
 
     def refuse(self, name: str, reason: str) -> None:
         """Count a width among those that are not learned."""
@@ -56,14 +57,14 @@ def widths_of(model: nn.Module, findings: Findings) -> Found:
         _fix_what_cannot_be_learned(leaf, places, findings)
     axes = {leaf: Axis(leaf.size) for leaf in lives if leaf.fixed is None}
     titles = _titles({leaf: lives[leaf] for leaf in axes}, findings, names)
-    found = Found({}, {}, [], {})
+    found = Found({}, {}, [], {}, {})
     for leaf, places in lives.items():
         shown = tuple(path(place, names) for place in places)
         if leaf in axes:
             title = titles[leaf]
             slots = tuple(_slots(leaf, places, findings, axes))
             attributes = tuple(known_attributes(model, findings, leaf, axes))
-            found.places[title] = shown
+            found.places[title], found.leaves[title] = shown, leaf
             found.widths[title] = width = Width(title, axes[leaf], slots, attributes)
             found.candidates[title] = candidates(model, width, leaf, findings, axes)
         elif leaf.size > 1:

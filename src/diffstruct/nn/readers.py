@@ -8,12 +8,12 @@ from torch import nn
 
 from diffstruct.errors import StructureError
 from diffstruct.layout import Layout
-from diffstruct.width import Role, Slot
+from diffstruct.width import Attribute, Role, Slot
 
 
 @singledispatch
-def reader_slots(reader: nn.Module, layout: Layout) -> tuple[list[Slot], str]:
-    """The slots by which `reader` reads an input of this `layout`, and the attribute that holds its size.
+def reader_slots(reader: nn.Module, layout: Layout) -> tuple[list[Slot], Attribute]:
+    """The slots by which `reader` reads an input laid out like this, and what holds the input's size.
 
     Raises:
         StructureError: modules of this kind cannot read a learned width.
@@ -25,5 +25,6 @@ def reader_slots(reader: nn.Module, layout: Layout) -> tuple[list[Slot], str]:
 
 
 @reader_slots.register
-def _(reader: nn.Linear, layout: Layout) -> tuple[list[Slot], str]:
-    return [Slot(reader, "weight", 1, Role.OUTGOING, layout)], "in_features"
+def _(reader: nn.Linear, layout: Layout) -> tuple[list[Slot], Attribute]:
+    slot = Slot(reader, "weight", 1, Role.OUTGOING, layout)
+    return [slot], Attribute(reader, "in_features", layout)

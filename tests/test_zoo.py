@@ -1,0 +1,194 @@
+"""Every architecture of the zoo: its widths are found, proved, learned, and leave a plain model behind."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from zoo import CASES, library_cases
+
+import diffstruct as ds
+from diffstruct.couple import traced_widths
+from diffstruct.couple.trace import tensors_in
+from diffstruct.layout import owners
+from diffstruct.surgery import Change, operate, plan
+
+CASES = [*CASES, *library_cases()]
+EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+EAGER = ds.Rule(threshold=0.3, reserve=0.2, p_add=0.7, p_delete=0.5, max_units=999, redraw_after=2)
+READERS = (ds.Role.OUTGOING, ds.Role.RECURRENT)
+
+
+def made(case):
+    torch.manual_seed(0)
+    return case.build(), case.inputs()
+
+
+def snapshot(model):
+    """All that a model has, to the bit."""
+    tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return tensors, repr(model), [module.training for module in model.modules()]
+
+
+def assert_is(model, before):
+    tensors, shown, modes = before
+    assert repr(model) == shown
+    assert [module.training for module in model.modules()] == modes
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, tensors[name]), name
+
+
+def places(model, width):
+    """The places of a width, each tensor by the first of its names."""
+    names: dict[int, str] = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        names.setdefault(id(tensor), name)
+    return frozenset(f"{names[id(slot.tensor)]}[{slot.dim}]" for slot in width.slots)
+
+
+def say(model, inputs):
+    """What the model says in evaluation mode, with the same random numbers each time."""
+    modes = {module: module.training for module in model.modules()}
+    torch.manual_seed(1)
+    with torch.no_grad():
+        said = [tensor.clone() for tensor in tensors_in(model.eval()(*inputs))]
+    for module, mode in modes.items():
+        module.training = mode
+    return said
+
+
+def assert_same(found, expected, rtol=1e-4):
+    for mine, right in zip(found, expected, strict=True):
+        scale = right.abs().max().item() if right.is_floating_point() else 0
+        torch.testing.assert_close(mine, right, rtol=rtol, atol=rtol * scale)
+
+
+@EVERY_CASE
+def test_widths_are_found_and_the_model_is_as_it_was(case):
+    model, inputs = made(case)
+    before, chance = snapshot(model), torch.get_rng_state()
+    widths, refused, _ = traced_widths(model, inputs)
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert_is(model, before)
+    found = [places(model, width) for width in widths.values()]
+    for expected in case.learned:
+        assert expected in found
+    if case.complete:
+        assert {*found} <= {*case.learned, *case.allowed}
+    for place, word in case.fixed.items():
+        assert not any(place in each for each in found)
+        reasons = [each.reason for each in refused if place in each.places]
+        assert reasons
+        assert any(word in reason.lower() or "looked up" in reason for reason in reasons), reasons
+
+
+@EVERY_CASE
+def test_silent_units_come_and_go_without_a_trace(case):
+    """As the proof does, but with other code: two units at once, in all widths, behind a random one less."""
+    model, inputs = made(case)
+    widths, _, _ = traced_widths(model, inputs)
+    expected, before = say(model, inputs), snapshot(model)
+    generator = torch.Generator().manual_seed(2)
+
+    def loud(changes, values):
+        sizes = {change.width.axis: change.new_size for change in changes}
+        for reading in (False, True):
+            for change in changes:
+                for slot in change.width.slots:
+                    if reading == (slot.role in READERS):
+                        born = owners(slot.layout, change.width.axis, sizes) >= change.size
+                        value = values[slot.tensor]
+                        entries = value.movedim(slot.dim, 0)[born]
+                        noise = torch.rand(entries.shape, generator=generator) + 0.5
+                        value.movedim(slot.dim, 0)[born] = (noise * (not reading)).to(value)
+
+    grown = [Change(width, tuple(range(width.size)), 2) for width in widths.values()]
+    operate(grown, initialize=loud)
+    assert_same(say(model, inputs), expected)
+    operate([Change(width, tuple(range(width.size - 2)), 0) for width in widths.values()])
+    assert_is(model, before)
+    assert_same(say(model, inputs), expected, rtol=0)
+
+
+@EVERY_CASE
+def test_learns_with_changes_of_structure_and_leaves_a_plain_model(case):
+    model, inputs = made(case)
+    try:
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        structure = ds.Structure(model, optimizer, example_inputs=inputs, start=None, rule=EAGER, every=1)
+    except ds.StructureError:
+        assert not case.learned
+        return
+    for _ in range(10):
+        optimizer.zero_grad()
+        floats = [tensor for tensor in tensors_in(model(*inputs)) if tensor.is_floating_point()]
+        sum((tensor.float() ** 2).mean() for tensor in floats).backward()
+        old = {p: (p.detach().clone(), dict(optimizer.state[p])) for p in model.parameters()}
+        optimizer.step()
+        structure.step()
+        for parameter, (value, _) in old.items():
+            state = optimizer.state.get(parameter, {})
+            if "exp_avg" in state:
+                assert state["exp_avg"].shape == parameter.shape
+            assert parameter.grad is None or parameter.grad.shape == parameter.shape
+            assert value.ndim == parameter.ndim
+    assert structure.history.events
+    plain = structure.finish()
+    assert plain is model
+    assert not any(type(module).__module__.startswith("diffstruct") for module in plain.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in plain.modules())
+    assert_tells_the_truth(plain)
+    said = say(plain, inputs)
+    assert all(tensor.isfinite().all() for tensor in said if tensor.is_floating_point())
+    if case.rebuild is not None and case.complete:
+        by_place = {places(model, width): width.size for width in structure.widths.values()}
+        known = (*case.learned, *case.allowed)
+        sizes = {index: by_place[known[index]] for index in range(len(known)) if known[index] in by_place}
+        again = case.rebuild(sizes)
+        again.load_state_dict(plain.state_dict())
+        assert_same(say(again, inputs), said, rtol=1e-6)
+
+
+def assert_tells_the_truth(model):
+    """The integers of torch's modules are the sizes of their tensors."""
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(module, nn.Linear):
+            assert (module.out_features, module.in_features) == weight.shape
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            rows, columns = weight.shape[:2]
+            shape = (module.in_channels, module.out_channels // module.groups)
+            shape = shape if module.transposed else (module.out_channels, module.in_channels // module.groups)
+            assert shape == (rows, columns)
+        elif isinstance(module, nn.RNNBase):
+            assert module.weight_ih_l0.shape[1] == module.input_size
+            assert module.weight_hh_l0.shape[1] == (module.proj_size or module.hidden_size)
+        elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            assert weight.shape == (module.num_embeddings, module.embedding_dim)
+        elif isinstance(module, nn.modules.batchnorm._NormBase) and weight is not None:
+            assert module.num_features == len(weight)
+        elif isinstance(module, nn.GroupNorm) and weight is not None:
+            assert module.num_channels == len(weight)
+            assert module.num_channels % module.num_groups == 0
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.exports], ids=lambda case: case.name)
+def test_a_grown_model_exports(case):
+    model, inputs = made(case)
+    widths, _, _ = traced_widths(model, inputs)
+    plan([Change(width, tuple(range(width.size)), 1) for width in widths.values()]).commit()
+    expected = say(model, inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.export itself
+        exported = torch.export.export(model.eval(), inputs)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        assert_same(tensors_in(exported.module()(*inputs)), expected)
+
+
+def test_the_zoo_is_large():
+    assert len(CASES) >= 60
+    assert sum(bool(case.learned) for case in CASES) >= 50
+    assert len({case.name for case in CASES}) == len(CASES)
+
+

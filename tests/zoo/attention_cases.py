@@ -1,0 +1,219 @@
+"""What is to be found in the networks of `attention` and `transformers_by_hand`."""
+
+from zoo import attention as att
+from zoo import transformers_by_hand as tr
+from zoo.case import case, given, ids
+
+SEQUENCE = given((2, 7, 5))
+WIDER = given((2, 7, 6))
+TOKENS = given(ids(11, 2, 7))
+HEADS = "{q,k,v}.{wb}[0] out.weight[1]"
+FUSED = "qkv.{wb}[0] out.weight[1]"
+
+
+def of(prefix: str, text: str) -> str:
+    """The same places in a submodule."""
+    return " ".join(prefix + word for word in text.split())
+
+
+def feedforward(prefix: str, up="mlp.0", down="mlp.2") -> str:
+    return of(prefix, f"{up}.{{wb}}[0] {down}.weight[1]")
+
+
+GROUPED_QUERIES = {"kv_heads": "{q,k,v}.weight[0] out.weight[1]"}
+MORE_QUERIES = {"queries": "q.weight[0] out.weight[1]"}
+SWIGLU = "{gate,up}.weight[0] down.weight[1]"
+
+CASES = (
+    case(
+        "attention_separate_projections",
+        att.SelfAttention,
+        SEQUENCE,
+        {"heads": HEADS},
+        fixed={"{q,k,v}.weight[1]": "input", "out.{wb}[0]": "output"},
+    ),
+    case(
+        "attention_width_over_heads",
+        lambda: att.WidthOverHeads(),
+        SEQUENCE,
+        {"heads": "{q_proj,k_proj,v_proj}.{wb}[0] out_proj.weight[1]"},
+        fixed={"norm.{wb}[0] {q_proj,k_proj,v_proj}.weight[1] embed.{wb}[0] out_proj.{wb}[0]": ""},
+    ),
+    case(
+        "attention_width_of_stream",
+        att.WidthOfStream,
+        TOKENS,
+        {"hidden": feedforward("")},
+        fixed={
+            "c_attn.{wb}[0] c_attn.weight[1] c_proj.{wb}[0] c_proj.weight[1] embed.weight[1]": "",
+            "{ln_1,ln_2}.{wb}[0]": "layernorm",
+        },
+    ),
+    case("attention_fused_chunk", att.FusedChunk, SEQUENCE, {"heads": FUSED}),
+    case(
+        "attention_fused_view",
+        att.FusedView,
+        SEQUENCE,
+        {"heads": "qkv.weight[0] out.weight[1]"},
+        fixed={"mask[0] mask[1]": ""},
+    ),
+    case("attention_fused_by_head", att.FusedByHead, SEQUENCE, {"heads": FUSED}),
+    # A head more, or a feature more in each head: the same places, in other blocks.
+    case("attention_stored_scale", att.StoredScale, SEQUENCE, {"heads": HEADS, "head_dim": HEADS}),
+    case(
+        "attention_key_and_value_widths",
+        lambda heads=3, key=4, value=5: att.KeysAndValues(heads, key, value, scale=0.5),
+        WIDER,
+        {
+            "heads": "{q,v}.{wb}[0] k.weight[0] out.weight[1]",
+            "key": "q.{wb}[0] k.weight[0]",
+            "value": "v.{wb}[0] out.weight[1]",
+        },
+    ),
+    case(
+        "attention_scale_from_size",
+        lambda heads=3, value=5: att.KeysAndValues(heads, 4, value),
+        WIDER,
+        {
+            "heads": "{q,v}.{wb}[0] k.weight[0] out.weight[1]",
+            "value": "v.{wb}[0] out.weight[1]",
+        },
+    ),
+    case(
+        "linear_attention", att.LinearAttention, WIDER, {"heads": HEADS, "value": "v.{wb}[0] out.weight[1]"}
+    ),
+    case("grouped_query_attention", att.GroupedQueries, SEQUENCE, GROUPED_QUERIES, allowed=MORE_QUERIES),
+    case(
+        "rotary_from_buffers",
+        att.RotaryCached,
+        SEQUENCE,
+        {"heads": HEADS},
+        fixed={"{cos,sin}[1]": ""},
+    ),
+    case(
+        "rotary_computed",
+        att.RotaryComputed,
+        SEQUENCE,
+        GROUPED_QUERIES,
+        allowed=MORE_QUERIES,
+        fixed={"inv_freq[0]": ""},
+    ),
+    case("alibi", att.Alibi, SEQUENCE, {"heads": HEADS + " slopes[0]"}),
+    case("relative_position_bias", att.RelativeBias, SEQUENCE, {"heads": HEADS + " bias.weight[1]"}),
+    case(
+        "normed_queries_and_keys",
+        att.NormedQueries,
+        SEQUENCE,
+        {"heads": HEADS},
+        fixed={"{q_norm,k_norm}.weight[0]": "rmsnorm"},
+    ),
+    case(
+        "talking_heads",
+        att.TalkingHeads,
+        SEQUENCE,
+        {"heads": HEADS + " {before,after}.weight[0] {before,after}.weight[1] after.bias[0]"},
+    ),
+    case(
+        "cross_attention",
+        att.CrossAttention,
+        given((2, 7, 5), (2, 9, 8)),
+        {"heads": "{q,kv}.{wb}[0] out.weight[1]", "memory": "memory.{wb}[0] kv.weight[1]"},
+    ),
+    case(
+        "attention_pooling",
+        att.AttentionPooling,
+        SEQUENCE,
+        {"width": "features.{wb}[0] query[0] out.weight[1]"},
+    ),
+    case(
+        "gpt_tied",
+        lambda heads0=3, heads1=5, hidden0=10, hidden1=14: tr.Gpt((heads0, heads1), (hidden0, hidden1)),
+        TOKENS,
+        {f"heads{i}": of(f"blocks.{i}.attention.", FUSED) for i in (0, 1)}
+        | {f"hidden{i}": feedforward(f"blocks.{i}.") for i in (0, 1)},
+        fixed={
+            "norm.{wb}[0] blocks.{0,1}.{norm1,norm2}.{wb}[0]": "layernorm",
+            "{tokens,places}.weight[1]": "layernorm",
+            "tokens.weight[0]": "output",
+        },
+    ),
+    case(
+        "llama_like",
+        lambda kv0=3, kv1=2, hidden0=10, hidden1=14, queries0=2, queries1=4: tr.LlamaLike(
+            (kv0, kv1), (queries0, queries1), (hidden0, hidden1)
+        ),
+        TOKENS,
+        {f"kv{i}": of(f"blocks.{i}.attention.", GROUPED_QUERIES["kv_heads"]) for i in (0, 1)}
+        | {f"hidden{i}": of(f"blocks.{i}.mlp.", SWIGLU) for i in (0, 1)},
+        allowed={f"queries{i}": of(f"blocks.{i}.attention.", MORE_QUERIES["queries"]) for i in (0, 1)},
+        fixed={"norm.weight[0] blocks.{0,1}.{norm1,norm2}.weight[0] tokens.weight[1]": "rmsnorm"},
+    ),
+    case(
+        "vision_transformer",
+        tr.VisionTransformer,
+        given((2, 3, 8, 8)),
+        {"heads": of("block.attention.", FUSED), "hidden": feedforward("block.")},
+        fixed={"patches.{wb}[0] class_token[2] places[2] norm.{wb}[0]": "layernorm"},
+    ),
+    case(
+        "transformer_without_norms",
+        tr.UnnormedTransformer,
+        TOKENS,
+        {
+            "width": "tokens.weight[1] places[1] attention.{q,k,v}.weight[1] attention.out.{wb}[0] "
+            "up.weight[1] down.{wb}[0] head.weight[1]",
+            "heads": of("attention.", HEADS),
+            "hidden": feedforward("", "up", "down"),
+        },
+    ),
+    case(
+        "multihead_attention",
+        tr.MultiheadClassifier,
+        SEQUENCE,
+        fixed={
+            "embed.{wb}[0] attention.{in_proj_weight,in_proj_bias,out_proj.weight,out_proj.bias}[0] "
+            "attention.{in_proj_weight,out_proj.weight}[1]": "",
+        },
+    ),
+    case(
+        "multihead_attention_on_other_widths",
+        tr.MultiheadOnOtherWidths,
+        given((4, 2, 12), (7, 2, 5)),
+        {
+            "key": "keys.{wb}[0] attention.k_proj_weight[1]",
+            "value": "values.{wb}[0] attention.v_proj_weight[1]",
+        },
+        fixed={"attention.{q,k,v}_proj_weight[0] attention.out_proj.weight[1]": ""},
+    ),
+    case(
+        "transformer_encoder_layers",
+        lambda a=10, b=14: tr.EncoderClassifier((a, b)),
+        TOKENS,
+        {each: feedforward(f"layers.{i}.", "linear1", "linear2") for i, each in enumerate("ab")},
+        fixed={
+            "layers.{0,1}.{norm1,norm2}.{wb}[0] layers.{0,1}.linear2.{wb}[0]": "layernorm",
+            "layers.{0,1}.self_attn.in_proj_weight[0] layers.{0,1}.self_attn.out_proj.weight[1]": "",
+        },
+    ),
+    case(
+        "transformer_decoder_layer",
+        tr.Decoder,
+        given(ids(11, 2, 7), (2, 5, 8)),
+        {"hidden": feedforward("layer.", "linear1", "linear2")},
+        fixed={
+            "layer.norm{1,2,3}.{wb}[0]": "layernorm",
+            "layer.{self_attn,multihead_attn}.in_proj_weight[0]": "",
+        },
+    ),
+    case(
+        "transformer_encoder_and_decoder",
+        lambda: tr.Translator(),
+        given(ids(11, 2, 7), ids(13, 2, 5)),
+        {
+            "encoder": feedforward("transformer.encoder.layers.0.", "linear1", "linear2"),
+            "first": feedforward("transformer.decoder.layers.0.", "linear1", "linear2"),
+            "second": feedforward("transformer.decoder.layers.1.", "linear1", "linear2"),
+        },
+        fixed={"transformer.{encoder,decoder}.norm.{wb}[0]": "layernorm"},
+    ),
+)
