@@ -40,7 +40,9 @@ def plain(model: nn.Module, widths: Iterable[Width], proof: Proof | None) -> nn.
 @torch.no_grad()
 def _fold_multipliers(model: nn.Module, widths: Iterable[Width], proof: Proof | None) -> None:
     """Multiply the weights that read each unit by the unit's multiplier, which becomes one."""
-    multiplied = [width for width in widths if any(width.having(Role.MULTIPLIER))]
+    multiplied = [
+        width for width in widths if any(isinstance(slot.module, Multiplier) for slot in width.slots)
+    ]
     if not multiplied:
         return
     if proof is None:

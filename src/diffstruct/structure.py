@@ -20,6 +20,7 @@ from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.finish import plain
 from diffstruct.granularity import in_multiples, multiple
 from diffstruct.history import Event, History
+from diffstruct.multipliers import attach, detach
 from diffstruct.newborn import Newborn
 from diffstruct.optimizers import check_optimizer, check_state
 from diffstruct.price import L1Price
@@ -33,14 +34,18 @@ PAPER_RULE = Rule(threshold=0.05, p_add=0.01, p_delete=0.05)
 
 TRACED_RULE = Rule(
     threshold=0.05,
-    reserve=0.2,
+    reserve=1,
     p_add=0.05,
     p_delete=0.05,
     p_spontaneous=0,
     max_units=4096,
     redraw_after=1000,
 )
-"""For widths that are found: a reserve that grows with the width, whose dead units are drawn anew."""
+"""For widths that are found: revision 3's threshold, revision 1's haste, and dead units are drawn anew.
+
+A reserve that is a fraction of the width grows faster, in O(log W) events, but under Adam with the default
+price without end: a new unit crosses the threshold within an update or two, so the reserve is always short.
+"""
 
 
 class Structure:
@@ -59,9 +64,10 @@ class Structure:
             such as it is trained on. The model runs on them a few times, and is left as it was; `explain`
             says what was found.
         rule: when units come and go; one rule, or rules by patterns of the widths' names. The default is that
-            of the paper's revision 3, for widths that are found one with a larger reserve.
-        salience: `"outgoing"`, the L1 norm of a unit's outgoing weights, or `"multiplier"`, for models
-            with a `ds.nn.Multiplier`.
+            of the paper's revision 3, for widths that are found one that adds faster and draws dead units anew.
+        salience: `"outgoing"`, the L1 norm of a unit's outgoing weights, or `"multiplier"`, a trainable
+            factor per unit: a `ds.nn.Multiplier` of the model's or, with `example_inputs`, one that
+            parametrizes the weights that read the unit until `finish`.
         price: what units pay per update; the default is that of revision 3, as an exact proximal step.
         start: units that each width starts from; None keeps the sizes that the model came with; by patterns
             of names where widths differ.
@@ -109,6 +115,8 @@ class Structure:
         else:
             self.widths, self.refused, proof = traced_widths(self.model, example_inputs, include, exclude)
         self._need_widths()
+        if salience == "multiplier" and example_inputs is not None:
+            self.widths = attach(self.widths, self.optimizers)
         default = PAPER_RULE if example_inputs is None else TRACED_RULE
         self.every = (1 if example_inputs is None else 10) if every is None else every
         if self.every < 1:
@@ -329,6 +337,7 @@ class Structure:
         operate(changes, self.optimizers, copies=self._copies)
         for hook in self._hooks:
             hook.remove()
+        detach(self.model)
         return plain(self.model, self.widths.values(), self._proof)
 
     def carry(self, state: Any, width: str | None = None) -> Any:
