@@ -81,7 +81,7 @@ def test_a_failed_run_is_told_and_ends_no_other(tmp_path, monkeypatch, capsys):
     def train(study, size, seed, quick):
         if size is None:
             raise FloatingPointError("the loss is nan")
-        return {"scores": {"error, %": 1.0}, "seconds": 1.0, "units": size}
+        return {"scores": {"error, %": 1.0}, "seconds": 1.0, "units": size, "stopped": None}
 
     monkeypatch.setattr(runs, "train", train)
     assert run("digits-mlp", "--out", str(tmp_path)) == 1
@@ -102,6 +102,7 @@ def test_paired_seeds():
             "seconds": 2.0,
             "widths": widths,
             "units": units,
+            "stopped": None,
         }
 
     results = {
@@ -115,3 +116,12 @@ def test_paired_seeds():
     assert summary["against"]["4"] == {"better": 2, "same": 0, "worse": 1, "median difference": -1.0}
     assert summary["against"]["8"] == {"better": 1, "same": 1, "worse": 1, "median difference": 0.0}
     assert summary["rows"]["learned"]["error, %"] == [2.0, 1.5, 3.0]
+
+
+def test_what_another_version_learned_is_learned_anew(tmp_path, capsys):
+    assert run("digits-mlp", "--out", str(tmp_path)) == 0
+    file = next(tmp_path.rglob("learned/seed-000.json"))
+    file.write_text(json.dumps({**json.loads(file.read_bytes()), "library": "another"}))
+    capsys.readouterr()
+    assert run("digits-mlp", "--out", str(tmp_path)) == 0
+    assert capsys.readouterr().out.startswith("1 runs to do, 2 found")

@@ -58,10 +58,12 @@ def _bars(values: np.ndarray) -> np.ndarray:
 
 def _growth(axes: Axes, learned: Sequence[Run]) -> None:
     """Median and quartiles over seeds of each width's units, by update."""
-    updates = [update for update, _ in learned[0]["growth"]]
-    units = np.array(
-        [[sizes for _, sizes in run["growth"]] for run in learned], float
-    )  # [runs, points, widths]
+    longest = max((run["growth"] for run in learned), key=len)
+    updates = [update for update, _ in longest]
+    units = np.empty((len(learned), len(updates), len(learned[0]["widths"])))
+    for run, own in zip(learned, units, strict=True):  # a run that was stopped stays as it was
+        own[:] = run["growth"][-1][1]
+        own[: len(run["growth"])] = [sizes for _, sizes in run["growth"]]
     low, median, high = np.quantile(units, (0.25, 0.5, 0.75), axis=0)
     for index, name in enumerate(learned[0]["widths"]):
         color = _PALETTE[index % len(_PALETTE)]

@@ -36,6 +36,12 @@ def _section(study: Study, summary: Summary) -> str:
     lines.append(
         "Units learned: " + "; ".join(f"`{k}` {spread(v, '.4g')}" for k, v in learned["units"].items()) + "."
     )
+    if learned["stopped"]:
+        lines.append(
+            f"\n**{len(learned['stopped'])} of {learned['runs']} learned runs were stopped**, after "
+            f"{min(learned['stopped'])} to {max(learned['stopped'])} updates, because a width had more than "
+            f"{study.most} units; they are in the table as they were then."
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,18 @@ from studies import STUDIES
 from task import Size, Study
 from train import train
 
+import diffstruct
 from diffstruct.run_folder import replace_file
 
 Run = dict[str, Any]
+
+
+@cache
+def fingerprint() -> str:
+    """Of the library's sources: a model that another version has learned counts as none."""
+    root = Path(diffstruct.__file__).parent
+    contents = (file.read_bytes() for file in sorted(root.rglob("*.py")))
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -53,17 +64,27 @@ def jobs_of(study: Study, seeds: int, quick: bool) -> Iterator[Job]:
 def attempt(job: Job) -> tuple[Job, Run | str, float]:
     """Train; an error comes back as a text, so that one run does not end the others."""
     start = time.perf_counter()
+    outcome: Run | str
     try:
-        outcome: Run | str = train(STUDIES[job.study], job.size, job.seed, job.quick)
+        run = train(STUDIES[job.study], job.size, job.seed, job.quick)
+        outcome = run if job.size is not None else {**run, "library": fingerprint()}
     except Exception as error:
         outcome = f"{type(error).__name__}: {error}"
     return job, outcome, time.perf_counter() - start
 
 
+def _found(job: Job, out: Path) -> Run | None:
+    """The run of a job, if the folder has it."""
+    if not (out / job.file).exists():
+        return None
+    run: Run = json.loads((out / job.file).read_bytes())
+    return run if job.size is not None or run["library"] == fingerprint() else None
+
+
 def run_all(jobs: Iterable[Job], out: Path, workers: int) -> tuple[dict[Job, Run], dict[Job, str]]:
     """Run what is not in the folder yet; return every run, and the errors of those that failed."""
     jobs = [*jobs]
-    results = {job: json.loads((out / job.file).read_bytes()) for job in jobs if (out / job.file).exists()}
+    results = {job: run for job in jobs if (run := _found(job, out)) is not None}
     failures: dict[Job, str] = {}
     left = [job for job in jobs if job not in results]
     print(f"{len(left)} runs to do, {len(results)} found in {out / 'runs'}", flush=True)

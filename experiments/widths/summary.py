@@ -51,6 +51,7 @@ def _row(study: Study, runs: Mapping[Job, Run], size: Size | None) -> dict[str, 
         "parameters": quartiles([run["parameters"] for run in chosen]),
         "seconds": quartiles([run["seconds"] for run in chosen]),
         "units": units,
+        "stopped": [run["stopped"] for run in chosen if run["stopped"] is not None],
     }
 
 

@@ -24,7 +24,8 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
         quick: only to see that it works.
 
     Returns:
-        Scores, seconds, parameters, units of each width, and the widths on the way.
+        Scores, seconds, parameters, units of each width, the widths on the way, and the update at which the
+        run was stopped because a width outgrew `study.most`; None if it was not.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -38,7 +39,7 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=task.rate)
     growth: list[tuple[int, list[int]]] = []
-    structure = None
+    structure, stopped = None, None
     start = time.perf_counter()
     for update, (x, y) in enumerate(task.batches(generator)):
         if structure is None and size is None:  # from the first batch, for what a model takes
@@ -53,6 +54,9 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
         optimizer.step()
         if structure is not None:
             structure.step()
+            if max(units(structure)) > study.most:
+                stopped = update + 1
+                break
     names: list[str] = []
     if structure is not None:
         growth.append((update + 1, units(structure)))
@@ -65,6 +69,7 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
         "widths": names,
         "units": list(size) if structure is None else units(structure),
         "growth": growth,
+        "stopped": stopped,
     }
 
 
