@@ -43,7 +43,7 @@ class Net(nn.Module):
     def give_birth(self, keep, add, seed=0, threshold=THRESHOLD):
         width = self.rnn.declare_width("rnn")
         kind = "multiplier" if any(isinstance(r, ds.nn.Multiplier) for r in self.readers) else "outgoing"
-        newborn = Newborn(threshold, np.random.default_rng(seed), kind)
+        newborn = Newborn({"rnn": threshold}, np.random.default_rng(seed), kind)
         operate([Change(width, keep, add)], initialize=newborn)
         return width
 
@@ -210,9 +210,8 @@ def test_widths_that_grow_at_once_have_all_their_newborns_at_half_the_threshold(
     upper.feeds(readout)
     widths = [lower.declare_width("lower"), upper.declare_width("upper")]
     changes = [Change(widths[0], (0, 1), 2), Change(widths[1], (0, 2), 3)]
-    operate(
-        changes if lower_first else changes[::-1], initialize=Newborn(THRESHOLD, np.random.default_rng(0))
-    )
+    newborn = Newborn({"lower": THRESHOLD, "upper": THRESHOLD}, np.random.default_rng(0))
+    operate(changes if lower_first else changes[::-1], initialize=newborn)
     for width, add in zip(widths, (2, 3), strict=True):
         half = torch.full((add,), THRESHOLD / 2, dtype=torch.float64)
         torch.testing.assert_close(salience.outgoing(width)[-add:], half)

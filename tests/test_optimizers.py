@@ -125,7 +125,7 @@ class Run:
         return loss
 
     def operate(self, keep: tuple[int, ...] = KEEP, add: int = ADD, initialize: Any = None) -> None:
-        initialize = initialize or Newborn(0.05, np.random.default_rng(1))
+        initialize = initialize or Newborn({"rnn": 0.05}, np.random.default_rng(1))
         operate([Change(self.model.rnn.declare_width("rnn"), keep, add)], self.optimizers, initialize)
 
     def tensors(self) -> dict[str, Tensor]:

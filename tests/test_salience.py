@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import diffstruct as ds
-from diffstruct.couple import DeclaresWidth, declared_widths
+from diffstruct.couple.declared import DeclaresWidth, declared_widths
+from diffstruct.layout import length, owners
 from diffstruct.salience import multiplier, outgoing
 
 KINDS = {"RNN": 1, "GRU": 3, "LSTM": 4}  # and the number of their gates
@@ -180,10 +181,11 @@ def test_renumbering_the_units_renumbers_the_salience(case, order):
 def test_a_unit_has_salience_zero_exactly_if_nothing_hears_it(case, silent):
     kind, layers, directions, _ = case
     net = fed(*case)
-    for slot in (s for s in width_of(net).slots if s.role in (ds.Role.OUTGOING, ds.Role.RECURRENT)):
+    width = width_of(net)
+    for slot in (s for s in width.slots if s.role in (ds.Role.OUTGOING, ds.Role.RECURRENT)):
         with torch.no_grad():
-            for block in range(slot.blocks):
-                slot.tensor.select(slot.dim, block * 5 + silent).zero_()
+            for place in (owners(slot.layout, width.axis) == silent).nonzero().flatten().tolist():
+                slot.tensor.select(slot.dim, place).zero_()
     assert (outgoing(width_of(net)) == 0).nonzero().flatten().tolist() == [silent]
     # The network agrees: whatever is fed to the unit, no other output changes.
     x = torch.randn(6, 2, 3, dtype=torch.float64)
@@ -225,11 +227,12 @@ def test_a_width_knows_every_place_and_every_size(case):
     width = width_of(net)
     # Of each direction of each layer: 4 of the unit's own, weight_hh as read, weight_ih as read above.
     assert len(width.slots) == directions * (5 * layers + layers - 1) + len(readers) + 1
-    held = [(module, getattr(module, name), times) for module, name, times in width.attributes]
+    one_more = {width.axis: 6}
+    held = [(a.module, getattr(a.module, a.name), length(a.layout, one_more)) for a in width.attributes]
     assert held == [
-        (net.rnn, 5, 1),
-        *[(reader, 5 * directions, directions) for reader in net.readers],
-        (net.scale, 5 * directions, directions),
+        (net.rnn, 5, 6),
+        *[(reader, 5 * directions, 6 * directions) for reader in net.readers],
+        (net.scale, 5 * directions, 6 * directions),
     ]
 
 

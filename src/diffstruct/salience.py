@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffstruct.errors import StructureError
-from diffstruct.width import Role, Slot, Width
+from diffstruct.width import Role, Width
 
 PRICED = {"multiplier": (Role.MULTIPLIER,), "outgoing": (Role.OUTGOING, Role.RECURRENT)}
 """The roles that each kind of salience is made of: what the price acts on."""
@@ -31,7 +31,7 @@ def multiplier(width: Width) -> Tensor:
             f"width {width.name!r} has no multiplier: put a ds.nn.Multiplier among its readers, "
             "or use salience='outgoing'"
         )
-    return _total([slot.per_unit(slot.tensor.detach().abs()) for slot in slots])
+    return _total([slot.per_unit(slot.tensor.detach().abs(), width.axis) for slot in slots])
 
 
 def outgoing(width: Width) -> Tensor:
@@ -50,18 +50,15 @@ def outgoing(width: Width) -> Tensor:
             f"nothing reads width {width.name!r}: say which modules read the layer's output with "
             f"`{width.name}.feeds(module, ...)`"
         )
-    outside = _total([slot.per_unit(slot.tensor.detach().abs()) for slot in readers])
+    outside = _total([slot.per_unit(slot.tensor.detach().abs(), width.axis) for slot in readers])
     recurrent = list(width.having(Role.RECURRENT))
     if not recurrent:
         return outside
-    scale = sum(fan_out(slot) for slot in readers)
-    inside = [slot.per_unit(slot.tensor.detach().abs()) / fan_out(slot) for slot in recurrent]
+    scale = sum(slot.fan_out(width.axis) for slot in readers)
+    inside = [
+        slot.per_unit(slot.tensor.detach().abs(), width.axis) / slot.fan_out(width.axis) for slot in recurrent
+    ]
     return 0.5 * (outside + scale * _total(inside))
-
-
-def fan_out(slot: Slot) -> int:
-    """Entries of the slot's tensor that belong to one unit."""
-    return slot.tensor.numel() // slot.size
 
 
 def _total(parts: list[Tensor]) -> Tensor:

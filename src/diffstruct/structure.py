@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from diffstruct.couple import declared_widths
+from diffstruct.control import by_name, chosen
+from diffstruct.couple import Proof, Refusal, declared_widths, traced_widths
+from diffstruct.couple.proof import Unproved
 from diffstruct.errors import ConfigurationError, StructureError
+from diffstruct.finish import plain
+from diffstruct.granularity import in_multiples, multiple
 from diffstruct.history import Event, History
 from diffstruct.newborn import Newborn
 from diffstruct.optimizers import check_optimizer, check_state
@@ -19,6 +26,20 @@ from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.salience import PRICED, SALIENCES
 from diffstruct.surgery import Change, carry, operate
 from diffstruct.width import Width
+
+PAPER_RULE = Rule(threshold=0.05, p_add=0.01, p_delete=0.05)
+"""For widths that modules declare: that of the paper's revision 3."""
+
+TRACED_RULE = Rule(
+    threshold=0.05,
+    reserve=0.2,
+    p_add=0.05,
+    p_delete=0.05,
+    p_spontaneous=0,
+    max_units=4096,
+    redraw_after=1000,
+)
+"""For widths that are found: a reserve that grows with the width, whose dead units are drawn anew."""
 
 
 class Structure:
@@ -29,18 +50,30 @@ class Structure:
     ones, so nothing has to be registered anew.
 
     Args:
-        model: a model with layers of `diffstruct.nn` that have been told what they feed.
+        model: any module, also a compiled one, with `example_inputs`; without, one with layers of
+            `diffstruct.nn` that have been told what they feed.
         optimizer: any of `torch.optim` but LBFGS and SparseAdam; or several, where the parameters are
             divided among them.
-        rule: when units come and go; the default is that of the paper's revision 3.
+        example_inputs: the model's positional arguments, as a tuple, or its keyword arguments, as a dict,
+            such as it is trained on. The model runs on them a few times, and is left as it was; `explain`
+            says what was found.
+        rule: when units come and go; one rule, or rules by patterns of the widths' names. The default is that
+            of the paper's revision 3, for widths that are found one with a larger reserve.
         salience: `"outgoing"`, the L1 norm of a unit's outgoing weights, or `"multiplier"`, for models
             with a `ds.nn.Multiplier`.
         price: what units pay per update; the default is that of revision 3, as an exact proximal step.
-        start: units that each width starts from; None keeps the sizes that the model came with.
+        start: units that each width starts from; None keeps the sizes that the model came with; by patterns
+            of names where widths differ.
+        include: patterns of the names of widths to learn; the others keep their sizes.
+        exclude: patterns of widths to leave out of these.
+        granularity: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
+        every: price and rule act at every so many steps, as strongly as they would in these; the default is 1
+            for declared widths, 10 for those that are found, so that it costs next to nothing.
         seed: of the generator that the rule and the new units draw from.
 
     Raises:
-        StructureError: the model declares no width, or an optimizer cannot follow.
+        StructureError: the model has no width that could be learned, or does not run on the example inputs,
+            or an optimizer cannot follow.
         ConfigurationError: a parameter that cannot work.
     """
 
@@ -49,10 +82,15 @@ class Structure:
         model: nn.Module,
         optimizer: Optimizer | Sequence[Optimizer],
         *,
-        rule: Rule | None = None,
+        example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+        rule: Rule | Mapping[str, Rule] | None = None,
         salience: Literal["outgoing", "multiplier"] = "outgoing",
         price: L1Price | None = None,
-        start: int | None = 1,
+        start: int | Mapping[str, int | None] | None = 1,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+        granularity: int | Mapping[str, int] = 1,
+        every: int | None = None,
         seed: int = 0,
     ) -> None:
         self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
@@ -60,49 +98,124 @@ class Structure:
             check_optimizer(each)
         if salience not in SALIENCES:
             raise ConfigurationError(f"salience must be one of {[*SALIENCES]}, got {salience!r}")
-        self.rule = rule or Rule(threshold=0.05, p_add=0.01, p_delete=0.05)
+        self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
+        self.widths: dict[str, Width]
+        self.refused: list[Refusal] = []
+        proof: Proof | None = None
+        if example_inputs is None:
+            declared = declared_widths(self.model)
+            self.widths = {name: each for name, each in declared.items() if chosen(name, include, exclude)}
+        else:
+            self.widths, self.refused, proof = traced_widths(self.model, example_inputs, include, exclude)
+        self._need_widths()
+        default = PAPER_RULE if example_inputs is None else TRACED_RULE
+        self.every = (1 if example_inputs is None else 10) if every is None else every
+        if self.every < 1:
+            raise ConfigurationError(f"every must be at least 1, got {every}")
+        self.rules = by_name(rule or default, self.widths, default, "rule")
+        self.granularity = by_name(granularity, self.widths, 1, "granularity")
         self.price = price or L1Price(1e-4)
-        if self.price.floor is not None and self.price.floor >= self.rule.threshold:
-            raise ConfigurationError(
-                f"threshold must be above the floor of the price, {self.price.floor}, below which no "
-                f"salience falls, got {self.rule.threshold}"
-            )
-        self.widths: dict[str, Width] = declared_widths(model)
+        self._check_price()
+        self._rules = {name: _less_often(each, self.every) for name, each in self.rules.items()}
+        self._late_price = replace(self.price, strength=self.price.strength * self.every)
         self.history = History()
         self.updates = 0
         self._salience = SALIENCES[salience]
         self._priced = PRICED[salience]
         self.generator = np.random.default_rng(seed)
-        self._newborn = Newborn(self.rule.threshold, self.generator, salience)
+        thresholds = {name: each.threshold for name, each in self.rules.items()}
+        self._newborn = Newborn(thresholds, self.generator, salience)
         self._last: dict[str, Change] = {}
-        for width in self.widths.values():
-            self._check(width, start)
-        if start is not None:
-            first = tuple(range(start))
-            operate([Change(width, first, 0) for width in self.widths.values()], self.optimizers)
+        self._proof = proof
+        self._start(by_name(start, self.widths, 1, "start"), proof)
         self.states = {name: RuleState.newborn(width.size) for name, width in self.widths.items()}
         """What the rule remembers of each width's units."""
+        self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
+        self._hooks = []
         if self.price.how == "gradient":
-            for each in self.optimizers:
-                each.register_step_pre_hook(self._before_optimizer_step)
+            self._hooks = [
+                each.register_step_pre_hook(self._before_optimizer_step) for each in self.optimizers
+            ]
 
-    def _check(self, width: Width, start: int | None) -> None:
-        """Refuse, before anything is cut, what would fail at the first step."""
+    @property
+    def rule(self) -> Rule:
+        """The rule, where there is one for all widths."""
+        rules = {*self.rules.values()}
+        assert len(rules) == 1
+        return rules.pop()
+
+    def _need_widths(self) -> None:
+        if not self.widths:
+            raise StructureError(
+                f"{type(self.model).__name__} has no width that could be learned"
+                + (f":\n{self.explain()}" if self.refused else ": include and exclude leave none")
+            )
+
+    def _check_price(self) -> None:
+        for name, rule in self.rules.items():
+            if self.price.floor is not None and self.price.floor >= rule.threshold:
+                raise ConfigurationError(
+                    f"threshold must be above the floor of the price, {self.price.floor}, below which no "
+                    f"salience falls, got {rule.threshold} for width {name!r}"
+                )
+
+    def _start(self, start: Mapping[str, int | None], proof: Proof | None) -> None:
+        """Cut every width down to where it starts from."""
+        sizes = {name: self._first_size(width, start[name]) for name, width in self.widths.items()}
+        changes = {
+            name: Change(width, tuple(range(sizes[name])), 0)
+            for name, width in self.widths.items()
+            if sizes[name] < width.size
+        }
+        if proof is not None and changes:
+            self._drop_what_cannot_start(changes, proof)
+        operate(changes.values(), self.optimizers)
+
+    def _first_size(self, width: Width, start: int | None) -> int:
+        """Refuse, before anything is cut, what would fail at the first step; return the first size."""
         self._salience(width)
         for slot in width.slots:
             for optimizer in self.optimizers:
                 check_state(optimizer, slot.tensor)
+        rule, grain = self.rules[width.name], self.granularity[width.name]
         if start is not None and not 1 <= start <= width.size:
             raise ConfigurationError(
                 f"start must be between 1 and the {width.size} units that width {width.name!r} came with, "
                 f"got {start}"
             )
-        size = width.size if start is None else start
-        if not self.rule.min_units <= size <= self.rule.max_units:
+        size = width.size if start is None else multiple(start, grain)
+        if grain < 1 or size % grain or size > width.size or rule.max_units % grain:
             raise ConfigurationError(
-                f"width {width.name!r} starts with {size} units, outside the rule's {self.rule.min_units} "
-                f"to {self.rule.max_units}: change start, min_units or max_units"
+                f"width {width.name!r} came with {width.size} units, starts from {size} and may have "
+                f"{rule.max_units}: all of them must be multiples of the granularity, {grain}"
             )
+        if not rule.min_units <= size <= rule.max_units:
+            raise ConfigurationError(
+                f"width {width.name!r} starts with {size} units, outside the rule's {rule.min_units} "
+                f"to {rule.max_units}: change start, min_units or max_units"
+            )
+        return size
+
+    def _drop_what_cannot_start(self, changes: dict[str, Change], proof: Proof) -> None:
+        """Leave out the widths at whose first size the model does not run (a bare `squeeze`, say)."""
+        try:
+            proof.runs(changes.values())
+            return
+        except Unproved:
+            for name, change in [*changes.items()]:
+                try:
+                    proof.runs([change])
+                except Unproved as error:
+                    places = tuple(map(str, change.width.slots))
+                    self.refused.append(
+                        Refusal(places, change.size, f"starting from {change.new_size} units, {error}")
+                    )
+                    del changes[name], self.widths[name]
+        self._need_widths()
+        try:
+            proof.runs(changes.values())
+        except Unproved as error:
+            raise StructureError(f"from where the widths start, {error}: give another start") from error
 
     def step(self) -> tuple[Event, ...]:
         """Take the price, decide, and change the structure; call it after each step of the optimizer.
@@ -113,14 +226,33 @@ class Structure:
         Raises:
             DivergenceError: a salience is not finite; nothing has changed then.
         """
+        if (self.updates + 1) % self.every:
+            self._last = {}
+            self.updates += 1
+            return ()
         for tensor in self._priced_tensors():
-            self.price.after_step(tensor)
+            self._late_price.after_step(tensor)
         self._last = {}
-        decisions = {
-            name: self.rule.decide(self._salience(width), self.states[name], self.generator)
-            for name, width in self.widths.items()
-        }
-        return self.carry_out(decisions)
+        spare: dict[str, NDArray[np.bool_]] = {}
+        decisions = {name: self._decide(width, spare) for name, width in self.widths.items()}
+        events = self.carry_out(decisions)
+        self._spare.update(spare)
+        return events
+
+    def _decide(self, width: Width, spare: dict[str, NDArray[np.bool_]]) -> Decision:
+        name, saliences = width.name, self._salience(width)
+        rule, memory, grain = self._rules[name], self.states[name], self.granularity[name]
+        if grain == 1:
+            return rule.decide(saliences, memory, self.generator)
+        values = saliences.detach().double().cpu().numpy()
+        live = np.flatnonzero(~self._spare[name] | (values > rule.threshold))
+        asked = torch.from_numpy(live).to(saliences.device)
+        decision = rule.decide(
+            saliences[asked], RuleState(memory.ages[live], memory.risen[live]), self.generator
+        )
+        whole = in_multiples(decision, live, values, memory, grain)
+        spare[name] = whole.spare
+        return whole.decision
 
     def carry_out(self, decisions: Mapping[str, Decision], updates: int = 1) -> tuple[Event, ...]:
         """Change the structure as was decided, by `step` or by a training loop that asks the rule itself.
@@ -152,6 +284,28 @@ class Structure:
         kept = set(decision.keep)
         removed = tuple(unit for unit in range(decision.size) if unit not in kept)
         return Event(self.updates, name, removed, decision.add, decision.new_size)
+
+    def finish(self) -> nn.Module:
+        """Remove the reserve, and all that is ours; return the plain model.
+
+        Of each width the units stay whose salience is above the threshold, one at least. The optimizer goes
+        on working; `step` does not.
+
+        Raises:
+            StructureError: a `ds.nn.Multiplier` cannot be folded into what reads it.
+        """
+        changes = []
+        for name, width in self.widths.items():
+            values, rule = self._salience(width).detach().cpu(), self.rules[name]
+            above = int((values > rule.threshold).sum())
+            count = min(multiple(max(above, rule.min_units), self.granularity[name]), width.size)
+            best = values.argsort(descending=True, stable=True)[:count].sort().values
+            if count < width.size:
+                changes.append(Change(width, tuple(best.tolist()), 0))
+        operate(changes, self.optimizers)
+        for hook in self._hooks:
+            hook.remove()
+        return plain(self.model, self.widths.values(), self._proof)
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """Carry a hidden state through what the last `step` changed.
@@ -191,10 +345,14 @@ class Structure:
             if id(tensor) in mine:
                 self.price.before_step(tensor)
 
+    def explain(self) -> str:
+        """Which sizes of the model are not learned, and why: a line each."""
+        return "\n".join(map(str, self.refused))
+
     def __str__(self) -> str:
         rows = [("width", "units", "reserve", "added", "removed", "places")]
         for name, width in self.widths.items():
-            reserve = int((self._salience(width) <= self.rule.threshold).sum())
+            reserve = int((self._salience(width) <= self.rules[name].threshold).sum())
             rows.append(
                 (
                     name,
@@ -208,3 +366,17 @@ class Structure:
         spans = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(c.ljust(span) for c, span in zip(row, spans, strict=True)) for row in rows]
         return "\n".join([f"Structure after {self.updates} updates", *(line.rstrip() for line in lines)])
+
+
+def _less_often(rule: Rule, every: int) -> Rule:
+    """The rule that, asked at every so many updates, lets units come and go as often."""
+    if every == 1:
+        return rule
+    after = rule.redraw_after
+    return replace(
+        rule,
+        p_add=1 - (1 - rule.p_add) ** every,
+        p_delete=1 - (1 - rule.p_delete) ** every,
+        p_spontaneous=1 - (1 - rule.p_spontaneous) ** every,
+        redraw_after=None if after is None else max(1, round(after / every)),
+    )

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.errors import StructureError
+from diffstruct.layout import Axis, Layout, length, sources
 from diffstruct.optimizers import check_optimizer, check_state, initial_value, state_dims
-from diffstruct.width import Slot, Width, positions
+from diffstruct.width import Attribute, Slot, Width
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Change:
         """Units after the change."""
         return len(self.keep) + self.add
 
+    @property
+    def moves(self) -> Tensor:
+        """For each unit after the change which one it was, -1 for a new one: int64 `[new size]`."""
+        return torch.tensor([*self.keep, *[-1] * self.add], dtype=torch.int64)
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -67,14 +73,11 @@ class Cut:
     length: int  # entries of the new dimension
 
     @staticmethod
-    def of(change: Change, blocks: int = 1) -> Cut:
-        """The cut that `change` makes in a dimension where the units repeat `blocks` times."""
-        kept = torch.tensor(change.keep, dtype=torch.int64)
-        return Cut(
-            source=positions(kept, change.size, blocks),
-            target=positions(torch.arange(len(kept)), change.new_size, blocks),
-            length=blocks * change.new_size,
-        )
+    def of(layout: Layout, moves: Mapping[Axis, Tensor]) -> Cut:
+        """The cut of a dimension of this layout, where `moves` says for each new unit which old one it is."""
+        old = sources(layout, moves)
+        target = (old >= 0).nonzero()[:, 0]
+        return Cut(old[target], target, len(old))
 
     def apply(self, tensor: Tensor, dim: int, fill: float) -> Tensor:
         """A new tensor whose surviving entries are those of `tensor`, the others `fill`."""
@@ -115,10 +118,15 @@ class Plan:
 
     tensors: list[Resized] = field(default_factory=list)
     states: list[tuple[dict[Any, Any], Any, Tensor]] = field(default_factory=list)
-    attributes: list[tuple[nn.Module, str, int]] = field(default_factory=list)
+    attributes: list[tuple[Attribute, int]] = field(default_factory=list)
+    sizes: Mapping[Axis, int] = field(default_factory=dict)
 
-    def commit(self) -> None:
-        """Put everything in place, or, if anything fails, leave all as it was."""
+    def commit(self) -> Callable[[], None]:
+        """Put everything in place, or, if anything fails, leave all as it was.
+
+        Returns:
+            What undoes it: the same memory as before is put back.
+        """
         undo: list[Callable[[], object]] = []
         try:
             for resized in self.tensors:
@@ -127,9 +135,13 @@ class Plan:
             for state, key, value in self.states:
                 undo.append(partial(state.__setitem__, key, state[key]))
                 state[key] = value
-            for module, name, size in self.attributes:
+            for attribute, size in self.attributes:
+                module, name = attribute.module, attribute.name
                 undo.append(partial(setattr, module, name, getattr(module, name)))
-                setattr(module, name, size)
+                setattr(module, name, attribute.holding(size))
+            for axis, size in self.sizes.items():
+                undo.append(partial(setattr, axis, "size", axis.size))
+                axis.size = size
         except BaseException as error:
             for step in reversed(undo):
                 try:
@@ -137,6 +149,12 @@ class Plan:
                 except Exception as failure:  # what could not be set cannot be set back: the rest can
                     error.add_note(f"while undoing the surgery: {failure!r}")
             raise
+
+        def back() -> None:
+            for step in reversed(undo):
+                step()
+
+        return back
 
 
 Initialize = Callable[[Sequence[Change], Mapping[Tensor, Tensor]], None]
@@ -180,9 +198,9 @@ def plan(
     for tensor, along in cuts.items():
         for optimizer in optimizers:
             result.states += _state_cuts(optimizer, tensor, along, values[tensor])
-    for change in changes:
-        for module, name, times in change.width.attributes:
-            result.attributes.append((module, name, times * change.new_size))
+    result.sizes = {change.width.axis: change.new_size for change in changes}
+    attributes = dict.fromkeys(each for change in changes for each in change.width.attributes)
+    result.attributes = [(attribute, length(attribute.layout, result.sizes)) for attribute in attributes]
     return result
 
 
@@ -194,7 +212,7 @@ def operate(
     """Plan a surgery and carry it out: all of it, or, if anything fails, none. See `plan`."""
     changes = [*changes]
     plan(changes, optimizers, initialize).commit()
-    for module in {module for change in changes for module, _, _ in change.width.attributes}:
+    for module in {attribute.module for change in changes for attribute in change.width.attributes}:
         # cuDNN wants its weights in one piece of memory, which new tensors are not.
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()
@@ -211,32 +229,49 @@ def carry(state: Tensor, change: Change) -> Tensor:
             f"the state carried along width {change.width.name!r} must be [..., {change.size}], "
             f"got {[*state.shape]}: hand in the state of the update just made"
         )
-    return Cut.of(change).apply(state, state.ndim - 1, 0.0)
+    units = Axis(change.size)
+    return Cut.of(units, {units: change.moves}).apply(state, state.ndim - 1, 0.0)
 
 
 def _cuts(changes: Sequence[Change]) -> dict[Tensor, dict[int, Cut]]:
     """The cuts of each tensor, by dimension. A tensor that several modules share is cut once."""
-    cuts: dict[Tensor, dict[int, Cut]] = {}
-    owner: dict[tuple[Tensor, int], tuple[Change, Slot]] = {}
+    moves: dict[Axis, Tensor] = {}
     for change in changes:
         if change.size != change.width.size:
             raise StructureError(
                 f"a change was made for {change.size} units of width {change.width.name!r}, which has "
                 f"{change.width.size} now: make it anew"
             )
-        for slot in change.width.slots:
+        if change.width.axis in moves:
+            raise StructureError(
+                f"width {change.width.name!r} is to change twice at once: make one change of it"
+            )
+        moves[change.width.axis] = change.moves
+    cuts: dict[Tensor, dict[int, Cut]] = {}
+    owner: dict[tuple[Tensor, int], tuple[Width, Slot]] = {}
+    for width in (change.width for change in changes):
+        for slot in width.slots:
             key = (slot.tensor, slot.dim)
-            if key in owner:
+            if key not in owner:
+                _check_length(slot)
+                owner[key] = width, slot
+                cuts.setdefault(slot.tensor, {})[slot.dim] = Cut.of(slot.layout, moves)
+            elif owner[key][1].layout != slot.layout:
                 other, same = owner[key]
-                if other is change and same.blocks == slot.blocks:
-                    continue
                 raise StructureError(
-                    f"{slot} belongs to width {change.width.name!r} and, as {same}, to "
-                    f"{other.width.name!r}: let one width cover both"
+                    f"{slot} belongs to width {width.name!r} and, as {same}, to "
+                    f"{other.name!r}: let one width cover both"
                 )
-            owner[key] = change, slot
-            cuts.setdefault(slot.tensor, {})[slot.dim] = Cut.of(change, slot.blocks)
     return cuts
+
+
+def _check_length(slot: Slot) -> None:
+    found, expected = slot.tensor.shape[slot.dim], length(slot.layout)
+    if found != expected:
+        raise StructureError(
+            f"{slot} must have {expected} entries, but has {found}: sizes of learned widths are changed by "
+            "Structure alone"
+        )
 
 
 def _state_cuts(

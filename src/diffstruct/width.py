@@ -1,8 +1,6 @@
 """Width: a learned size, and Slot: where it lies inside one dimension of one tensor.
 
 A width knows every place it lives in, so that a change of structure is one list of slots to cut and pad.
-The positions of unit i of n in a slot of b blocks are `i, n + i, ..., (b - 1) * n + i`: the layout of the
-four gates of an LSTM, or of the two directions of a bidirectional layer.
 """
 
 from __future__ import annotations
@@ -10,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from math import prod
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
+from diffstruct.layout import Axis, Fixed, Layout, Product, around, length, nesting, owners
 
 
 class Role(Enum):
@@ -30,12 +30,6 @@ class Role(Enum):
     """One trainable factor per unit."""
 
 
-def positions(units: Tensor, size: int, blocks: int) -> Tensor:
-    """Where `units` (int64 `[k]`) of `size` lie in a dimension of `blocks` blocks: `[blocks * k]`."""
-    offsets = torch.arange(blocks, device=units.device) * size
-    return (offsets[:, None] + units).reshape(-1)
-
-
 @dataclass(frozen=True)
 class Slot:
     """One dimension of one parameter or buffer that changes with a width.
@@ -47,14 +41,18 @@ class Slot:
         name: the tensor's attribute name in that module.
         dim: the dimension that the width occupies.
         role: what the entries are to a unit.
-        blocks: how many times the units repeat along `dim`, which has `blocks * size` entries.
+        layout: how the width, and others, lie along `dim`.
+        fill: what the entries of a new unit begin with; None where they are drawn or, in a vector, zero.
+        scale: standard deviation of those that are drawn and whose sum the salience does not fix.
     """
 
     module: nn.Module
     name: str
     dim: int
     role: Role
-    blocks: int = 1
+    layout: Layout
+    fill: float | None = None
+    scale: float = 0.01
 
     @property
     def tensor(self) -> Tensor:
@@ -63,20 +61,66 @@ class Slot:
         assert isinstance(tensor, Tensor)
         return tensor
 
-    @property
-    def size(self) -> int:
-        """Units along the dimension."""
-        return self.tensor.shape[self.dim] // self.blocks
+    def fan_out(self, axis: Axis) -> int:
+        """Entries of the tensor that belong to one unit of `axis`."""
+        simple = around(self.layout, axis)
+        each = prod(simple) if simple else int((owners(self.layout, axis) >= 0).sum()) // axis.size
+        return self.tensor.numel() // self.tensor.shape[self.dim] * each
 
-    def per_unit(self, values: Tensor) -> Tensor:
-        """Sum `values` (shaped like the tensor) over everything but the units: `[size]`."""
+    def per_unit(self, values: Tensor, axis: Axis) -> Tensor:
+        """Sum `values` (shaped like the tensor) over everything but the units of `axis`: `[size]`."""
         others = [dim for dim in range(values.ndim) if dim != self.dim]
         along = values.sum(others) if others else values
-        return along if self.blocks == 1 else along.view(self.blocks, -1).sum(0)
+        simple = around(self.layout, axis)
+        if simple == (1, 1):
+            return along
+        if simple is not None:
+            outer, inner = simple
+            inside = along.view(outer, -1, inner).sum(2) if inner > 1 else along.view(outer, -1)
+            return inside.sum(0) if outer > 1 else inside[0]
+        unit = owners(self.layout, axis).to(along.device)
+        return along.new_zeros(axis.size + 1).index_add_(0, unit + 1, along)[1:]
 
     def __str__(self) -> str:
-        repeat = f" x{self.blocks}" if self.blocks > 1 else ""
-        return f"{type(self.module).__name__}.{self.name}[dim {self.dim}{repeat}]"
+        shape = _describe(self.layout)
+        return f"{type(self.module).__name__}.{self.name}[dim {self.dim}{shape and ' ' + shape}]"
+
+
+def _describe(layout: Layout) -> str:
+    """A layout in short: `x4` for four repetitions, `units x49` for neighbours, empty for the axis alone."""
+    if isinstance(layout, Axis):
+        return ""
+    if isinstance(layout, Product) and len(layout.factors) == 2:
+        one, other = layout.factors
+        if isinstance(one, Fixed) and isinstance(other, Axis):
+            return f"x{one.size}"
+        if isinstance(one, Axis) and isinstance(other, Fixed):
+            return f"by {other.size}"
+    return "in part"
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A Python integer of a module that holds a size.
+
+    Args:
+        module: the module.
+        name: the attribute.
+        layout: it holds the length of this.
+        index: which entry, if the attribute is a tuple or list of integers.
+    """
+
+    module: nn.Module
+    name: str
+    layout: Layout
+    index: int | None = None
+
+    def holding(self, size: int) -> Any:
+        """The attribute's value with `size` in its place."""
+        if self.index is None:
+            return size
+        whole = getattr(self.module, self.name)
+        return type(whole)(size if at == self.index else each for at, each in enumerate(whole))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +129,19 @@ class Width:
 
     Args:
         name: the name by which users know it, such as `"rnn"`.
+        axis: the size itself, as it occurs in the slots' layouts.
         slots: every place the width lives in.
-        attributes: (module, attribute) pairs that hold the size as a Python integer; an entry of a third
-            part says how many times the size it holds.
+        attributes: the Python integers that hold the size, or one that depends on it.
 
     Raises:
-        StructureError: there is no slot, the slots disagree on the size, or a slot is no dimension of a
-            parameter or buffer.
+        StructureError: there is no slot, a slot is no dimension of a parameter or buffer, or has another
+            length than its layout.
     """
 
     name: str
+    axis: Axis
     slots: tuple[Slot, ...]
-    attributes: tuple[tuple[nn.Module, str, int], ...] = ()
+    attributes: tuple[Attribute, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.slots:
@@ -111,17 +156,21 @@ class Width:
                 raise StructureError(
                     f"{slot} must name one of the tensor's {slot.tensor.ndim} dimensions, counted from 0"
                 )
-            length = slot.tensor.shape[slot.dim]
-            if length != slot.blocks * self.size:
+            found, expected = slot.tensor.shape[slot.dim], length(slot.layout)
+            if found != expected:
                 raise StructureError(
-                    f"width {self.name!r} has {self.size} units in {self.slots[0]}, so {slot} must have "
-                    f"{slot.blocks * self.size} entries, but has {length}: make the two sizes agree"
+                    f"width {self.name!r} has {self.size} units, so {slot} must have {expected} entries, "
+                    f"but has {found}: make the two sizes agree"
+                )
+            if nesting(slot.layout, self.axis) != 1:
+                raise StructureError(
+                    f"the layout of {slot} must contain width {self.name!r}, and not nested in itself"
                 )
 
     @property
     def size(self) -> int:
         """Units now."""
-        return self.slots[0].size
+        return self.axis.size
 
     def having(self, *roles: Role) -> Iterator[Slot]:
         """The slots whose role is one of `roles`, in order; a tensor that modules share comes once."""

@@ -22,8 +22,9 @@ from diffstruct.kernels.gru import gru
 from diffstruct.kernels.lstm import lstm
 from diffstruct.kernels.sequence import LIKE, Kernel
 from diffstruct.kernels.sizes import pays
+from diffstruct.layout import Axis, Fixed, Layout, Product
 from diffstruct.nn.readers import reader_slots
-from diffstruct.width import Role, Slot, Width
+from diffstruct.width import Attribute, Role, Slot, Width
 
 
 class _Recurrent(nn.RNNBase):
@@ -53,7 +54,7 @@ class _Recurrent(nn.RNNBase):
         """
         outputs = self.hidden_size * self._directions
         for reader in readers:
-            for slot in reader_slots(reader, self._directions)[0]:
+            for slot in reader_slots(reader, Fixed(outputs))[0]:
                 inputs = slot.tensor.shape[slot.dim]
                 if inputs != outputs:
                     raise StructureError(
@@ -73,19 +74,25 @@ class _Recurrent(nn.RNNBase):
                 f"nothing is known to read {name!r}: say which modules read the layer's output, "
                 f"such as `{name}.feeds(readout)`"
             )
-        slots = list(self._own_slots())
-        attributes: list[tuple[nn.Module, str, int]] = [(self, "hidden_size", 1)]
+        axis = Axis(self.hidden_size)
+        output = self._repeated(axis, self._directions)
+        slots = list(self._own_slots(axis))
+        attributes = [Attribute(self, "hidden_size", axis)]
         for reader in self._readers:
-            read, attribute = reader_slots(reader, self._directions)
+            read, attribute = reader_slots(reader, output)
             slots += read
-            attributes.append((reader, attribute, self._directions))
-        return Width(name, tuple(slots), tuple(attributes))
+            attributes.append(Attribute(reader, attribute, output))
+        return Width(name, axis, tuple(slots), tuple(attributes))
+
+    @staticmethod
+    def _repeated(axis: Axis, times: int) -> Layout:
+        return axis if times == 1 else Product((Fixed(times), axis))
 
     @property
     def _directions(self) -> int:
         return 2 if self.bidirectional else 1
 
-    def _own_slots(self) -> Iterator[Slot]:
+    def _own_slots(self, axis: Axis) -> Iterator[Slot]:
         # weight_ih_l*: [gates * n, inputs]   weight_hh_l*: [gates * n, n]   bias_*: [gates * n]
         for layer in range(self.num_layers):
             for suffix in ("", "_reverse")[: self._directions]:
@@ -93,10 +100,11 @@ class _Recurrent(nn.RNNBase):
                 names = [f"weight_ih{end}", f"weight_hh{end}"]
                 names += [f"bias_ih{end}", f"bias_hh{end}"] if self.bias else []
                 for name in names:
-                    yield Slot(self, name, 0, Role.INCOMING, self.gates)
-                yield Slot(self, f"weight_hh{end}", 1, Role.RECURRENT)
+                    yield Slot(self, name, 0, Role.INCOMING, self._repeated(axis, self.gates))
+                yield Slot(self, f"weight_hh{end}", 1, Role.RECURRENT, axis)
                 if layer > 0:  # what the layer below says, in both directions
-                    yield Slot(self, f"weight_ih{end}", 1, Role.RECURRENT, self._directions)
+                    below = self._repeated(axis, self._directions)
+                    yield Slot(self, f"weight_ih{end}", 1, Role.RECURRENT, below)
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Run the sequence; the `torch.nn` class of the same name says what goes in and comes out."""
@@ -233,6 +241,6 @@ class LSTM(_Recurrent, nn.LSTM):
 
 
 @reader_slots.register
-def _(reader: _Recurrent, blocks: int) -> tuple[list[Slot], str]:
+def _(reader: _Recurrent, layout: Layout) -> tuple[list[Slot], str]:
     names = ["weight_ih_l0", "weight_ih_l0_reverse"][: reader._directions]
-    return [Slot(reader, name, 1, Role.OUTGOING, blocks) for name in names], "input_size"
+    return [Slot(reader, name, 1, Role.OUTGOING, layout) for name in names], "input_size"

@@ -1,0 +1,42 @@
+"""Options that may differ from width to width: given once, or by patterns of the widths' names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from diffstruct.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def by_name(option: T | Mapping[str, T], names: Iterable[str], default: T, what: str) -> dict[str, T]:
+    """The value of an option for each width: the first pattern that matches its name decides.
+
+    Args:
+        option: one value for all, or values by pattern, such as `{"*.heads": 8, "*": 16}`.
+        names: of the widths.
+        default: for a width that no pattern matches.
+        what: the option's name, for errors.
+
+    Raises:
+        ConfigurationError: a pattern matches no width at all.
+    """
+    names = [*names]
+    if not isinstance(option, Mapping):
+        return dict.fromkeys(names, option)
+    for pattern in option:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigurationError(f"{what} has a value for {pattern!r}, but the widths are {names}")
+    return {
+        name: next((value for pattern, value in option.items() if fnmatchcase(name, pattern)), default)
+        for name in names
+    }
+
+
+def chosen(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether a width of this name is to be learned."""
+    return any(fnmatchcase(name, each) for each in include) and not any(
+        fnmatchcase(name, each) for each in exclude
+    )

@@ -1,0 +1,147 @@
+"""The Python integers that hold a size: which module's attribute is the size of what.
+
+`torch.nn`'s own modules are known by a table. What a user's module keeps (`self.num_heads`, `self.inner`) is
+not; `candidates` lists the integers that could be meant, for `proof` to try.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+
+from diffstruct.couple.terms import Leaf, Product, Sum, Term, find, leaves, product_of
+from diffstruct.couple.trace import Findings, Place
+from diffstruct.layout import Axis
+from diffstruct.width import Attribute, Width
+
+# For each class the attribute, and the tensor and dimension whose size it is.
+_TABLE: tuple[tuple[type[nn.Module], str, str, int], ...] = (
+    (nn.Linear, "in_features", "weight", 1),
+    (nn.Linear, "out_features", "weight", 0),
+    (nn.Bilinear, "out_features", "weight", 0),
+    (nn.Bilinear, "in1_features", "weight", 1),
+    (nn.Bilinear, "in2_features", "weight", 2),
+    (nn.Embedding, "embedding_dim", "weight", 1),
+    (nn.EmbeddingBag, "embedding_dim", "weight", 1),
+    (nn.PReLU, "num_parameters", "weight", 0),
+    (nn.GroupNorm, "num_channels", "weight", 0),
+    (nn.modules.batchnorm._NormBase, "num_features", "weight", 0),
+    (nn.modules.batchnorm._NormBase, "num_features", "running_mean", 0),
+    (nn.RNNBase, "hidden_size", "weight_hh_l0", 1),
+    (nn.RNNBase, "input_size", "weight_ih_l0", 1),
+    (nn.RNNCellBase, "hidden_size", "weight_hh", 1),
+    (nn.RNNCellBase, "input_size", "weight_ih", 1),
+)
+_CHANNELS = {nn.GroupNorm: "num_channels", nn.modules.batchnorm._NormBase: "num_features"}
+_GROUPS = {nn.GroupNorm: "num_groups", nn.modules.conv._ConvNd: "groups"}
+
+
+def known_attributes(
+    model: nn.Module, findings: Findings, leaf: Leaf, axes: Mapping[Leaf, Axis]
+) -> Iterator[Attribute]:
+    """The attributes of `torch.nn`'s modules that change with the axis of `leaf`."""
+    from diffstruct.couple.widths import layout_of
+
+    seen: set[tuple[nn.Module, str]] = set()
+    for module in model.modules():
+        for name, term in _sizes(module, findings):
+            if leaf in leaves(term) and (module, name) not in seen and getattr(module, name) == term.size:
+                seen.add((module, name))
+                yield Attribute(module, name, layout_of(term, axes))
+
+
+def _sizes(module: nn.Module, findings: Findings) -> Iterator[tuple[str, Term]]:
+    """The attributes of a module of `torch.nn` that hold a size, each with the axis whose size it is."""
+    for kind, attribute, tensor, dim in _TABLE:
+        if isinstance(module, kind):
+            term = _term(module, tensor, dim, findings)
+            if term is not None:
+                yield attribute, term
+    for kind, attribute in _CHANNELS.items():  # such as have no weights
+        if isinstance(module, kind) and module in findings.entered:
+            yield attribute, findings.entered[module].term
+    groups = findings.groups.get(module)
+    for kind, attribute in _GROUPS.items():
+        if isinstance(module, kind) and groups is not None:
+            yield attribute, groups
+    if isinstance(module, nn.modules.conv._ConvNd):
+        first, second = (_term(module, "weight", dim, findings) for dim in (0, 1))
+        if first is not None and second is not None:
+            inner = second if groups is None else product_of([groups, second])
+            names = ("out_channels", "in_channels")
+            yield from zip(names[::-1] if module.transposed else names, (first, inner), strict=True)
+
+
+def _term(module: nn.Module, tensor: str, dim: int, findings: Findings) -> Term | None:
+    """What a dimension of a module's tensor is; under a parametrization, of the tensor behind it."""
+    places = [Place(module, tensor, dim)]
+    if nn.utils.parametrize.is_parametrized(module, tensor):
+        raw = module.get_submodule(f"parametrizations.{tensor}")
+        places += [Place(raw, name, dim) for name in ("original1", "original")]
+    return next((findings.places[place] for place in places if place in findings.places), None)
+
+
+_HINT = re.compile(
+    "head|hidden|dim|size|width|channel|feature|emb|inner|unit|filter|plane|split|group|nf|nx|rank"
+)
+
+
+def is_size(name: str) -> bool:
+    """Whether an attribute of this name is likely to be a size rather than a count of something else."""
+    return bool(_HINT.search(name.lower()))
+
+
+def parts_of(term: Term) -> Iterator[Term]:
+    """The term, and every term that it is made of."""
+    term = find(term)
+    yield term
+    if isinstance(term, Sum):
+        for part in term.parts:
+            yield from parts_of(part)
+    elif isinstance(term, Product):
+        for start in range(len(term.factors)):
+            for stop in range(start + 1, len(term.factors) + 1):
+                if stop - start < len(term.factors):
+                    yield from parts_of(product_of(term.factors[start:stop]))
+
+
+def candidates(
+    model: nn.Module, width: Width, leaf: Leaf, findings: Findings, axes: Mapping[Leaf, Axis]
+) -> list[Attribute]:
+    """The integers that may hold a size that changes with `leaf`, other than `width.attributes`.
+
+    They are those of the modules that have the width's tensors and of the modules that contain these, equal
+    to the size of some dimension of the width, or of a part of it.
+    """
+    from diffstruct.couple.widths import layout_of
+
+    owners = {slot.module for slot in width.slots}
+    family = [module for module in model.modules() if any(inner in owners for inner in module.modules())]
+    by_size: dict[int, Term] = {}
+    for place, term in findings.places.items():
+        if leaf in leaves(term) and place.module in owners:
+            for part in parts_of(term):
+                if leaf in leaves(part):
+                    by_size.setdefault(part.size, part)
+    settled = {(attribute.module, attribute.name) for attribute in width.attributes}
+    found = []
+    for module in family:
+        for name, value in vars(module).items():
+            if (module, name) in settled or name.startswith("_") or isinstance(value, (Tensor, bool)):
+                continue
+            entries = (
+                [(None, value)]
+                if isinstance(value, int)
+                else [*enumerate(value)]
+                if isinstance(value, (tuple, list))
+                else []
+            )
+            for index, entry in entries:
+                if isinstance(entry, int) and not isinstance(entry, bool) and entry in by_size:
+                    found.append(Attribute(module, name, layout_of(by_size[entry], axes), index))
+    return found
+
+
+__all__ = ["candidates", "is_size", "known_attributes", "leaves"]

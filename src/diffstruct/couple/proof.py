@@ -1,0 +1,244 @@
+"""A width is used only after surgery has proved it on the example inputs.
+
+For each width: a silent unit is added, of which everything is random but the weights that read it, and the
+model must say what it said before; a unit in the middle is silenced, then removed, and the model must say the
+same both times; and it must run as it does when it is trained. Each time the model is put back bit for bit.
+Integers that hold a size and that only the model's own code knows are found on the way: with them kept in
+step the proof succeeds, without them it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffstruct.couple.trace import tensors_in
+from diffstruct.layout import owners
+from diffstruct.surgery import Change, plan
+from diffstruct.width import Attribute, Role, Width
+
+READERS = (Role.OUTGOING, Role.RECURRENT)
+
+
+class Unproved(Exception):
+    """A width that surgery refutes; the message says how."""
+
+
+@contextmanager
+def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Run a model without leaving a trace: modes, buffers and random numbers are put back."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
+        torch.manual_seed(0)
+        try:
+            if not training:
+                model.eval()
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            with torch.no_grad():
+                for module, name, buffer, before in buffers:
+                    if not torch.equal(buffer, before):
+                        buffer.copy_(before)
+                    module._buffers[name] = buffer
+
+
+class Proof:
+    """Tries widths on a model.
+
+    Args:
+        model: the model.
+        run: runs it on the example inputs.
+        trains: whether it runs with the modes that its modules are in.
+    """
+
+    def __init__(self, model: nn.Module, run: Callable[[], Any], trains: bool) -> None:
+        self.model, self.run, self.trains = model, run, trains
+        self.generator = torch.Generator().manual_seed(0)
+        self.expected = self.outputs()
+
+    def prove(self, width: Width, candidates: Sequence[Attribute]) -> Width:
+        """The width, with the attributes that must be kept in step.
+
+        Raises:
+            Unproved: surgery changes what the model says, or it fails.
+        """
+        proved = self._with_attributes(width, candidates)
+        self._removal(proved)
+        return proved
+
+    def _with_attributes(self, width: Width, candidates: Sequence[Attribute]) -> Width:
+        """The width with as many of `candidates` as it needs, and those that do no harm and are named so."""
+        first: Unproved | None = None
+        for chosen in _subsets(candidates):
+            trial = replace(width, attributes=(*width.attributes, *chosen))
+            try:
+                self._insertion(trial)
+            except Unproved as error:
+                first = first or error
+                continue
+            return self._without_idle(trial, chosen)
+        assert first is not None
+        raise first
+
+    def _without_idle(self, width: Width, chosen: Iterable[Attribute]) -> Width:
+        """Drop the attributes that make no difference, unless their name says that they hold a size."""
+        from diffstruct.couple.attributes import is_size
+
+        for attribute in chosen:
+            if not is_size(attribute.name):
+                fewer = replace(width, attributes=tuple(a for a in width.attributes if a is not attribute))
+                try:
+                    self._insertion(fewer)
+                except Unproved:
+                    continue
+                width = fewer
+        return width
+
+    def _insertion(self, width: Width) -> None:
+        """Add a silent unit; nothing may change."""
+        change = Change(width, tuple(range(width.size)), 1)
+        undo = self._operate(change)
+        try:
+            self.same(self.outputs(), self.expected, "a silent unit changes what the model says")
+            if self.trains:
+                self.outputs(training=True)
+        finally:
+            undo()
+
+    def _removal(self, width: Width) -> None:
+        """Silence a unit in the middle, then remove it; the two must be the same."""
+        gone = width.size // 2
+        keep = tuple(unit for unit in range(width.size) if unit != gone)
+        backup = [(slot.tensor, slot.tensor.detach().clone()) for slot in width.having(*READERS)]
+        try:
+            with torch.no_grad():
+                for slot in width.having(*READERS):
+                    where = (owners(slot.layout, width.axis) == gone).nonzero()[:, 0].to(slot.tensor.device)
+                    slot.tensor.data.index_fill_(slot.dim, where, 0)
+            silent = self.outputs()
+            undo = self._operate(Change(width, keep, 0))
+            try:
+                self.same(self.outputs(), silent, "removing a silent unit changes what the model says")
+            finally:
+                undo()
+        finally:
+            for tensor, before in backup:
+                tensor.data.copy_(before)
+
+    def runs(self, changes: Iterable[Change]) -> None:
+        """Whether the model runs after some changes at once.
+
+        Raises:
+            Unproved: it does not.
+        """
+        undo = self._operate(*changes)
+        try:
+            self.outputs()
+            if self.trains:
+                self.outputs(training=True)
+        finally:
+            undo()
+
+    def together(self, widths: Iterable[Width]) -> None:
+        """Add a silent unit to each of the widths at once; nothing may change.
+
+        Raises:
+            Unproved: something does.
+        """
+        undo = self._operate(*(Change(width, tuple(range(width.size)), 1) for width in widths))
+        try:
+            self.same(self.outputs(), self.expected, "silent units together change what the model says")
+        finally:
+            undo()
+
+    def _operate(self, *changes: Change) -> Callable[[], None]:
+        return plan(changes, (), self._noise).commit()
+
+    def _noise(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
+        """Let all entries of the new units be random, but what reads them zero."""
+        sizes = {change.width.axis: change.new_size for change in changes}
+        for roles in ((Role.INCOMING, Role.MULTIPLIER), READERS):
+            for change in changes:
+                for slot in change.width.having(*roles):
+                    value = values[slot.tensor]
+                    units = owners(slot.layout, change.width.axis, sizes)
+                    where = (units >= len(change.keep)).nonzero()[:, 0].to(value.device)
+                    if roles is READERS:
+                        value.index_fill_(slot.dim, where, 0)
+                    elif value.is_floating_point():
+                        shape = [*value.shape]
+                        shape[slot.dim] = len(where)
+                        scale = slot.tensor.detach().float().abs().mean().item() + 0.1
+                        noise = scale * (1 + torch.rand(shape, generator=self.generator))
+                        value.index_copy_(slot.dim, where, noise.to(value))
+
+    def outputs(self, training: bool = False) -> list[Tensor]:
+        """What the model says on the example inputs."""
+        with undisturbed(self.model, training), torch.no_grad():
+            try:
+                return [tensor.detach().clone() for tensor in tensors_in(self.run())]
+            except Exception as error:  # whatever the user's code raises where a size does not fit
+                raise Unproved(f"with a unit more or less the model fails: {_one_line(error)}") from error
+
+    def same(self, found: Sequence[Tensor], expected: Sequence[Tensor], what: str) -> None:
+        """Compare what the model says, up to rounding.
+
+        Raises:
+            Unproved: it is not the same; the message begins with `what`.
+        """
+        if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
+            raise Unproved(f"{what}: its shape")
+        tolerance = torch.finfo(_precision(found)).eps ** 0.7  # rounding adds up on its way through the model
+        for mine, right in zip(found, expected, strict=True):
+            if not right.dtype.is_floating_point:
+                if not torch.equal(mine, right):
+                    raise Unproved(what)
+                continue
+            mine, right = mine.double(), right.double()
+            finite = right.isfinite()
+            if not torch.equal(mine.isfinite(), finite):
+                raise Unproved(f"{what}: it is not finite")
+            scale = float(right[finite].abs().max()) if finite.any() else 1.0
+            apart = float((mine - right)[finite].abs().max()) if finite.any() else 0.0
+            if apart > tolerance * scale:
+                raise Unproved(f"{what}, by {apart / scale:.1g} of it")
+
+
+def _precision(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The coarsest type among them."""
+    floats = [tensor.dtype for tensor in tensors if tensor.dtype.is_floating_point]
+    return max(floats, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}"
+
+
+def _subsets(candidates: Sequence[Attribute]) -> Iterator[tuple[Attribute, ...]]:
+    """All, none, each, each pair, all but one: not all subsets, which would take for ever."""
+    everything = tuple(candidates)
+    yield everything
+    if everything:
+        yield ()
+    for size in (1, 2):
+        if size < len(everything):
+            yield from combinations(everything, size)
+    if len(everything) > 3:
+        for left_out in everything:
+            yield tuple(attribute for attribute in everything if attribute is not left_out)

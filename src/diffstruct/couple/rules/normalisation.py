@@ -1,0 +1,68 @@
+"""Operators that normalise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffstruct.couple.call import Call, Dims, fresh, rule
+from diffstruct.couple.terms import Apart, Leaf, factor, fix
+from diffstruct.couple.trace import Dim
+
+
+@rule(
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "_native_batch_norm_legit_functional",
+    "_batch_norm_with_update",
+    "_batch_norm_no_update",
+    "cudnn_batch_norm",
+    "miopen_batch_norm",
+)
+def _batch_norm(call: Call) -> Sequence[Dims]:
+    x, *others = call.tensors
+    dims = call.dims(x)
+    for tensor in others:
+        call.unify(dims[1], call.dims(tensor)[0])
+    found = [dims]
+    for result in call.results[1:]:
+        fits = [*result.shape] == [dims[1].term.size]
+        found.append((dims[1],) if fits else tuple(map(fresh, result.shape)))
+    return found
+
+
+@rule("native_layer_norm", "_fused_rms_norm")
+def _layer_norm(call: Call) -> Sequence[Dims]:
+    x = call.args[0]
+    dims, shape = call.dims(x), call.args[1]
+    what = "RMSNorm" if "rms" in call.name else "LayerNorm"
+    for dim in dims[-len(shape) :]:
+        call.over(dim, f"{what} takes the mean over it")
+    for tensor in call.tensors[1:]:
+        for one, other in zip(dims[-len(shape) :], call.dims(tensor), strict=True):
+            call.unify(one, other)
+    rest = [
+        tuple(
+            dim if dim.term.size == size else fresh(size)
+            for dim, size in zip(dims, result.shape, strict=False)
+        )
+        for result in call.results[1:]
+    ]
+    return [dims, *rest]
+
+
+@rule("native_group_norm")
+def _group_norm(call: Call) -> Sequence[Dims]:
+    x, groups = call.args[0], call.args[6]
+    channels = call.dims(x)[1]
+    try:
+        outer, inner = factor(channels.term, groups)
+        fix(inner, f"GroupNorm takes the mean over it in {call.trace.where}")
+    except Apart:
+        outer = Leaf(groups, call.why)
+        fix(channels.term, call.why)
+    call.divides(outer)
+    for tensor in call.tensors[1:]:
+        call.unify(channels, call.dims(tensor)[0])
+    batch = call.dims(x)[0]
+    return [call.dims(x), *[(batch, Dim(outer))] * 2]

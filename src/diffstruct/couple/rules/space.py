@@ -1,0 +1,50 @@
+"""Operators that take pictures as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffstruct.couple.call import Call, Dims, fresh, rule
+
+_POOLS = {
+    "max_pool1d": 1,
+    "max_pool2d": 2,
+    "max_pool3d": 3,
+    "max_pool2d_with_indices": 2,
+    "max_pool3d_with_indices": 3,
+    "avg_pool1d": 1,
+    "avg_pool2d": 2,
+    "avg_pool3d": 3,
+    "_adaptive_avg_pool2d": 2,
+    "_adaptive_avg_pool3d": 3,
+    "adaptive_avg_pool1d": 1,
+    "adaptive_max_pool1d": 1,
+    "adaptive_max_pool2d": 2,
+    "adaptive_max_pool3d": 3,
+    "fractional_max_pool2d": 2,
+    "upsample_nearest1d": 1,
+    "upsample_nearest2d": 2,
+    "upsample_nearest3d": 3,
+    "_upsample_nearest_exact1d": 1,
+    "_upsample_nearest_exact2d": 2,
+    "_upsample_nearest_exact3d": 3,
+    "upsample_linear1d": 1,
+    "upsample_bilinear2d": 2,
+    "_upsample_bilinear2d_aa": 2,
+    "upsample_bicubic2d": 2,
+    "_upsample_bicubic2d_aa": 2,
+    "upsample_trilinear3d": 3,
+    "grid_sampler_2d": 2,
+}
+
+
+@rule(*_POOLS)
+def _pool(call: Call) -> Sequence[Dims]:
+    """The last dimensions change as a picture does; those before stay."""
+    dims, space = call.dims(call.args[0]), _POOLS[call.name]
+    reason = f"{call.name} takes it as space"
+    for dim in dims[-space:]:
+        call.over(dim, reason)
+    return [
+        (*dims[:-space], *(fresh(size, reason) for size in result.shape[-space:])) for result in call.results
+    ]
