@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from summary import Summary
 from task import Study
+from train import OUTGROWN
 
 HEAD = """# Learned widths beside fixed ones
 
@@ -39,8 +40,8 @@ def _section(study: Study, summary: Summary) -> str:
     if learned["stopped"]:
         lines.append(
             f"\n**{len(learned['stopped'])} of {learned['runs']} learned runs were stopped**, after "
-            f"{min(learned['stopped'])} to {max(learned['stopped'])} updates, because a width had more than "
-            f"{study.most} units; they are in the table as they were then."
+            f"{min(learned['stopped'])} to {max(learned['stopped'])} updates, because they had more than "
+            f"{OUTGROWN} times the parameters of the largest fixed size; the table has them as they were."
         )
     return "\n".join(lines) + "\n"
 

@@ -58,11 +58,6 @@ class Study:
         """The size that the learned model is built with, before it is cut down to one unit."""
         return self.sizes[len(self.sizes) // 2]
 
-    @property
-    def most(self) -> int:
-        """Units of a width at which a run is stopped, because it has outgrown all that one would try."""
-        return 8 * max(max(size) for size in self.sizes)
-
 
 def shuffled(
     x: Tensor, y: Tensor, batch: int, epochs: int, generator: torch.Generator

@@ -13,6 +13,9 @@ from torch import nn
 
 import diffstruct as ds
 
+OUTGROWN = 4
+"""A run is stopped at so many times the parameters of the largest fixed model."""
+
 
 def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> dict[str, Any]:
     """Train one model and measure it.
@@ -25,7 +28,7 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
 
     Returns:
         Scores, seconds, parameters, units of each width, the widths on the way, and the update at which the
-        run was stopped because a width outgrew `study.most`; None if it was not.
+        run was stopped because the model had outgrown the fixed ones; None if it was not.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -34,6 +37,7 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
     warm_up()
     task = study.task(seed, quick)
     with torch.random.fork_rng(devices=[]):
+        most = OUTGROWN * parameters(task.build(study.sizes[-1]))
         torch.manual_seed(seed)
         model = task.build(study.template if size is None else size)
     generator = torch.Generator().manual_seed(seed)
@@ -52,11 +56,9 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if structure is not None:
-            structure.step()
-            if max(units(structure)) > study.most:
-                stopped = update + 1
-                break
+        if structure is not None and structure.step() and parameters(model) > most:
+            stopped = update + 1
+            break
     names: list[str] = []
     if structure is not None:
         growth.append((update + 1, units(structure)))
@@ -65,7 +67,7 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
     return {
         "scores": score(task.score, model),
         "seconds": seconds,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": parameters(model),
         "widths": names,
         "units": list(size) if structure is None else units(structure),
         "growth": growth,
@@ -83,6 +85,11 @@ def warm_up() -> None:
     model(x).sum().backward()
     optimizer.step()
     structure.step()
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers the model learns."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def units(structure: ds.Structure) -> list[int]:
