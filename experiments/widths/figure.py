@@ -36,6 +36,7 @@ def _scores(axes: Axes, study: Study, summary: Summary) -> None:
     _points(axes, fixed, metric, "fixed", color=BLUE, marker="o", linestyle="-")
     _points(axes, [rows["learned"]], metric, "learned", color=VERMILION, marker="*", markersize=13, zorder=3)
     axes.set(title=study.name, xscale="log", yscale="log", xlabel="parameters", ylabel=metric)
+    axes.xaxis.set_minor_formatter("")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.tick_params(axis="y", which="minor", labelsize="x-small")

@@ -41,7 +41,8 @@ def _section(study: Study, summary: Summary) -> str:
         lines.append(
             f"\n**{len(learned['stopped'])} of {learned['runs']} learned runs were stopped**, after "
             f"{min(learned['stopped'])} to {max(learned['stopped'])} updates, because they had more than "
-            f"{OUTGROWN} times the parameters of the largest fixed size; the table has them as they were."
+            f"{OUTGROWN} times the parameters of the largest fixed size. The table has them as they were; "
+            "whole runs would take longer than these seconds."
         )
     return "\n".join(lines) + "\n"
 
