@@ -190,5 +190,3 @@ def test_the_zoo_is_large():
     assert len(CASES) >= 60
     assert sum(bool(case.learned) for case in CASES) >= 50
     assert len({case.name for case in CASES}) == len(CASES)
-
-

@@ -1,8 +1,8 @@
 """Multipliers for models that have none: a trainable factor per unit, in front of the weights that read it.
 
 The paper's revisions 1 and 2 judge a unit by such a factor. In a model that knows nothing of it the factor
-is a parametrization of the reading weights, `w[:, i] * m[i]`, one `m` for all readers of a unit; at the end it
-is multiplied into the weights, and gone.
+is a parametrization of the reading weights, `w[:, i] * m[i]`, one `m` for all readers of a unit; at the end
+it is multiplied into the weights, and gone.
 """
 
 from __future__ import annotations

@@ -63,8 +63,9 @@ class Structure:
         example_inputs: the model's positional arguments, as a tuple, or its keyword arguments, as a dict,
             such as it is trained on. The model runs on them a few times, and is left as it was; `explain`
             says what was found.
-        rule: when units come and go; one rule, or rules by patterns of the widths' names. The default is that
-            of the paper's revision 3, for widths that are found one that adds faster and draws dead units anew.
+        rule: when units come and go; one rule, or rules by patterns of the widths' names. The default is
+            that of the paper's revision 3, for widths that are found one that adds faster and draws dead
+            units anew.
         salience: `"outgoing"`, the L1 norm of a unit's outgoing weights, or `"multiplier"`, a trainable
             factor per unit: a `ds.nn.Multiplier` of the model's or, with `example_inputs`, one that
             parametrizes the weights that read the unit until `finish`.
