@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+import overhead
 import recurrent
 import torch
 import updates
@@ -32,6 +33,8 @@ def main() -> None:
     rows = {"updates": updates.table(options.quick, options.rounds)}
     print("\nForward and backward of a layer\n")
     rows["layers"] = recurrent.table(options.quick, options.rounds)
+    print("\nStructure beside training, Adam, batch 32\n")
+    rows["overhead"] = overhead.table(options.rounds)
     if options.json is not None:
         options.json.write_text(json.dumps({**place, **rows}, indent=2) + "\n")
 

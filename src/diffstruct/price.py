@@ -36,7 +36,7 @@ def at_least(weights: Tensor, floor: float) -> Tensor:
 
 def soft_threshold(weights: Tensor, strength: float) -> Tensor:
     """The proximal step `argmin_v (v - w)^2 / 2 + strength * |v|`, elementwise."""
-    return torch.sign(weights) * (torch.abs(weights) - strength).clamp_min(0)
+    return torch.nn.functional.softshrink(weights, strength)
 
 
 @dataclass(frozen=True)
