@@ -114,20 +114,6 @@ def test_rebuilt_at_another_size_exactly_the_places_of_that_width_differ(case):
     assert outputs(case.rebuild(everything).eval(), case.inputs())
 
 
-@pytest.mark.filterwarnings("ignore")  # of export itself, about what recurrent layers keep
-@each_case
-def test_exports_as_it_says(case):
-    model = model_of(case)
-    if not case.exports:
-        with pytest.raises(Exception):  # noqa: B017, PT011 - whatever export stumbles over
-            torch.export.export(model, case.inputs())
-        return
-    exported = torch.export.export(model, case.inputs()).module()
-    expected = outputs(model, case.inputs())
-    for got, wanted in zip(outputs(exported, case.inputs()), expected, strict=True):
-        torch.testing.assert_close(got, wanted)
-
-
 @settings(max_examples=60, deadline=None)
 @given(networks())
 def test_random_networks_run_and_repeat(drawn):

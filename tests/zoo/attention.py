@@ -308,14 +308,14 @@ class NormedQueries(SelfAttention):
 class TalkingHeads(SelfAttention):
     """Linear layers mix the heads' scores, and their weights."""
 
-    def __init__(self, inputs=5, heads=3, head_dim=4, outputs=7):
+    def __init__(self, inputs=5, heads=3, head_dim=4, outputs=7, mixed=6):
         super().__init__(inputs, heads, head_dim, outputs)
-        self.before, self.after = nn.Linear(heads, heads, bias=False), nn.Linear(heads, heads)
+        self.before, self.after = nn.Linear(heads, mixed, bias=False), nn.Linear(mixed, heads)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x))
         scores = q @ k.transpose(2, 3) / math.sqrt(self.head_dim)
-        weights = self.before(scores.permute(0, 2, 3, 1)).softmax(dim=2)  # [B, T, S, H]
+        weights = self.before(scores.permute(0, 2, 3, 1)).softmax(dim=2)  # [B, T, S, M]
         y = self.after(weights).permute(0, 3, 1, 2) @ v
         return self.out(y.transpose(1, 2).flatten(2))
 

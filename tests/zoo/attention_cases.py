@@ -111,7 +111,10 @@ CASES = (
         "talking_heads",
         att.TalkingHeads,
         SEQUENCE,
-        {"heads": HEADS + " {before,after}.weight[0] {before,after}.weight[1] after.bias[0]"},
+        {
+            "heads": HEADS + " before.weight[1] after.{wb}[0]",
+            "mixed": "before.weight[0] after.weight[1]",
+        },
     ),
     case(
         "cross_attention",

@@ -97,7 +97,7 @@ CASES = (
         lambda a=6, b=10, c=14: ff.MixtureOfExperts((a, b, c)),
         given((7, 5)),
         {each: f"experts.{i}.0.{{wb}}[0] experts.{i}.2.weight[1]" for i, each in enumerate("abc")},
-        fixed={"gate.{wb}[0]": "softmax"},
+        fixed={"gate.{wb}[0]": "stacked"},
     ),
     case(
         "stacked_experts",

@@ -9,6 +9,7 @@ step the proof succeeds, without them it does not.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -47,7 +48,9 @@ def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
         try:
             if not training:
                 model.eval()
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # who runs the model will see them
+                yield
         finally:
             for module, mode in modes.items():
                 module.training = mode
