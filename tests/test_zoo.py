@@ -19,6 +19,15 @@ EAGER = ds.Rule(threshold=0.3, reserve=1, p_add=0.7, p_delete=0.5, max_units=999
 READERS = (ds.Role.OUTGOING, ds.Role.RECURRENT)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads cost small models more than they give."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
+
 def made(case):
     torch.manual_seed(0)
     return case.build(), case.inputs()
