@@ -11,6 +11,7 @@ from torch import nn
 
 import diffstruct as ds
 from diffstruct.couple import DeclaresWidth, declared_widths
+from diffstruct.layout import length
 from diffstruct.salience import multiplier, outgoing
 
 KINDS = {"RNN": 1, "GRU": 3, "LSTM": 4}  # and the number of their gates
@@ -182,8 +183,8 @@ def test_a_unit_has_salience_zero_exactly_if_nothing_hears_it(case, silent):
     net = fed(*case)
     for slot in (s for s in width_of(net).slots if s.role in (ds.Role.OUTGOING, ds.Role.RECURRENT)):
         with torch.no_grad():
-            for block in range(slot.blocks):
-                slot.tensor.select(slot.dim, block * 5 + silent).zero_()
+            for position in range(silent, slot.tensor.shape[slot.dim], 5):
+                slot.tensor.select(slot.dim, position).zero_()
     assert (outgoing(width_of(net)) == 0).nonzero().flatten().tolist() == [silent]
     # The network agrees: whatever is fed to the unit, no other output changes.
     x = torch.randn(6, 2, 3, dtype=torch.float64)
@@ -225,11 +226,12 @@ def test_a_width_knows_every_place_and_every_size(case):
     width = width_of(net)
     # Of each direction of each layer: 4 of the unit's own, weight_hh as read, weight_ih as read above.
     assert len(width.slots) == directions * (5 * layers + layers - 1) + len(readers) + 1
-    held = [(module, getattr(module, name), times) for module, name, times in width.attributes]
+    sizes = {width.axis: 7}
+    held = [(a.module, getattr(a.module, a.name), length(a.layout, sizes)) for a in width.attributes]
     assert held == [
-        (net.rnn, 5, 1),
-        *[(reader, 5 * directions, directions) for reader in net.readers],
-        (net.scale, 5 * directions, directions),
+        (net.rnn, 5, 7),
+        *[(reader, 5 * directions, 7 * directions) for reader in net.readers],
+        (net.scale, 5 * directions, 7 * directions),
     ]
 
 

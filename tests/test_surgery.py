@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import diffstruct as ds
+from diffstruct.layout import Axis, Fixed, Layout, Product, Sum
 from diffstruct.newborn import Newborn
 from diffstruct.surgery import Change, Resized, carry, operate
 
@@ -228,10 +229,12 @@ class Normalise(nn.Module):
 def test_buffers_follow():
     rnn, readout, norm = ds.nn.RNN(2, 4), nn.Linear(4, 1), Normalise(4)
     rnn.feeds(readout)
+    declared = rnn.declare_width("rnn")
     slots = tuple(
-        ds.Slot(norm, name, dim, ds.Role.INCOMING) for name, dim in (("mean", 0), ("seen", 0), ("pairs", 1))
+        ds.Slot(norm, name, dim, ds.Role.INCOMING, declared.axis)
+        for name, dim in (("mean", 0), ("seen", 0), ("pairs", 1))
     )
-    width = ds.Width("rnn", rnn.declare_width("rnn").slots + slots)
+    width = ds.Width("rnn", declared.axis, declared.slots + slots)
     buffers = dict(norm.named_buffers())
     operate([Change(width, (1, 3), 1)])
     assert norm.mean.tolist() == [2.0, 4.0, 0.0]
@@ -460,7 +463,8 @@ def test_a_change_made_for_a_former_size_is_refused():
 def test_two_widths_that_claim_one_dimension_are_refused(add):
     model, optimizer = trained()
     width = model.lower.declare_width("lower")
-    other = ds.Width("other", (ds.Slot(model.multiplier, "weight", 0, ds.Role.MULTIPLIER),))
+    axis = Axis(3)
+    other = ds.Width("other", axis, (ds.Slot(model.multiplier, "weight", 0, ds.Role.MULTIPLIER, axis),))
     with untouched(ds.StructureError, model, optimizer, "let one width cover both"):
         operate([Change(width, (0, 1), add), Change(other, (0, 1), add)], [optimizer])
 
@@ -469,7 +473,9 @@ def test_a_dimension_counted_from_the_end_is_no_other_dimension():
     readout = nn.Linear(3, 2)
 
     def claim(dim: int) -> Change:
-        return Change(ds.Width(str(dim), (ds.Slot(readout, "weight", dim, ds.Role.OUTGOING),)), (0, 1), 0)
+        axis = Axis(3)
+        slot = ds.Slot(readout, "weight", dim, ds.Role.OUTGOING, axis)
+        return Change(ds.Width(str(dim), axis, (slot,)), (0, 1), 0)
 
     with pytest.raises(ds.StructureError):
         operate([claim(1), claim(-1)])
@@ -485,16 +491,27 @@ def test_a_tensor_that_is_computed_from_others_is_refused():
 
 
 def test_a_width_needs_slots_and_they_agree():
-    model = Stack(ds.nn.LSTM, ds.nn.RNN)
-    rows = ds.Slot(model.lower, "weight_hh_l0", 0, ds.Role.INCOMING, blocks=4)
+    model, axis = Stack(ds.nn.LSTM, ds.nn.RNN), Axis(3)
+
+    def slot(module: nn.Module, name: str, dim: int, layout: Layout = axis) -> ds.Slot:
+        return ds.Slot(module, name, dim, ds.Role.INCOMING, layout)
+
+    rows, readout = (
+        slot(model.lower, "weight_hh_l0", 0, Product((Fixed(4), axis))),
+        slot(model.readout, "weight", 0),
+    )
     with pytest.raises(ds.StructureError, match="at least one slot"):
-        ds.Width("none", ())
-    readout = ds.Slot(model.readout, "weight", 0, ds.Role.OUTGOING)
-    readout_of_two = ds.Slot(model.readout, "weight", 1, ds.Role.OUTGOING)
-    for other in (readout_of_two, ds.Slot(model.lower, "weight_hh_l0", 0, ds.Role.INCOMING)):
-        with pytest.raises(ds.StructureError, match=r"has 3 units in .*must have 3 entries"):
-            ds.Width("lower", (rows, other))
-    assert ds.Width("lower", (rows, readout)).size == 3
+        ds.Width("none", axis, ())
+    for other, found in ((slot(model.readout, "weight", 1), 2), (slot(model.lower, "weight_hh_l0", 0), 12)):
+        with pytest.raises(
+            ds.StructureError, match=rf"'lower' has 3 units, so .* 3 entries, but has {found}"
+        ):
+            ds.Width("lower", axis, (rows, other))
+    with pytest.raises(ds.StructureError, match="does not mention the width's axis"):
+        ds.Width("lower", axis, (rows, slot(model.readout, "weight", 0, Axis(3))))
+    with pytest.raises(ds.StructureError, match=r"weight\[dim 0: 3 x \(1 \+ 3\)\] has every unit"):
+        slot(model.readout, "weight", 0, Product((axis, Sum((Fixed(1), axis)))))
+    assert ds.Width("lower", axis, (rows, readout)).size == 3
 
 
 def test_carry_takes_tensors_tuples_and_none_and_refuses_what_does_not_fit():

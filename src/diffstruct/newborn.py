@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffstruct.layout import Sizes, copies, only, owners
 from diffstruct.surgery import Change
-from diffstruct.width import Role, Slot, positions
+from diffstruct.width import Role, Slot, Width, per_unit
 
 SCALE = 0.01
 """Standard deviation of the weights that the salience does not fix."""
@@ -41,57 +42,119 @@ class Newborn:
     @torch.no_grad()
     def __call__(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
         """Write the new units' entries into `values`, the resized tensors by those that they replace."""
-        growing = [change for change in changes if change.add]
+        sizes = {change.width.axis: change.new_size for change in changes}
+        growing = [_Birth(change, values, sizes) for change in changes if change.add]
         # What a unit hears comes first: where a new unit hears a new unit, what it says has the last word.
-        for change in growing:
-            for slot in change.width.having(Role.INCOMING):
-                if slot.tensor.ndim > 1:  # biases stay at zero
-                    _write(slot, change, values, SCALE * self._normal(slot, change, values))
-        for change in growing:
-            spoken = [*change.width.having(Role.OUTGOING, Role.RECURRENT)]
-            draws = {slot: self._normal(slot, change, values) for slot in spoken}
-            if self.salience == "outgoing":
-                draws = self._at_threshold(draws, change, values)
-            else:
-                draws = {slot: SCALE * draw for slot, draw in draws.items()}
-            multipliers = [*change.width.having(Role.MULTIPLIER)]
-            entries = sum(slot.blocks for slot in multipliers)  # a unit's, in all
-            for slot in multipliers:
-                value = self.threshold / entries if self.salience == "multiplier" else 1.0
-                draws[slot] = torch.full([slot.blocks * change.add], value, dtype=slot.tensor.dtype)
-            for slot, draw in draws.items():
-                _write(slot, change, values, draw)
+        for birth in growing:
+            for slot in birth.width.having(Role.INCOMING):
+                if slot.fill is not None:
+                    birth.write(slot, birth.filled(slot, slot.fill))
+                elif slot.tensor.ndim > 1 and slot.name in slot.module._parameters:
+                    birth.write(slot, SCALE * self._normal(slot, birth))
+                # Biases and buffers stay at zero.
+        for birth in growing:
+            for slot, entries in self._spoken(birth).items():
+                birth.write(slot, entries)
 
-    def _normal(self, slot: Slot, change: Change, values: Mapping[Tensor, Tensor]) -> Tensor:
+    def _spoken(self, birth: _Birth) -> dict[Slot, Tensor]:
+        """The entries by which the new units are heard, by slot."""
+        spoken = [*birth.width.having(Role.OUTGOING, Role.RECURRENT)]
+        entries = {slot: self._normal(slot, birth) for slot in spoken if slot.fill is None}
+        if self.salience == "outgoing":
+            entries = _at_threshold(entries, birth, self.threshold)
+        else:
+            entries = {slot: SCALE * draw for slot, draw in entries.items()}
+        multipliers = [*birth.width.having(Role.MULTIPLIER)]
+        factors = sum(birth.copies(slot) for slot in multipliers)  # a unit's, in all
+        for slot in multipliers:
+            value = self.threshold / factors if self.salience == "multiplier" else 1.0
+            entries[slot] = birth.filled(slot, value)
+        for slot in (*spoken, *multipliers):
+            if slot.fill is not None:
+                entries[slot] = birth.filled(slot, slot.fill)
+        return entries
+
+    def _normal(self, slot: Slot, birth: _Birth) -> Tensor:
         """Standard normal numbers in the shape of the new units' entries in `slot`."""
-        shape = [*values[slot.tensor].shape]
-        shape[slot.dim] = slot.blocks * change.add
-        return torch.from_numpy(self.generator.standard_normal(shape)).to(slot.tensor.dtype)
-
-    def _at_threshold(
-        self, draws: Mapping[Slot, Tensor], change: Change, values: Mapping[Tensor, Tensor]
-    ) -> dict[Slot, Tensor]:
-        """Scale `draws` so that each new unit is heard outside, and inside, at half the threshold."""
-        fan_out = {slot: values[slot.tensor].numel() // change.new_size for slot in draws}
-        outputs = sum(fan_out[slot] for slot in draws if slot.role is Role.OUTGOING)
-        weight = {slot: 1.0 if slot.role is Role.OUTGOING else outputs / fan_out[slot] for slot in draws}
-        result: dict[Slot, Tensor] = {}
-        for role in (Role.OUTGOING, Role.RECURRENT):
-            group = [slot for slot in draws if slot.role is role]
-            if not group:
-                continue
-            heard = [weight[slot] * slot.per_unit(draws[slot].abs()) for slot in group]
-            factor = 0.5 * self.threshold / torch.stack(heard).sum(0)  # [add]
-            for slot in group:
-                shape = [1] * draws[slot].ndim
-                shape[slot.dim] = -1
-                result[slot] = draws[slot] * factor.repeat(slot.blocks).view(shape)
-        return result
+        return torch.from_numpy(self.generator.standard_normal(birth.shape(slot))).to(slot.tensor.dtype)
 
 
-def _write(slot: Slot, change: Change, values: Mapping[Tensor, Tensor], new: Tensor) -> None:
-    """Put `new` where the new units' entries of `slot` lie."""
-    value = values[slot.tensor]
-    units = torch.arange(len(change.keep), change.new_size)
-    where = positions(units, change.new_size, slot.blocks).to(value.device)
-    value.index_copy_(slot.dim, where, new.to(value))
+@dataclass(frozen=True)
+class _Birth:
+    """The new units of one width, and where their entries lie.
+
+    Args:
+        change: what brings them.
+        values: the resized tensors, by those that they replace.
+        sizes: units that each changed axis will have.
+    """
+
+    change: Change
+    values: Mapping[Tensor, Tensor]
+    sizes: Sizes
+
+    @property
+    def width(self) -> Width:
+        """The width that grows."""
+        return self.change.width
+
+    def copies(self, slot: Slot) -> int:
+        """How many entries each unit has along the slot's dimension."""
+        return copies(slot.layout, self.width.axis, self.sizes)
+
+    def fan_out(self, slot: Slot) -> int:
+        """Entries of the resized tensor that belong to one unit."""
+        value = self.values[slot.tensor]
+        return value.numel() // value.shape[slot.dim] * self.copies(slot)
+
+    def shape(self, slot: Slot) -> list[int]:
+        """The shape of the new units' entries in `slot`: `[..., copies * add, ...]`."""
+        shape = [*self.values[slot.tensor].shape]
+        shape[slot.dim] = self.copies(slot) * self.change.add
+        return shape
+
+    def filled(self, slot: Slot, value: float) -> Tensor:
+        """The new units' entries in `slot`, all of them `value`."""
+        return torch.full(self.shape(slot), value, dtype=slot.tensor.dtype)
+
+    def heard(self, slot: Slot, entries: Tensor) -> Tensor:
+        """The L1 norm of each new unit's `entries` in `slot`: `[add]`."""
+        axis = self.width.axis
+        alone = only(slot.layout, axis)
+        return per_unit(entries.abs(), slot.dim, alone, axis, {**self.sizes, axis: self.change.add})
+
+    def scaled(self, slot: Slot, entries: Tensor, factor: Tensor) -> Tensor:
+        """The new units' `entries` in `slot`, each times its unit's `factor` `[add]`."""
+        shape = [1] * entries.ndim
+        shape[slot.dim] = -1
+        _, units = self._places(slot)
+        return entries * factor[units].view(shape)
+
+    def write(self, slot: Slot, entries: Tensor) -> None:
+        """Put `entries` where the new units' entries in `slot` lie."""
+        value = self.values[slot.tensor]
+        where, _ = self._places(slot)
+        value.index_copy_(slot.dim, where.to(value.device), entries.to(value))
+
+    def _places(self, slot: Slot) -> tuple[Tensor, Tensor]:
+        """Where the new units' entries lie, and which new unit each belongs to: int64 `[copies * add]`."""
+        owner = owners(slot.layout, self.width.axis, self.sizes)
+        kept = len(self.change.keep)
+        where = (owner >= kept).nonzero().flatten()
+        return where, owner[where] - kept
+
+
+def _at_threshold(draws: Mapping[Slot, Tensor], birth: _Birth, threshold: float) -> dict[Slot, Tensor]:
+    """Scale `draws` so that each new unit is heard outside, and inside, at half the threshold."""
+    outputs = sum(birth.fan_out(slot) for slot in draws if slot.role is Role.OUTGOING)
+    weight = {slot: 1.0 if slot.role is Role.OUTGOING else outputs / birth.fan_out(slot) for slot in draws}
+    result: dict[Slot, Tensor] = {}
+    for role in (Role.OUTGOING, Role.RECURRENT):
+        group = [slot for slot in draws if slot.role is role]
+        if not group:
+            continue
+        heard = [weight[slot] * birth.heard(slot, draws[slot]) for slot in group]
+        factor = 0.5 * threshold / torch.stack(heard).sum(0)  # [add]
+        for slot in group:
+            result[slot] = birth.scaled(slot, draws[slot], factor)
+    return result

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffstruct.errors import StructureError
+from diffstruct.layout import Axis, copies
 from diffstruct.width import Role, Slot, Width
 
 PRICED = {"multiplier": (Role.MULTIPLIER,), "outgoing": (Role.OUTGOING, Role.RECURRENT)}
@@ -31,7 +32,7 @@ def multiplier(width: Width) -> Tensor:
             f"width {width.name!r} has no multiplier: put a ds.nn.Multiplier among its readers, "
             "or use salience='outgoing'"
         )
-    return _total([slot.per_unit(slot.tensor.detach().abs()) for slot in slots])
+    return _total([_loudness(slot, width.axis) for slot in slots])
 
 
 def outgoing(width: Width) -> Tensor:
@@ -50,18 +51,24 @@ def outgoing(width: Width) -> Tensor:
             f"nothing reads width {width.name!r}: say which modules read the layer's output with "
             f"`{width.name}.feeds(module, ...)`"
         )
-    outside = _total([slot.per_unit(slot.tensor.detach().abs()) for slot in readers])
+    outside = _total([_loudness(slot, width.axis) for slot in readers])
     recurrent = list(width.having(Role.RECURRENT))
     if not recurrent:
         return outside
-    scale = sum(fan_out(slot) for slot in readers)
-    inside = [slot.per_unit(slot.tensor.detach().abs()) / fan_out(slot) for slot in recurrent]
+    scale = sum(fan_out(slot, width.axis) for slot in readers)
+    inside = [_loudness(slot, width.axis) / fan_out(slot, width.axis) for slot in recurrent]
     return 0.5 * (outside + scale * _total(inside))
 
 
-def fan_out(slot: Slot) -> int:
-    """Entries of the slot's tensor that belong to one unit."""
-    return slot.tensor.numel() // slot.size
+def fan_out(slot: Slot, axis: Axis) -> int:
+    """Entries of the slot's tensor that belong to one unit of `axis`."""
+    tensor = slot.tensor
+    return tensor.numel() // tensor.shape[slot.dim] * copies(slot.layout, axis)
+
+
+def _loudness(slot: Slot, axis: Axis) -> Tensor:
+    """The L1 norm of each unit's entries: `[units]`."""
+    return slot.per_unit(slot.tensor.detach().abs(), axis)
 
 
 def _total(parts: list[Tensor]) -> Tensor:

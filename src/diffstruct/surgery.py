@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.errors import StructureError
+from diffstruct.layout import Axis, Layout, sources
 from diffstruct.optimizers import check_optimizer, check_state, initial_value, state_dims
-from diffstruct.width import Slot, Width, positions
+from diffstruct.width import Slot, Width
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Change:
         """Units after the change."""
         return len(self.keep) + self.add
 
+    @property
+    def move(self) -> Tensor:
+        """For each new unit the old unit that it was, or -1: int64 `[new_size]`."""
+        return torch.tensor((*self.keep, *[-1] * self.add), dtype=torch.int64)
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -67,14 +73,10 @@ class Cut:
     length: int  # entries of the new dimension
 
     @staticmethod
-    def of(change: Change, blocks: int = 1) -> Cut:
-        """The cut that `change` makes in a dimension where the units repeat `blocks` times."""
-        kept = torch.tensor(change.keep, dtype=torch.int64)
-        return Cut(
-            source=positions(kept, change.size, blocks),
-            target=positions(torch.arange(len(kept)), change.new_size, blocks),
-            length=blocks * change.new_size,
-        )
+    def of(source: Tensor) -> Cut:
+        """The cut that takes each new entry from the old position that `source` says; -1 means none."""
+        target = (source >= 0).nonzero().flatten()
+        return Cut(source[target], target, len(source))
 
     def apply(self, tensor: Tensor, dim: int, fill: float) -> Tensor:
         """A new tensor whose surviving entries are those of `tensor`, the others `fill`."""
@@ -115,7 +117,7 @@ class Plan:
 
     tensors: list[Resized] = field(default_factory=list)
     states: list[tuple[dict[Any, Any], Any, Tensor]] = field(default_factory=list)
-    attributes: list[tuple[nn.Module, str, int]] = field(default_factory=list)
+    attributes: list[tuple[nn.Module | Axis, str, Any]] = field(default_factory=list)
 
     def commit(self) -> None:
         """Put everything in place, or, if anything fails, leave all as it was."""
@@ -127,9 +129,9 @@ class Plan:
             for state, key, value in self.states:
                 undo.append(partial(state.__setitem__, key, state[key]))
                 state[key] = value
-            for module, name, size in self.attributes:
-                undo.append(partial(setattr, module, name, getattr(module, name)))
-                setattr(module, name, size)
+            for owner, name, size in self.attributes:
+                undo.append(partial(setattr, owner, name, getattr(owner, name)))
+                setattr(owner, name, size)
         except BaseException as error:
             for step in reversed(undo):
                 try:
@@ -161,7 +163,8 @@ def plan(
         initialize: writes the new units' entries.
 
     Raises:
-        StructureError: two widths claim one dimension, or an optimizer cannot follow.
+        StructureError: two slots describe one dimension differently, a tensor is not as long as its slot
+            says, or an optimizer cannot follow.
     """
     changes = [*changes]
     for optimizer in optimizers:
@@ -180,9 +183,7 @@ def plan(
     for tensor, along in cuts.items():
         for optimizer in optimizers:
             result.states += _state_cuts(optimizer, tensor, along, values[tensor])
-    for change in changes:
-        for module, name, times in change.width.attributes:
-            result.attributes.append((module, name, times * change.new_size))
+    result.attributes += _attributes(changes)
     return result
 
 
@@ -194,7 +195,7 @@ def operate(
     """Plan a surgery and carry it out: all of it, or, if anything fails, none. See `plan`."""
     changes = [*changes]
     plan(changes, optimizers, initialize).commit()
-    for module in {module for change in changes for module, _, _ in change.width.attributes}:
+    for module in {attribute.module for change in changes for attribute in change.width.attributes}:
         # cuDNN wants its weights in one piece of memory, which new tensors are not.
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()
@@ -211,32 +212,63 @@ def carry(state: Tensor, change: Change) -> Tensor:
             f"the state carried along width {change.width.name!r} must be [..., {change.size}], "
             f"got {[*state.shape]}: hand in the state of the update just made"
         )
-    return Cut.of(change).apply(state, state.ndim - 1, 0.0)
+    return Cut.of(change.move).apply(state, state.ndim - 1, 0.0)
 
 
-def _cuts(changes: Sequence[Change]) -> dict[Tensor, dict[int, Cut]]:
-    """The cuts of each tensor, by dimension. A tensor that several modules share is cut once."""
-    cuts: dict[Tensor, dict[int, Cut]] = {}
-    owner: dict[tuple[Tensor, int], tuple[Change, Slot]] = {}
+def _moves(changes: Sequence[Change]) -> dict[Axis, Tensor]:
+    """What becomes of the units of each axis."""
+    moves: dict[Axis, Tensor] = {}
     for change in changes:
         if change.size != change.width.size:
             raise StructureError(
                 f"a change was made for {change.size} units of width {change.width.name!r}, which has "
                 f"{change.width.size} now: make it anew"
             )
-        for slot in change.width.slots:
-            key = (slot.tensor, slot.dim)
-            if key in owner:
-                other, same = owner[key]
-                if other is change and same.blocks == slot.blocks:
-                    continue
+        if change.width.axis in moves:
+            raise StructureError(
+                f"width {change.width.name!r} is changed twice in one operation: make one change of the two"
+            )
+        moves[change.width.axis] = change.move
+    return moves
+
+
+def _cuts(changes: Sequence[Change]) -> dict[Tensor, dict[int, Cut]]:
+    """The cuts of each tensor, by dimension. A tensor that several modules share is cut once.
+
+    One cut does what all changes do in a dimension, since several widths may lie along it.
+    """
+    moves = _moves(changes)
+    made: dict[Layout, Cut] = {}
+    cuts: dict[Tensor, dict[int, Cut]] = {}
+    known: dict[tuple[Tensor, int], tuple[Width, Slot]] = {}
+    for width in (change.width for change in changes):
+        width.check_lengths()
+        for slot in width.slots:
+            other, same = known.setdefault((slot.tensor, slot.dim), (width, slot))
+            if same.layout != slot.layout:
                 raise StructureError(
-                    f"{slot} belongs to width {change.width.name!r} and, as {same}, to "
-                    f"{other.width.name!r}: let one width cover both"
+                    f"{slot} belongs to width {width.name!r} and, as {same}, to {other.name!r}: "
+                    "let one width cover both, or one layout mention both"
                 )
-            owner[key] = change, slot
-            cuts.setdefault(slot.tensor, {})[slot.dim] = Cut.of(change, slot.blocks)
+            if slot.layout not in made:
+                made[slot.layout] = Cut.of(sources(slot.layout, moves))
+            cuts.setdefault(slot.tensor, {})[slot.dim] = made[slot.layout]
     return cuts
+
+
+def _attributes(changes: Sequence[Change]) -> Iterator[tuple[nn.Module | Axis, str, Any]]:
+    """The new sizes: of the axes, and in every attribute that tells them."""
+    sizes = {change.width.axis: change.new_size for change in changes}
+    for axis, size in sizes.items():
+        yield axis, "size", size
+    values: dict[tuple[nn.Module, str], Any] = {}
+    for change in changes:
+        for attribute in change.width.attributes:
+            key = attribute.module, attribute.name
+            now = values[key] if key in values else getattr(*key)
+            values[key] = attribute.changed(now, sizes)
+    for (module, name), value in values.items():
+        yield module, name, value
 
 
 def _state_cuts(

@@ -1,8 +1,7 @@
 """Width: a learned size, and Slot: where it lies inside one dimension of one tensor.
 
 A width knows every place it lives in, so that a change of structure is one list of slots to cut and pad.
-The positions of unit i of n in a slot of b blocks are `i, n + i, ..., (b - 1) * n + i`: the layout of the
-four gates of an LSTM, or of the two directions of a bidirectional layer.
+How its units lie along a dimension, beside those of other widths or in blocks, is the slot's `Layout`.
 """
 
 from __future__ import annotations
@@ -10,11 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
+from diffstruct.layout import (
+    NOW,
+    Axis,
+    Fixed,
+    Layout,
+    Product,
+    Sizes,
+    axes,
+    canonical,
+    formula,
+    length,
+    nested_twice,
+    unit_sums,
+)
 
 
 class Role(Enum):
@@ -30,12 +43,6 @@ class Role(Enum):
     """One trainable factor per unit."""
 
 
-def positions(units: Tensor, size: int, blocks: int) -> Tensor:
-    """Where `units` (int64 `[k]`) of `size` lie in a dimension of `blocks` blocks: `[blocks * k]`."""
-    offsets = torch.arange(blocks, device=units.device) * size
-    return (offsets[:, None] + units).reshape(-1)
-
-
 @dataclass(frozen=True)
 class Slot:
     """One dimension of one parameter or buffer that changes with a width.
@@ -47,14 +54,28 @@ class Slot:
         name: the tensor's attribute name in that module.
         dim: the dimension that the width occupies.
         role: what the entries are to a unit.
-        blocks: how many times the units repeat along `dim`, which has `blocks * size` entries.
+        layout: how the units lie along `dim`, among those of all other widths that do; the slot keeps it
+            in canonical form.
+        fill: what a new unit's entries begin with; None: they are drawn, or zero, as their role demands.
+
+    Raises:
+        StructureError: an axis is multiplied by itself.
     """
 
     module: nn.Module
     name: str
     dim: int
     role: Role
-    blocks: int = 1
+    layout: Layout
+    fill: float | None = None
+
+    def __post_init__(self) -> None:
+        if nested_twice(self.layout) is not None:
+            raise StructureError(
+                f"{self} has every unit of a width for every unit of the same width along one dimension, "
+                "which cannot follow its size: give each its own dimension"
+            )
+        object.__setattr__(self, "layout", canonical(self.layout))
 
     @property
     def tensor(self) -> Tensor:
@@ -63,20 +84,60 @@ class Slot:
         assert isinstance(tensor, Tensor)
         return tensor
 
-    @property
-    def size(self) -> int:
-        """Units along the dimension."""
-        return self.tensor.shape[self.dim] // self.blocks
-
-    def per_unit(self, values: Tensor) -> Tensor:
-        """Sum `values` (shaped like the tensor) over everything but the units: `[size]`."""
-        others = [dim for dim in range(values.ndim) if dim != self.dim]
-        along = values.sum(others) if others else values
-        return along if self.blocks == 1 else along.view(self.blocks, -1).sum(0)
+    def per_unit(self, values: Tensor, axis: Axis) -> Tensor:
+        """Sum `values` (shaped like the tensor) over everything but the units of `axis`: `[units]`."""
+        return per_unit(values, self.dim, self.layout, axis)
 
     def __str__(self) -> str:
-        repeat = f" x{self.blocks}" if self.blocks > 1 else ""
-        return f"{type(self.module).__name__}.{self.name}[dim {self.dim}{repeat}]"
+        return f"{type(self.module).__name__}.{self.name}[dim {self.dim}{_arrangement(self.layout)}]"
+
+
+def per_unit(values: Tensor, dim: int, layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
+    """Sum `values`, laid out so along `dim`, over everything but the units of `axis`: `[units]`."""
+    others = [other for other in range(values.ndim) if other != dim]
+    return unit_sums(values.sum(others) if others else values, layout, axis, sizes)
+
+
+def _arrangement(layout: Layout) -> str:
+    """Nothing for the units by themselves, ` x4` for four times all units, `: 49 each` for 49 of each."""
+    factors = layout.factors if isinstance(layout, Product) else (layout,)
+    match factors:
+        case (Axis(),):
+            return ""
+        case (Fixed(times), Axis()):
+            return f" x{times}"
+        case (Axis(), Fixed(each)):
+            return f": {each} each"
+        case (Fixed(times), Axis(), Fixed(each)):
+            return f" x{times}: {each} each"
+        case _:
+            return f": {formula(layout)}"
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A module's Python integer that must tell the length of a layout, such as `in_features`.
+
+    Args:
+        module: the module that has it.
+        name: the attribute.
+        layout: what it tells the length of.
+        index: which entry, where the attribute is a tuple of them, as `normalized_shape` is.
+    """
+
+    module: nn.Module
+    name: str
+    layout: Layout
+    index: int | None = None
+
+    def changed(self, value: Any, sizes: Sizes) -> Any:
+        """What becomes of the attribute's `value` when the axes have these sizes."""
+        size = length(self.layout, sizes)
+        if self.index is None:
+            return size
+        entries = [*value]
+        entries[self.index] = size
+        return type(value)(entries)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +146,19 @@ class Width:
 
     Args:
         name: the name by which users know it, such as `"rnn"`.
+        axis: its units, as the layouts of the slots mention them.
         slots: every place the width lives in.
-        attributes: (module, attribute) pairs that hold the size as a Python integer; an entry of a third
-            part says how many times the size it holds.
+        attributes: those that hold the size as a Python integer, or one that follows from it.
 
     Raises:
-        StructureError: there is no slot, the slots disagree on the size, or a slot is no dimension of a
-            parameter or buffer.
+        StructureError: there is no slot, a slot is no dimension of a parameter or buffer, or its layout
+            does not fit the dimension or has no part of the width.
     """
 
     name: str
+    axis: Axis
     slots: tuple[Slot, ...]
-    attributes: tuple[tuple[nn.Module, str, int], ...] = ()
+    attributes: tuple[Attribute, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.slots:
@@ -111,17 +173,31 @@ class Width:
                 raise StructureError(
                     f"{slot} must name one of the tensor's {slot.tensor.ndim} dimensions, counted from 0"
                 )
-            length = slot.tensor.shape[slot.dim]
-            if length != slot.blocks * self.size:
+            if self.axis not in axes(slot.layout):
                 raise StructureError(
-                    f"width {self.name!r} has {self.size} units in {self.slots[0]}, so {slot} must have "
-                    f"{slot.blocks * self.size} entries, but has {length}: make the two sizes agree"
+                    f"{slot} is a slot of width {self.name!r}, but its layout does not mention the width's "
+                    "axis: make it of the same axis"
+                )
+        self.check_lengths()
+
+    def check_lengths(self) -> None:
+        """Refuse a slot whose dimension is not as long as its layout says.
+
+        Raises:
+            StructureError: names the slot, the entries that it must have, and those that it has.
+        """
+        for slot in self.slots:
+            expected, found = length(slot.layout), slot.tensor.shape[slot.dim]
+            if found != expected:
+                raise StructureError(
+                    f"width {self.name!r} has {self.size} units, so {slot} must have {expected} entries, "
+                    f"but has {found}: make the two sizes agree"
                 )
 
     @property
     def size(self) -> int:
         """Units now."""
-        return self.slots[0].size
+        return self.axis.size
 
     def having(self, *roles: Role) -> Iterator[Slot]:
         """The slots whose role is one of `roles`, in order; a tensor that modules share comes once."""

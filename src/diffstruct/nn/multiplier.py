@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
+from diffstruct.layout import Layout
 from diffstruct.nn.readers import reader_slots
-from diffstruct.width import Role, Slot
+from diffstruct.width import Attribute, Role, Slot
 
 
 class Multiplier(nn.Module):
@@ -66,5 +67,6 @@ class Multiplier(nn.Module):
 
 
 @reader_slots.register
-def _(reader: Multiplier, blocks: int) -> tuple[list[Slot], str]:
-    return [Slot(reader, "weight", 0, Role.MULTIPLIER, blocks)], "num_units"
+def _(reader: Multiplier, layout: Layout) -> tuple[list[Slot], Attribute]:
+    slot = Slot(reader, "weight", 0, Role.MULTIPLIER, layout)
+    return [slot], Attribute(reader, "num_units", layout)

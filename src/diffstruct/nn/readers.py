@@ -7,12 +7,13 @@ from functools import singledispatch
 from torch import nn
 
 from diffstruct.errors import StructureError
-from diffstruct.width import Role, Slot
+from diffstruct.layout import Layout
+from diffstruct.width import Attribute, Role, Slot
 
 
 @singledispatch
-def reader_slots(reader: nn.Module, blocks: int) -> tuple[list[Slot], str]:
-    """The slots by which `reader` reads a width that repeats `blocks` times, and its size's attribute.
+def reader_slots(reader: nn.Module, layout: Layout) -> tuple[list[Slot], Attribute]:
+    """The slots by which `reader` reads an input laid out like this, and what holds the input's size.
 
     Raises:
         StructureError: modules of this kind cannot read a learned width.
@@ -24,5 +25,6 @@ def reader_slots(reader: nn.Module, blocks: int) -> tuple[list[Slot], str]:
 
 
 @reader_slots.register
-def _(reader: nn.Linear, blocks: int) -> tuple[list[Slot], str]:
-    return [Slot(reader, "weight", 1, Role.OUTGOING, blocks)], "in_features"
+def _(reader: nn.Linear, layout: Layout) -> tuple[list[Slot], Attribute]:
+    slot = Slot(reader, "weight", 1, Role.OUTGOING, layout)
+    return [slot], Attribute(reader, "in_features", layout)

@@ -22,8 +22,9 @@ from diffstruct.kernels.gru import gru
 from diffstruct.kernels.lstm import lstm
 from diffstruct.kernels.sequence import LIKE, Kernel
 from diffstruct.kernels.sizes import pays
+from diffstruct.layout import Axis, Fixed, Layout, Product
 from diffstruct.nn.readers import reader_slots
-from diffstruct.width import Role, Slot, Width
+from diffstruct.width import Attribute, Role, Slot, Width
 
 
 class _Recurrent(nn.RNNBase):
@@ -36,6 +37,7 @@ class _Recurrent(nn.RNNBase):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._readers: list[nn.Module] = []
+        self._axis = Axis(self.hidden_size)
         if self.proj_size:
             raise StructureError(
                 "proj_size is not supported, since a projected layer has two widths: "
@@ -53,7 +55,7 @@ class _Recurrent(nn.RNNBase):
         """
         outputs = self.hidden_size * self._directions
         for reader in readers:
-            for slot in reader_slots(reader, self._directions)[0]:
+            for slot in reader_slots(reader, self._output)[0]:
                 inputs = slot.tensor.shape[slot.dim]
                 if inputs != outputs:
                     raise StructureError(
@@ -74,29 +76,35 @@ class _Recurrent(nn.RNNBase):
                 f"such as `{name}.feeds(readout)`"
             )
         slots = list(self._own_slots())
-        attributes: list[tuple[nn.Module, str, int]] = [(self, "hidden_size", 1)]
+        attributes = [Attribute(self, "hidden_size", self._axis)]
         for reader in self._readers:
-            read, attribute = reader_slots(reader, self._directions)
+            read, attribute = reader_slots(reader, self._output)
             slots += read
-            attributes.append((reader, attribute, self._directions))
-        return Width(name, tuple(slots), tuple(attributes))
+            attributes.append(attribute)
+        return Width(name, self._axis, tuple(slots), tuple(attributes))
 
     @property
     def _directions(self) -> int:
         return 2 if self.bidirectional else 1
 
+    @property
+    def _output(self) -> Layout:
+        """How the units lie in what the layer puts out: the directions one behind the other."""
+        return Product((Fixed(self._directions), self._axis))
+
     def _own_slots(self) -> Iterator[Slot]:
         # weight_ih_l*: [gates * n, inputs]   weight_hh_l*: [gates * n, n]   bias_*: [gates * n]
+        rows = Product((Fixed(self.gates), self._axis))
         for layer in range(self.num_layers):
             for suffix in ("", "_reverse")[: self._directions]:
                 end = f"_l{layer}{suffix}"
                 names = [f"weight_ih{end}", f"weight_hh{end}"]
                 names += [f"bias_ih{end}", f"bias_hh{end}"] if self.bias else []
                 for name in names:
-                    yield Slot(self, name, 0, Role.INCOMING, self.gates)
-                yield Slot(self, f"weight_hh{end}", 1, Role.RECURRENT)
+                    yield Slot(self, name, 0, Role.INCOMING, rows)
+                yield Slot(self, f"weight_hh{end}", 1, Role.RECURRENT, self._axis)
                 if layer > 0:  # what the layer below says, in both directions
-                    yield Slot(self, f"weight_ih{end}", 1, Role.RECURRENT, self._directions)
+                    yield Slot(self, f"weight_ih{end}", 1, Role.RECURRENT, self._output)
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Run the sequence; the `torch.nn` class of the same name says what goes in and comes out."""
@@ -233,6 +241,7 @@ class LSTM(_Recurrent, nn.LSTM):
 
 
 @reader_slots.register
-def _(reader: _Recurrent, blocks: int) -> tuple[list[Slot], str]:
+def _(reader: _Recurrent, layout: Layout) -> tuple[list[Slot], Attribute]:
     names = ["weight_ih_l0", "weight_ih_l0_reverse"][: reader._directions]
-    return [Slot(reader, name, 1, Role.OUTGOING, blocks) for name in names], "input_size"
+    slots = [Slot(reader, name, 1, Role.OUTGOING, layout) for name in names]
+    return slots, Attribute(reader, "input_size", layout)
