@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import diffstruct as ds
 from diffstruct import salience
+from diffstruct.layout import Axis, Fixed, Product, Sum
 from diffstruct.newborn import Newborn
 from diffstruct.surgery import Change, operate
 
@@ -231,3 +232,102 @@ def test_a_structure_draws_newborns_to_fit_the_salience_that_it_reads(kind, mult
     loudness = salience.SALIENCES[kind](structure.widths["rnn"])[-event.added :]
     expected = THRESHOLD if kind == "multiplier" else THRESHOLD / 2
     torch.testing.assert_close(loudness, torch.full_like(loudness, expected))
+
+
+class Branches(nn.Module):
+    """Two convolutions, one behind the other in what is read, with batch norm on the first."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(1, units, 2) for units in (3, 2))
+        self.norm = nn.BatchNorm2d(3)
+        self.readers = nn.ModuleList([nn.Linear(4 * 5 + 3, 6), nn.Linear(3, 2)])
+        self.register_buffer("table", torch.ones(2, 3))
+        self.axes = Axis(3), Axis(2)
+        self.to(dtype)
+
+    def widths(self) -> list[ds.Width]:
+        one, two = self.axes
+        # Both, with 4 pixels for each channel, and 3 inputs that nobody learned.
+        both = Sum((Product((one, Fixed(4))), Product((two, Fixed(4))), Fixed(3)))
+        read = ds.Slot(self.readers[0], "weight", 1, ds.Role.OUTGOING, both)
+        hear = [
+            [ds.Slot(c, name, 0, ds.Role.INCOMING, axis) for name in ("weight", "bias")]
+            for c, axis in zip(self.convolutions, self.axes, strict=True)
+        ]
+        norm = [
+            ds.Slot(self.norm, name, 0, ds.Role.INCOMING, one, fill)
+            for name, fill in (("weight", 1.0), ("bias", None), ("running_mean", None), ("running_var", 1.0))
+        ]
+        table = ds.Slot(self, "table", 1, ds.Role.INCOMING, one)
+        alone = ds.Slot(self.readers[1], "weight", 1, ds.Role.OUTGOING, one)
+        return [
+            ds.Width("one", one, (*hear[0], *norm, table, read, alone)),
+            ds.Width("two", two, (*hear[1], read)),
+        ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("which", [(0,), (1,), (0, 1), (1, 0)])
+def test_newborns_among_other_widths_speak_at_half_the_threshold(which, dtype):
+    torch.manual_seed(0)
+    model = Branches(dtype)
+    weight = model.readers[0].weight
+    old = weight.detach().clone()
+    widths = model.widths()
+    changes = {number: Change(widths[number], (1,), 3) for number in which}
+    operate(changes.values(), initialize=Newborn(THRESHOLD, np.random.default_rng(0)))
+
+    loose = {"rtol": 0.02, "atol": 0.0} if dtype == torch.bfloat16 else {}
+    new = {}
+    channels = weight.detach()[:, :-3].unflatten(1, (-1, 4))  # [outputs, channels, pixels]
+    before = old[:, :-3].unflatten(1, (-1, 4))
+    sizes = [axis.size for axis in model.axes]
+    for number, first in ((0, 0), (1, sizes[0])):
+        mine = channels[:, first : first + sizes[number]]
+        theirs = before[:, 3:] if number else before[:, :3]
+        if number not in which:
+            assert torch.equal(mine, theirs)
+            continue
+        assert torch.equal(mine[:, 0], theirs[:, 1])
+        new[number] = mine[:, 1:].abs().sum((0, 2))
+        assert mine.all()
+        half = torch.full((3,), THRESHOLD / 2, dtype=dtype)
+        if number == 0:
+            new[number] = new[number] + model.readers[1].weight.detach()[:, -3:].abs().sum(0)
+        torch.testing.assert_close(new[number], half, **loose)
+        torch.testing.assert_close(salience.outgoing(widths[number])[-3:], half, **loose)
+    assert torch.equal(weight[:, -3:], old[:, -3:])  # of the inputs that nobody learned
+
+
+def test_a_fill_is_what_new_entries_begin_with_and_buffers_begin_at_zero():
+    torch.manual_seed(0)
+    model = Branches(torch.float64)
+    operate([Change(model.widths()[0], (0, 2), 2)], initialize=Newborn(THRESHOLD, np.random.default_rng(0)))
+    assert model.norm.weight.tolist() == model.norm.running_var.tolist() == [1.0] * 4
+    assert not model.norm.bias.any()
+    assert not model.norm.running_mean.any()
+    assert model.table.tolist() == [[1.0, 1.0, 0.0, 0.0]] * 2
+    assert not model.convolutions[0].bias[2:].any()
+    small = model.convolutions[0].weight[2:]
+    assert small.all()
+    assert small.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("role", [ds.Role.OUTGOING, ds.Role.RECURRENT, ds.Role.MULTIPLIER])
+@pytest.mark.parametrize("kind", ["multiplier", "outgoing"])
+def test_a_fill_holds_for_every_role(role, kind):
+    linear, axis = nn.Linear(4, 2), Axis(2)
+    slot = ds.Slot(linear, "weight", 1, role, Product((axis, Fixed(2))), fill=0.25)
+    change = Change(ds.Width("width", axis, (slot,)), (1,), 1)
+    operate([change], initialize=Newborn(THRESHOLD, np.random.default_rng(0), kind))
+    assert linear.weight[:, 2:].tolist() == [[0.25, 0.25]] * 2
+
+
+def test_multipliers_of_each_pixel_are_the_threshold_together():
+    multiplier, axis = ds.nn.Multiplier(6, dtype=torch.float64), Axis(2)
+    slot = ds.Slot(multiplier, "weight", 0, ds.Role.MULTIPLIER, Product((axis, Fixed(3))))
+    width = ds.Width("width", axis, (slot,))
+    operate([Change(width, (1,), 2)], initialize=Newborn(THRESHOLD, np.random.default_rng(0), "multiplier"))
+    loudness = salience.multiplier(width)
+    torch.testing.assert_close(loudness, torch.tensor([3.0, THRESHOLD, THRESHOLD], dtype=torch.float64))

@@ -11,7 +11,7 @@ from torch import nn
 
 import diffstruct as ds
 from diffstruct.couple import DeclaresWidth, declared_widths
-from diffstruct.layout import length
+from diffstruct.layout import Axis, Fixed, Product, Sum, length
 from diffstruct.salience import multiplier, outgoing
 
 KINDS = {"RNN": 1, "GRU": 3, "LSTM": 4}  # and the number of their gates
@@ -113,6 +113,27 @@ def test_two_multipliers_count_together():
     net.rnn.feeds(other)
     expected = array(net.scale.weight) + 1
     np.testing.assert_allclose(multiplier(width_of(net)), expected, rtol=1e-12)
+
+
+def test_nested_readers_and_a_fan_out_of_pixels():
+    """Heads of an attention: queries, keys and values, 2 entries of each, read among other inputs."""
+    torch.manual_seed(0)
+    heads, other = Axis(3), Axis(4)
+    qkv, out = nn.Linear(5, 18), nn.Linear(4 * 2 + 3 * 2 + 1, 6)
+    inside = ds.Slot(qkv, "weight", 0, ds.Role.RECURRENT, Product((Fixed(3), heads, Fixed(2))))
+    layout = Sum((Product((Sum((other, heads)), Fixed(2))), Fixed(1)))
+    outside = ds.Slot(out, "weight", 1, ds.Role.OUTGOING, layout)
+    width = ds.Width("heads", heads, (inside, outside))
+    heard = array(out.weight)[:, 8:14].reshape(6, 3, 2).sum((0, 2))
+    own = array(qkv.weight).reshape(3, 3, 2, 5)
+    # 12 entries of a unit outside; the mean of the 30 of each inside.
+    np.testing.assert_allclose(outgoing(width), 0.5 * (heard + 12 * own.mean((0, 2, 3))), rtol=1e-5)
+    assert ds.Width("other", other, (outside,)).size == 4
+    np.testing.assert_allclose(
+        outgoing(ds.Width("other", other, (outside,))),
+        array(out.weight)[:, :8].reshape(6, 4, 2).sum((0, 2)),
+        rtol=1e-5,
+    )
 
 
 def test_a_reader_declared_twice_counts_once():

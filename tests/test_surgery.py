@@ -6,22 +6,24 @@ unfold each dimension into (blocks, units), take the units that stay, pad with z
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from layouts import expected_sources, layouts, moves
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import diffstruct as ds
-from diffstruct.layout import Axis, Fixed, Layout, Product, Sum
+from diffstruct.layout import Axis, Fixed, Layout, Product, Sum, axes, length
 from diffstruct.newborn import Newborn
 from diffstruct.surgery import Change, Resized, carry, operate
+from diffstruct.width import Attribute
 
 GATES = {ds.nn.RNN: 1, ds.nn.GRU: 3, ds.nn.LSTM: 4}
 Axes = list[tuple[int, str | None]]
@@ -264,6 +266,173 @@ def test_frozen_parameters_and_hooks_live_on():
     assert frozen.shape == (12, 4)
 
 
+# --- Nested layouts -----------------------------------------------------------------------------------------
+
+
+class Nested(nn.Module):
+    """Tensors laid out in any way, and integers that tell how long they are."""
+
+    PLACES: ClassVar = {"weight": (0, 1), "cube": (1, None, 2), "bias": (2,), "mean": (0,)}
+    """For each dimension of each tensor, which of the three layouts it has."""
+
+    def __init__(self, layouts: Sequence[Layout]) -> None:
+        super().__init__()
+        self.layouts, self.stubborn = layouts, False
+        lengths = [length(layout) for layout in layouts]
+        self.weight = nn.Parameter(torch.randn(lengths[0], lengths[1]))
+        self.cube = nn.Parameter(torch.randn(lengths[1], 2, lengths[2]))
+        self.bias = nn.Parameter(torch.randn(lengths[2]))
+        self.register_buffer("mean", torch.randn(lengths[0]))
+        self.shape, self.in_features = tuple(lengths), lengths[1]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "in_features" and self.stubborn:
+            raise AttributeError("stubborn")
+        super().__setattr__(name, value)
+
+    def widths(self, pool: Sequence[Axis]) -> dict[Axis, ds.Width]:
+        """One for each axis that some dimension has."""
+        slots = [
+            ds.Slot(self, name, dim, ds.Role.INCOMING, self.layouts[number])
+            for name, numbers in self.PLACES.items()
+            for dim, number in enumerate(numbers)
+            if number is not None
+        ]
+        attributes = [Attribute(self, "shape", layout, index) for index, layout in enumerate(self.layouts)]
+        attributes.append(Attribute(self, "in_features", self.layouts[1]))
+        places = {axis: tuple(slot for slot in slots if axis in axes(slot.layout)) for axis in pool}
+        return {a: ds.Width("width", a, own, tuple(attributes)) for a, own in places.items() if own}
+
+    def follow(self, name: str, value: Tensor, came_from: Sequence[list[int]]) -> Tensor:
+        """What becomes of a tensor, if each layout's entries come from there, or from nowhere: -1."""
+        array = value.detach().numpy()
+        for dim, number in enumerate(self.PLACES[name.partition(":")[0]]):
+            if number is not None:
+                padded = np.pad(array, [(0, int(other == dim)) for other in range(array.ndim)])
+                array = padded.take(came_from[number], axis=dim)  # the last entry is the zero
+        return torch.from_numpy(array)
+
+    def learn(self, optimizer: Optimizer) -> None:
+        for parameter in self.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+
+
+@st.composite
+def nested(draw: Any) -> tuple[Nested, list[Axis]]:
+    pool = [Axis(draw(st.integers(1, 3))) for _ in range(3)]
+    chosen = [draw(layouts(pool)) for _ in range(3)]
+    torch.manual_seed(draw(st.integers(0, 99)))
+    return Nested(chosen), pool
+
+
+@moderate
+@given(case=nested(), data=st.data())
+def test_nested_layouts_of_several_widths_at_once_do_what_names_do(case: Any, data: Any):
+    model, pool = case
+    widths = model.widths(pool)
+    assume(widths)
+    optimizer = torch.optim.Adam(model.parameters(), amsgrad=True)
+    for _ in range(data.draw(st.integers(1, 3))):
+        model.learn(optimizer)
+        objects = dict(model.named_parameters()) | dict(model.named_buffers())
+        plan = data.draw(moves([*widths]))
+        came_from = [expected_sources(layout, pool, plan) for layout in model.layouts]
+        expected = {
+            name: model.follow(name, value, came_from)
+            for name, value in everything(model, optimizer)
+            if isinstance(value, Tensor) and value.ndim
+        }
+        assert any("exp_avg_sq" in name for name in expected)
+        operate([Change(widths[axis], tuple(keep), add) for axis, (keep, add) in plan.items()], [optimizer])
+
+        found = dict(everything(model, optimizer))
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        assert all(found[name] is value for name, value in objects.items())
+        assert {axis: axis.size for axis in plan} == {axis: len(k) + add for axis, (k, add) in plan.items()}
+        assert model.shape == tuple(map(len, came_from))
+        assert model.in_features == len(came_from[1])
+        if all(model.shape):
+            hidden = model.weight @ model.cube[:, 0] + model.bias
+            hidden.sum().backward()
+    model.learn(optimizer)
+
+
+@moderate
+@given(case=nested(), data=st.data())
+def test_nested_layouts_are_undone_when_the_last_step_fails(case: Any, data: Any):
+    model, pool = case
+    widths = model.widths(pool)
+    assume(widths)
+    optimizer = torch.optim.Adam(model.parameters())
+    model.learn(optimizer)
+    plan = data.draw(moves([*widths]))
+    changes = [Change(widths[axis], tuple(keep), add) for axis, (keep, add) in plan.items()]
+    sizes, shape = [axis.size for axis in pool], model.shape
+    with untouched(AttributeError, model, optimizer, "stubborn"):
+        model.stubborn = True
+        operate(changes, [optimizer])
+    assert ([axis.size for axis in pool], model.shape) == (sizes, shape)
+    assert length(model.layouts[1]) == model.weight.shape[1]
+    model.stubborn = False
+    operate(changes, [optimizer])
+    assert [axis.size for axis in plan] == [len(keep) + add for keep, add in plan.values()]
+
+
+def test_a_convolution_and_another_concatenated_and_flattened():
+    """Linear behind flatten(cat(a, b)): both change at once, and each pixel goes with its channel."""
+    one, two, pixels = Axis(3), Axis(2), Fixed(4)
+    convolutions, linear = [nn.Conv2d(1, axis.size, 2) for axis in (one, two)], nn.Linear(20, 2)
+    heard = Product((Sum((one, two)), pixels))
+    size = Attribute(linear, "in_features", heard)
+    read = ds.Slot(linear, "weight", 1, ds.Role.OUTGOING, heard)
+    changes = [
+        Change(
+            ds.Width(
+                name,
+                axis,
+                (
+                    ds.Slot(convolution, "weight", 0, ds.Role.INCOMING, axis),
+                    ds.Slot(convolution, "bias", 0, ds.Role.INCOMING, axis),
+                    read,
+                ),
+                (Attribute(convolution, "out_channels", axis), size),
+            ),
+            keep,
+            add,
+        )
+        for name, axis, convolution, keep, add in (
+            ("one", one, convolutions[0], (0, 2), 0),
+            ("two", two, convolutions[1], (1,), 2),
+        )
+    ]
+    x = torch.randn(5, 1, 3, 3)
+
+    def output(channels: Tensor, weight: Tensor) -> Tensor:
+        return torch.einsum("bcp,ocp->bo", channels.flatten(2), weight.view(2, -1, 4)) + linear.bias
+
+    def channels() -> Tensor:
+        return torch.cat([convolution(x) for convolution in convolutions], 1)
+
+    expected = output(channels()[:, [0, 2, 4]], linear.weight.view(2, 5, 4)[:, [0, 2, 4]].flatten(1))
+    operate(changes)
+    assert [c.out_channels for c in convolutions] == [2, 3]
+    assert linear.in_features == linear.weight.shape[1] == 20
+    torch.testing.assert_close(linear(channels().flatten(1)), expected)
+
+
+def test_a_parametrization_that_keeps_its_tensors_is_cut_there():
+    linear, axis = nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), Axis(4)
+    own = linear.parametrizations.weight
+    slots = [ds.Slot(own, name, 0, ds.Role.INCOMING, axis) for name in ("original0", "original1")]
+    slots.append(ds.Slot(linear, "bias", 0, ds.Role.INCOMING, axis))
+    assert str(slots[0]) == "ParametrizationList.original0[dim 0]"
+    x = torch.randn(2, 3)
+    expected = linear(x)[:, [1, 3]]
+    operate([Change(ds.Width("rows", axis, tuple(slots)), (1, 3), 0)])
+    torch.testing.assert_close(linear(x), expected)
+
+
 # --- All or nothing -----------------------------------------------------------------------------------------
 
 
@@ -467,6 +636,38 @@ def test_two_widths_that_claim_one_dimension_are_refused(add):
     other = ds.Width("other", axis, (ds.Slot(model.multiplier, "weight", 0, ds.Role.MULTIPLIER, axis),))
     with untouched(ds.StructureError, model, optimizer, "let one width cover both"):
         operate([Change(width, (0, 1), add), Change(other, (0, 1), add)], [optimizer])
+
+
+def test_one_width_changed_twice_at_once_is_refused():
+    model, optimizer = trained()
+    with untouched(ds.StructureError, model, optimizer, "'lower' is changed twice"):
+        operate(model.change({"lower": ([0, 1], 0)}) + model.change({"lower": ([0], 3)}), [optimizer])
+
+
+def test_two_layouts_of_one_dimension_are_refused_and_one_written_in_two_ways_is_not():
+    linear, one, two = nn.Linear(12, 1), Axis(3), Axis(3)
+
+    def change(axis: Axis, layout: Layout) -> Change:
+        slot = ds.Slot(linear, "weight", 1, ds.Role.OUTGOING, layout)
+        return Change(ds.Width("width", axis, (slot,)), (0, 1), 0)
+
+    both = Product((Sum((one, two)), Fixed(2)))
+    for other in (Product((Sum((two, one)), Fixed(2))), Product((Fixed(2), Sum((one, two))))):
+        with pytest.raises(ds.StructureError, match="or one layout mention both"):
+            operate([change(one, both), change(two, other)])
+    again = Sum((Product((one, Fixed(2))), Product((two, Fixed(2)))))
+    operate([change(one, both), change(two, again)])
+    assert linear.weight.shape == (1, 8)
+
+
+def test_a_tensor_that_changed_its_size_since_is_refused():
+    model, optimizer = trained()
+    changes = model.change(PLAN)
+    model.readout.weight = nn.Parameter(torch.zeros(3, 4))
+    with untouched(
+        ds.StructureError, model, optimizer, r"'upper' has 2 units.*must have 2 entries, but has 4"
+    ):
+        operate(changes, [optimizer])
 
 
 def test_a_dimension_counted_from_the_end_is_no_other_dimension():
