@@ -134,6 +134,7 @@ A, B = Axis(3), Axis(2)
     ("one", "other"),
     [
         (Product((Fixed(1), A)), A),
+        (Product((A, Fixed(1), Fixed(1))), A),
         (Sum((A,)), A),
         (Sum((A, A)), Product((Fixed(2), A))),
         (Sum((A, Fixed(0), Product((Fixed(2), A)))), Product((Fixed(3), A))),

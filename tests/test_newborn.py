@@ -324,6 +324,17 @@ def test_a_fill_holds_for_every_role(role, kind):
     assert linear.weight[:, 2:].tolist() == [[0.25, 0.25]] * 2
 
 
+def test_what_is_filled_has_no_part_in_what_is_drawn():
+    linear, other, axis = nn.Linear(2, 3), nn.Linear(2, 4), Axis(2)
+    slots = [ds.Slot(linear, "weight", 1, ds.Role.OUTGOING, axis, fill=9.0)]
+    slots.append(ds.Slot(other, "weight", 1, ds.Role.OUTGOING, axis))
+    operate(
+        [Change(ds.Width("width", axis, tuple(slots)), (0, 1), 1)],
+        initialize=Newborn(THRESHOLD, np.random.default_rng(0)),
+    )
+    torch.testing.assert_close(other.weight[:, 2].abs().sum(), torch.tensor(THRESHOLD / 2))
+
+
 def test_multipliers_of_each_pixel_are_the_threshold_together():
     multiplier, axis = ds.nn.Multiplier(6, dtype=torch.float64), Axis(2)
     slot = ds.Slot(multiplier, "weight", 0, ds.Role.MULTIPLIER, Product((axis, Fixed(3))))
