@@ -88,6 +88,8 @@ _HINT = re.compile(
     "head|hidden|dim|size|width|channel|feature|emb|inner|unit|filter|plane|split|group|nf|nx|rank"
 )
 
+_COUNT = re.compile("(heads|groups|num_?head|n_?head)$")
+
 
 def parts_of(term: Term) -> Iterator[Term]:
     """The term, and every term that it is made of."""
@@ -108,7 +110,8 @@ class Candidate(NamedTuple):
 
     Args:
         attribute: the integer, and what it would hold the size of.
-        likely: whether its name says that it holds a size, and nothing else there is as large.
+        likely: whether its name says that it holds a size, and nothing else there is as large; or that it
+            counts heads or groups, which these units are.
     """
 
     attribute: Attribute
@@ -125,6 +128,7 @@ def candidates(
     """
     from diffstruct.couple.widths import layout_of
 
+    counted = {each for term in (*findings.heads, *findings.groups.values()) for each in leaves(term)}
     owners = {slot.module for slot in width.slots}
     family = [module for module in model.modules() if any(inner in owners for inner in module.modules())]
     by_size: dict[int, Term] = {}
@@ -142,7 +146,11 @@ def candidates(
         for name, index, value in _integers(module):
             if name not in settled and value in by_size:
                 attribute = Attribute(module, name, layout_of(by_size[value], axes), index)
-                found.append(Candidate(attribute, bool(_HINT.search(name.lower())) and value not in others))
+                if _COUNT.search(name.lower()):
+                    likely = leaf in counted
+                else:
+                    likely = bool(_HINT.search(name.lower())) and value not in others
+                found.append(Candidate(attribute, likely))
     return found
 
 
