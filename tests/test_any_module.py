@@ -228,6 +228,26 @@ def test_the_price_is_the_same_however_often_it_is_taken():
     assert torch.equal(results[0][0], mlp()[0].weight)  # which reads no unit, and pays nothing
 
 
+def test_only_units_that_are_learned_pay():
+    torch.manual_seed(0)
+    model = Branches()
+    still = ds.Rule(threshold=0.3, p_add=0, p_delete=0, p_spontaneous=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    structure = ds.Structure(
+        model, optimizer, example_inputs=(X,), rule=still, every=1, start=None, include=["left"]
+    )
+    before = model.middle.weight.detach().clone()
+    structure.step()
+    assert torch.equal(model.middle.weight[:, 6:], before[:, 6:])  # what reads the right branch
+    assert (model.middle.weight[:, :6].abs() < before[:, :6].abs()).all()
+    assert torch.equal(model.out.weight, branches().out.weight)
+
+
+def branches():
+    torch.manual_seed(0)
+    return Branches()
+
+
 # What else a training loop has
 
 

@@ -67,17 +67,26 @@ class L1Price:
             raise ConfigurationError(f"how must be 'proximal', 'sign' or 'gradient', got {self.how!r}")
 
     @torch.no_grad()
-    def before_step(self, weights: Tensor) -> None:
-        """Add the price to the gradient of `weights`, where that is how it is paid."""
+    def before_step(self, weights: Tensor, which: Tensor | None = None) -> None:
+        """Add the price to the gradient of `weights`, where that is how it is paid.
+
+        Args:
+            weights: of any shape.
+            which: bool, of a shape that broadcasts to theirs: the entries that pay; None for all.
+        """
         if self.how == "gradient" and weights.grad is not None:
-            weights.grad.add_(subgradient(weights, self.strength))
+            price = subgradient(weights, self.strength)
+            weights.grad.add_(price if which is None else price * which)
 
     @torch.no_grad()
-    def after_step(self, weights: Tensor) -> None:
+    def after_step(self, weights: Tensor, which: Tensor | None = None) -> None:
         """Take the price off `weights`, where that is how it is paid, and hold the floor."""
+        new = weights
         if self.how == "proximal":
-            weights.copy_(soft_threshold(weights, self.strength))
+            new = soft_threshold(weights, self.strength)
         elif self.how == "sign":
-            weights.copy_(sign_step(weights, self.strength))
+            new = sign_step(weights, self.strength)
         if self.floor is not None:
-            weights.copy_(at_least(weights, self.floor))
+            new = at_least(new, self.floor)
+        if new is not weights:
+            weights.copy_(new if which is None else torch.where(which, new, weights))

@@ -6,15 +6,36 @@ multiplier, revision 3 the L1 norm of the outgoing weights.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
 from diffstruct.errors import StructureError
-from diffstruct.layout import Axis, copies
+from diffstruct.layout import Axis, belongs, copies
 from diffstruct.width import Role, Slot, Width
 
 PRICED = {"multiplier": (Role.MULTIPLIER,), "outgoing": (Role.OUTGOING, Role.RECURRENT)}
 """The roles that each kind of salience is made of: what the price acts on."""
+
+
+def paying(widths: Collection[Width], kind: str) -> list[tuple[Tensor, Tensor | None]]:
+    """The tensors that a price on this salience acts on, each once, and which of their entries pay.
+
+    Entries of units of these widths do; None stands for all entries, else bool, to be broadcast.
+    """
+    learned = {width.axis for width in widths}
+    found: dict[int, tuple[Tensor, Tensor | None]] = {}
+    for slot in (slot for width in widths for slot in width.having(*PRICED[kind])):
+        tensor, which = slot.tensor, belongs(slot.layout, learned)
+        if which is not None:
+            shape = [1] * tensor.ndim
+            shape[slot.dim] = -1
+            which = which.view(shape).to(tensor.device)
+            _, before = found.get(id(tensor), (tensor, torch.zeros_like(which)))
+            which = None if before is None else before | which
+        found[id(tensor)] = tensor, which
+    return [*found.values()]
 
 
 def multiplier(width: Width) -> Tensor:

@@ -25,7 +25,7 @@ from diffstruct.newborn import Newborn
 from diffstruct.optimizers import check_optimizer, check_state
 from diffstruct.price import L1Price
 from diffstruct.rule import Decision, Rule, RuleState
-from diffstruct.salience import PRICED, SALIENCES
+from diffstruct.salience import SALIENCES, paying
 from diffstruct.surgery import Change, carry, operate
 from diffstruct.width import Width
 
@@ -131,7 +131,7 @@ class Structure:
         self.history = History()
         self.updates = 0
         self._salience = SALIENCES[salience]
-        self._priced = PRICED[salience]
+        self._kind = salience
         self.generator = np.random.default_rng(seed)
         thresholds = {name: each.threshold for name, each in self.rules.items()}
         self._newborn = Newborn(thresholds, self.generator, salience)
@@ -263,8 +263,8 @@ class Structure:
             self._last = {}
             self.updates += 1
             return ()
-        for tensor in self._priced_tensors():
-            self._late_price.after_step(tensor)
+        for tensor, which in paying(self.widths.values(), self._kind):
+            self._late_price.after_step(tensor, which)
         self._last = {}
         spare: dict[str, NDArray[np.bool_]] = {}
         decisions = {name: self._decide(width, spare) for name, width in self.widths.items()}
@@ -368,16 +368,11 @@ class Structure:
             return type(state)(carry(part, change) for part in state)
         return carry(state, change)
 
-    def _priced_tensors(self) -> list[Tensor]:
-        """The tensors that pay, each once, whatever it is shared by."""
-        slots = (slot for width in self.widths.values() for slot in width.having(*self._priced))
-        return [*{id(slot.tensor): slot.tensor for slot in slots}.values()]
-
     def _before_optimizer_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for tensor in self._priced_tensors():
+        for tensor, which in paying(self.widths.values(), self._kind):
             if id(tensor) in mine:
-                self.price.before_step(tensor)
+                self.price.before_step(tensor, which)
 
     def explain(self) -> str:
         """Which sizes of the model are not learned, and why: a line each."""

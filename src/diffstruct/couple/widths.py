@@ -15,6 +15,9 @@ from diffstruct.layout import Axis, Fixed, Layout
 from diffstruct.nn.multiplier import Multiplier
 from diffstruct.width import Role, Slot, Width
 
+NO_WIDTH = ("is space", "is the size of a kernel")
+"""Reasons of axes that nobody would take for a width, and that need no word."""
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -67,7 +70,7 @@ def widths_of(model: nn.Module, findings: Findings) -> Found:
             found.places[title], found.leaves[title] = shown, leaf
             found.widths[title] = width = Width(title, axes[leaf], slots, attributes)
             found.candidates[title] = candidates(model, width, leaf, findings, axes)
-        elif leaf.size > 1:
+        elif leaf.size > 1 and not (leaf.fixed or "").startswith(NO_WIDTH):
             found.refused.append(Refusal(shown, leaf.size, leaf.fixed or ""))
     return found
 

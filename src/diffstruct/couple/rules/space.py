@@ -42,7 +42,7 @@ _POOLS = {
 def _pool(call: Call) -> Sequence[Dims]:
     """The last dimensions change as a picture does; those before stay."""
     dims, space = call.dims(call.args[0]), _POOLS[call.name]
-    reason = f"{call.name} takes it as space"
+    reason = f"is space in {call.trace.where}"
     for dim in dims[-space:]:
         call.over(dim, reason)
     return [
