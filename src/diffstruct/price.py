@@ -34,9 +34,12 @@ def at_least(weights: Tensor, floor: float) -> Tensor:
     return torch.clamp(weights, min=floor)
 
 
-def soft_threshold(weights: Tensor, strength: float) -> Tensor:
-    """The proximal step `argmin_v (v - w)^2 / 2 + strength * |v|`, elementwise."""
-    return torch.nn.functional.softshrink(weights, strength)
+def soft_threshold(weights: Tensor, strength: float, out: Tensor | None = None) -> Tensor:
+    """The proximal step `argmin_v (v - w)^2 / 2 + strength * |v|`, elementwise; written to `out` if given."""
+    if out is None:
+        return torch.nn.functional.softshrink(weights, strength)
+    result: Tensor = torch.ops.aten.softshrink.out(weights, strength, out=out)
+    return result
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ class L1Price:
         """Take the price off `weights`, where that is how it is paid, and hold the floor."""
         new = weights
         if self.how == "proximal":
-            new = soft_threshold(weights, self.strength)
+            # In place where that is all: large weights are read and written once.
+            alone = which is None and self.floor is None
+            new = soft_threshold(weights, self.strength, out=weights if alone else None)
         elif self.how == "sign":
             new = sign_step(weights, self.strength)
         if self.floor is not None:

@@ -6,6 +6,7 @@ multiplier, revision 3 the L1 norm of the outgoing weights.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 
 import torch
@@ -89,7 +90,28 @@ def fan_out(slot: Slot, axis: Axis) -> int:
 
 def _loudness(slot: Slot, axis: Axis) -> Tensor:
     """The L1 norm of each unit's entries: `[units]`."""
-    return slot.per_unit(slot.tensor.detach().abs(), axis)
+    weights = slot.tensor.detach()
+    if weights.ndim == 1:  # whose sum over all other dimensions is itself
+        return slot.per_unit(weights.abs(), axis)
+    return slot.per_unit(torch.abs(weights, out=_scratch.like(weights)), axis)
+
+
+class _Scratch(threading.local):
+    """Memory that is used again and again: new memory takes ten times as long as the sum of what is in it."""
+
+    def __init__(self) -> None:
+        self._flat: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """A contiguous tensor of the same shape, not yet written."""
+        key = tensor.dtype, tensor.device
+        flat = self._flat.get(key)
+        if flat is None or flat.numel() < tensor.numel():
+            self._flat[key] = flat = tensor.new_empty(tensor.numel())
+        return flat[: tensor.numel()].view(tensor.shape)
+
+
+_scratch = _Scratch()
 
 
 def _total(parts: list[Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-LARGEST = 200_000  # units times batch
+LARGEST, LARGEST_GRU = 200_000, 50_000  # units times batch
 LARGEST_LSTM, WIDEST_LSTM = 3_000, 256  # units times batch, and units; of torch's fused LSTM
 
 
@@ -19,4 +19,4 @@ def pays(gates: int, units: int, batch: int, dtype: torch.dtype) -> bool:
     """
     if gates == 4 and dtype == torch.float32:
         return units <= WIDEST_LSTM and units * batch <= LARGEST_LSTM
-    return units * batch <= LARGEST
+    return units * batch <= (LARGEST_GRU if gates == 3 else LARGEST)
