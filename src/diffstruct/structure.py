@@ -76,7 +76,7 @@ class Structure:
         exclude: patterns of widths to leave out of these.
         granularity: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
         every: price and rule act at every so many steps, as strongly as they would in these; the default is 1
-            for declared widths, 10 for those that are found, so that it costs next to nothing.
+            for declared widths, 16 for those that are found, so that it costs next to nothing.
         seed: of the generator that the rule and the new units draw from.
 
     Raises:
@@ -119,7 +119,7 @@ class Structure:
         if salience == "multiplier" and example_inputs is not None:
             self.widths = attach(self.widths, self.optimizers)
         default = PAPER_RULE if example_inputs is None else TRACED_RULE
-        self.every = (1 if example_inputs is None else 10) if every is None else every
+        self.every = (1 if example_inputs is None else 16) if every is None else every
         if self.every < 1:
             raise ConfigurationError(f"every must be at least 1, got {every}")
         self.rules = by_name(rule or default, self.widths, default, "rule")
