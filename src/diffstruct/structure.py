@@ -15,7 +15,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from diffstruct.control import by_name, chosen
 from diffstruct.couple import Proof, Refusal, declared_widths, traced_widths
-from diffstruct.couple.proof import Unproved
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.finish import plain
 from diffstruct.granularity import in_multiples, multiple
@@ -26,6 +25,7 @@ from diffstruct.optimizers import check_optimizer, check_state
 from diffstruct.price import L1Price
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.salience import SALIENCES, paying
+from diffstruct.start import cannot_start, first_changes
 from diffstruct.surgery import Change, carry, operate
 from diffstruct.width import Width
 
@@ -172,61 +172,18 @@ class Structure:
 
     def _start(self, start: Mapping[str, int | None], proof: Proof | None) -> None:
         """Cut every width down to where it starts from."""
-        sizes = {name: self._first_size(width, start[name]) for name, width in self.widths.items()}
-        changes = {
-            name: Change(width, tuple(range(sizes[name])), 0)
-            for name, width in self.widths.items()
-            if sizes[name] < width.size
-        }
+        for width in self.widths.values():
+            self._salience(width)  # which refuses a width that it cannot judge
+            for slot in width.slots:
+                for optimizer in self.optimizers:
+                    check_state(optimizer, slot.tensor)
+        changes = first_changes(self.widths, start, self.rules, self.granularity)
         if proof is not None and changes:
-            self._drop_what_cannot_start(changes, proof)
+            for name, refusal in cannot_start(changes, proof).items():
+                self.refused.append(refusal)
+                del changes[name], self.widths[name]
+            self._need_widths()
         operate(changes.values(), self.optimizers)
-
-    def _first_size(self, width: Width, start: int | None) -> int:
-        """Refuse, before anything is cut, what would fail at the first step; return the first size."""
-        self._salience(width)
-        for slot in width.slots:
-            for optimizer in self.optimizers:
-                check_state(optimizer, slot.tensor)
-        rule, grain = self.rules[width.name], self.granularity[width.name]
-        if start is not None and not 1 <= start <= width.size:
-            raise ConfigurationError(
-                f"start must be between 1 and the {width.size} units that width {width.name!r} came with, "
-                f"got {start}"
-            )
-        size = width.size if start is None else multiple(start, grain)
-        if grain < 1 or size % grain or size > width.size or rule.max_units % grain:
-            raise ConfigurationError(
-                f"width {width.name!r} came with {width.size} units, starts from {size} and may have "
-                f"{rule.max_units}: all of them must be multiples of the granularity, {grain}"
-            )
-        if not rule.min_units <= size <= rule.max_units:
-            raise ConfigurationError(
-                f"width {width.name!r} starts with {size} units, outside the rule's {rule.min_units} "
-                f"to {rule.max_units}: change start, min_units or max_units"
-            )
-        return size
-
-    def _drop_what_cannot_start(self, changes: dict[str, Change], proof: Proof) -> None:
-        """Leave out the widths at whose first size the model does not run (a bare `squeeze`, say)."""
-        try:
-            proof.runs(changes.values())
-            return
-        except Unproved:
-            for name, change in [*changes.items()]:
-                try:
-                    proof.runs([change])
-                except Unproved as error:
-                    places = tuple(map(str, change.width.slots))
-                    self.refused.append(
-                        Refusal(places, change.size, f"starting from {change.new_size} units, {error}")
-                    )
-                    del changes[name], self.widths[name]
-        self._need_widths()
-        try:
-            proof.runs(changes.values())
-        except Unproved as error:
-            raise StructureError(f"from where the widths start, {error}: give another start") from error
 
     def follow(self, copy: nn.Module) -> None:
         """Keep a copy of the model at the same sizes: an average of its weights, or a teacher.
