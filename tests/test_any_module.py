@@ -456,6 +456,8 @@ def test_finish_removes_the_reserve_and_leaves_one_unit_at_least():
     structure.finish()
     assert sizes(structure) == {"0": 1, "2": 1}
     assert model(X).shape == (32, 3)
+    with pytest.raises(ds.StructureError, match="finished"):
+        structure.step()
 
 
 def test_a_finished_model_goes_to_onnx(tmp_path):

@@ -130,6 +130,7 @@ class Structure:
         self._late_price = replace(self.price, strength=self.price.strength * self.every)
         self.history = History()
         self.updates = 0
+        self._finished = False
         self._salience = SALIENCES[salience]
         self._kind = salience
         self.generator = np.random.default_rng(seed)
@@ -215,7 +216,10 @@ class Structure:
 
         Raises:
             DivergenceError: a salience is not finite; nothing has changed then.
+            StructureError: the structure is finished.
         """
+        if self._finished:
+            raise StructureError("the structure is finished: train on without step(), or make a new Structure")
         if (self.updates + 1) % self.every:
             self._last = {}
             self.updates += 1
@@ -296,6 +300,7 @@ class Structure:
         for hook in self._hooks:
             hook.remove()
         detach(self.model)
+        self._finished = True
         return plain(self.model, self.widths.values(), self._proof)
 
     def carry(self, state: Any, width: str | None = None) -> Any:
