@@ -219,7 +219,7 @@ class Structure:
             StructureError: the structure is finished.
         """
         if self._finished:
-            raise StructureError("the structure is finished: train on without step(), or make a new Structure")
+            raise StructureError("the structure is finished: train on without step(), or make a new one")
         if (self.updates + 1) % self.every:
             self._last = {}
             self.updates += 1
