@@ -44,7 +44,7 @@ def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
     ]
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
-        torch.manual_seed(0)
+        torch.manual_seed(0)  # what the model itself draws from, the same each time
         try:
             if not training:
                 model.eval()

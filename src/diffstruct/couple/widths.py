@@ -133,7 +133,7 @@ def layout_of(term: Term, axes: Mapping[Leaf, Axis]) -> Layout:
         return axes[term] if term in axes else Fixed(term.size)
     if isinstance(term, Sum):
         parts: list[Layout] = []
-        for part in _flat_parts(term):
+        for part in _flat(term, Sum):
             made = layout_of(part, axes)
             before = parts[-1] if parts else None
             if isinstance(made, Fixed) and isinstance(before, Fixed):
@@ -144,7 +144,7 @@ def layout_of(term: Term, axes: Mapping[Leaf, Axis]) -> Layout:
             return layout.Product((Fixed(len(parts)), parts[0]))
         return parts[0] if len(parts) == 1 else layout.Sum(tuple(parts))
     factors: list[Layout] = []
-    for factor in _flat_factors(term):
+    for factor in _flat(term, Product):
         made = layout_of(factor, axes)
         outer = factors[-1] if factors else None
         if isinstance(made, Fixed) and isinstance(outer, Fixed):
@@ -154,20 +154,12 @@ def layout_of(term: Term, axes: Mapping[Leaf, Axis]) -> Layout:
     return factors[0] if len(factors) == 1 else layout.Product(tuple(factors))
 
 
-def _flat_parts(term: Term) -> Iterator[Term]:
+def _flat(term: Term, kind: type[Sum] | type[Product]) -> Iterator[Term]:
+    """The parts of a sum, or the factors of a product, at any depth."""
     term = find(term)
-    if isinstance(term, Sum):
-        for part in term.parts:
-            yield from _flat_parts(part)
-    else:
-        yield term
-
-
-def _flat_factors(term: Term) -> Iterator[Term]:
-    term = find(term)
-    if isinstance(term, Product):
-        for factor in term.factors:
-            yield from _flat_factors(factor)
+    if isinstance(term, kind):
+        for inner in term.parts if isinstance(term, Sum) else term.factors:
+            yield from _flat(inner, kind)
     else:
         yield term
 
