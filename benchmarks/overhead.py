@@ -61,7 +61,9 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     begin = time.perf_counter()
     # As much work as any price, but the weights stay what training makes them, however often it is taken.
     price = ds.L1Price(1e-12)
-    structure = ds.Structure(model, optimizer, example_inputs=inputs, start=None, rule=STILL, price=price)
+    structure = ds.Structure(
+        model, optimizer, salience="outgoing", example_inputs=inputs, start=None, rule=STILL, price=price
+    )
     found = time.perf_counter() - begin
 
     def train() -> None:

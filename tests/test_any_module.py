@@ -45,7 +45,7 @@ def learn(model, optimizer, structure, updates=30, run=None, check=lambda: None)
 def structured(model=None, optimizer=torch.optim.Adam, **options):
     model = model or mlp()
     optimizer = optimizer(model.parameters(), lr=1e-2)
-    options = {"rule": EAGER, "every": 1, **options}
+    options = {"rule": EAGER, "every": 1, "salience": "outgoing", **options}
     return model, optimizer, ds.Structure(model, optimizer, example_inputs=(X,), **options)
 
 
@@ -135,12 +135,14 @@ def test_a_width_that_cannot_start_so_small_is_refused():
 def test_bad_example_inputs(inputs, message):
     model = mlp()
     with pytest.raises(ds.StructureError, match=message):
-        ds.Structure(model, torch.optim.SGD(model.parameters()), example_inputs=inputs)
+        ds.Structure(model, torch.optim.SGD(model.parameters()), salience="outgoing", example_inputs=inputs)
 
 
 def test_keyword_inputs():
     model = mlp()
-    structure = ds.Structure(model, torch.optim.SGD(model.parameters()), example_inputs={"input": X})
+    structure = ds.Structure(
+        model, torch.optim.SGD(model.parameters()), salience="outgoing", example_inputs={"input": X}
+    )
     assert sizes(structure) == {"0": 1, "2": 1}
 
 
@@ -192,7 +194,9 @@ def test_a_width_is_reached_in_few_events():
     rule = ds.Rule(threshold=1e-9, reserve=0.25, p_add=1, p_delete=0, p_spontaneous=0, max_units=512)
     model = mlp((16,))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    structure = ds.Structure(model, optimizer, example_inputs=(X,), rule=rule, every=1, price=ds.L1Price(0))
+    structure = ds.Structure(
+        model, optimizer, salience="outgoing", example_inputs=(X,), rule=rule, every=1, price=ds.L1Price(0)
+    )
     with torch.no_grad():
         for _ in range(math.ceil(math.log(512, 1.25)) + 5):
             for p in model.parameters():
@@ -219,7 +223,14 @@ def test_the_price_is_the_same_however_often_it_is_taken():
         model = mlp()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
         structure = ds.Structure(
-            model, optimizer, example_inputs=(X,), rule=still, every=every, start=None, price=ds.L1Price(1e-3)
+            model,
+            optimizer,
+            salience="outgoing",
+            example_inputs=(X,),
+            rule=still,
+            every=every,
+            start=None,
+            price=ds.L1Price(1e-3),
         )
         learn(model, optimizer, structure, 20)
         results.append([p.clone() for p in model.parameters()])
@@ -234,7 +245,14 @@ def test_only_units_that_are_learned_pay():
     still = ds.Rule(threshold=0.3, p_add=0, p_delete=0, p_spontaneous=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     structure = ds.Structure(
-        model, optimizer, example_inputs=(X,), rule=still, every=1, start=None, include=["left"]
+        model,
+        optimizer,
+        salience="outgoing",
+        example_inputs=(X,),
+        rule=still,
+        every=1,
+        start=None,
+        include=["left"],
     )
     before = model.middle.weight.detach().clone()
     structure.step()
@@ -257,7 +275,7 @@ def test_schedulers_scalers_autocast_accumulation_and_frozen_parameters():
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=40)
     scaler = torch.amp.GradScaler("cpu")
-    structure = ds.Structure(model, optimizer, example_inputs=(X,), rule=EAGER, every=1)
+    structure = ds.Structure(model, optimizer, salience="outgoing", example_inputs=(X,), rule=EAGER, every=1)
     for _ in range(40):
         for part in range(2):
             with torch.autocast("cpu", torch.bfloat16):
@@ -339,7 +357,9 @@ def test_a_compiled_model_stays_right_and_is_compiled_once_a_size():
     model = mlp((32, 32))
     compiled = torch.compile(model, backend="eager", dynamic=False)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    structure = ds.Structure(compiled, optimizer, example_inputs=(X,), rule=EAGER, every=1, granularity=32)
+    structure = ds.Structure(
+        compiled, optimizer, salience="outgoing", example_inputs=(X,), rule=EAGER, every=1, granularity=32
+    )
     seen = set()
 
     def check():

@@ -23,7 +23,9 @@ def test_widths_of_random_networks_hold(drawn):
     assert all(each.reason for each in refused)
     if not widths:
         return
-    structure = ds.Structure(model, optimizer, example_inputs=inputs, start=None, rule=EAGER, every=1)
+    structure = ds.Structure(
+        model, optimizer, salience="outgoing", example_inputs=inputs, start=None, rule=EAGER, every=1
+    )
     silent_units_come_and_go(model, inputs, structure.widths.values())
     for _ in range(5):
         loss = sum((each**2).mean() for each in tensors_in(model(*inputs)) if each.is_floating_point())

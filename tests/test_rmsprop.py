@@ -154,7 +154,7 @@ def test_new_units_begin_with_their_own_value():
     ]
     optimizer = ds.ClippedRMSprop(groups, initial=0.1, newborn=0.25)
     rule = ds.Rule(threshold=1e-6, reserve=3, p_add=1)  # both units are above, so three come
-    structure = ds.Structure(model, optimizer, rule=rule, start=None)
+    structure = ds.Structure(model, optimizer, salience="outgoing", rule=rule, start=None)
     model["readout"](model["rnn"](torch.ones(4, 1, 3))[0]).sum().backward()
     optimizer.step()
     squares = {

@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit():
     runs = []
     for model in (first, second):
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-        structure = ds.Structure(model, optimizer, rule=EAGER, seed=5)
+        structure = ds.Structure(model, optimizer, salience="outgoing", rule=EAGER, seed=5)
         train(model, optimizer, structure, 60)
         runs.append((model.state_dict(), structure.history.events))
     assert runs[0][1] == runs[1][1]
@@ -100,7 +100,7 @@ def test_two_layers_learn_two_widths_and_carry_asks_which():
     torch.manual_seed(0)
     model = Stack()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    structure = ds.Structure(model, optimizer, rule=EAGER)
+    structure = ds.Structure(model, optimizer, salience="outgoing", rule=EAGER)
     for _ in range(60):
         loss = model(torch.randn(4, 2, 3)).square().sum()
         optimizer.zero_grad()
@@ -141,7 +141,9 @@ def test_a_proximal_price_silences_a_unit_that_nothing_needs():
     model = Tagger()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     never = ds.Rule(p_add=0, p_delete=0, p_spontaneous=0)
-    structure = ds.Structure(model, optimizer, rule=never, price=ds.L1Price(0.1), start=None)
+    structure = ds.Structure(
+        model, optimizer, salience="outgoing", rule=never, price=ds.L1Price(0.1), start=None
+    )
     for _ in range(20):  # no gradient at all: only the price acts
         structure.step()
     assert torch.count_nonzero(model.readout.weight) == 0
@@ -152,7 +154,7 @@ def test_a_proximal_price_silences_a_unit_that_nothing_needs():
 def test_nothing_happens_when_the_salience_is_not_finite():
     model = Tagger()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    structure = ds.Structure(model, optimizer, rule=EAGER, start=None)
+    structure = ds.Structure(model, optimizer, salience="outgoing", rule=EAGER, start=None)
     with torch.no_grad():
         model.readout.weight[0, 2] = torch.nan
     with pytest.raises(ds.DivergenceError, match="salience"):
@@ -165,7 +167,7 @@ def test_the_hidden_state_of_a_former_size_is_refused_by_name():
     model = Tagger()
     optimizer = torch.optim.Adam(model.parameters())
     always = ds.Rule(p_add=1.0, p_spontaneous=1.0)
-    structure = ds.Structure(model, optimizer, rule=always)
+    structure = ds.Structure(model, optimizer, salience="outgoing", rule=always)
     state = torch.ones(1, 4, 1)
     structure.step()
     carried = structure.carry(state)
@@ -177,7 +179,7 @@ def test_the_hidden_state_of_a_former_size_is_refused_by_name():
 def test_print_is_a_table_of_widths():
     model = Tagger()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    structure = ds.Structure(model, optimizer, rule=EAGER)
+    structure = ds.Structure(model, optimizer, salience="outgoing", rule=EAGER)
     train(model, optimizer, structure, 30)
     title, header, row = str(structure).splitlines()
     assert title == "Structure after 30 updates"
@@ -196,7 +198,10 @@ def test_print_is_a_table_of_widths():
         ({"start": 0}, "start must be between 1"),
         ({"salience": "loudness"}, "salience must be one of"),
         ({"rule": ds.Rule(max_units=5), "start": None}, "starts with 6 units"),
-        ({"price": ds.L1Price(1e-3, floor=0.05)}, "threshold must be above the floor"),
+        (
+            {"price": ds.L1Price(1e-3, floor=0.05), "salience": "outgoing"},
+            "threshold must be above the floor",
+        ),
     ],
 )
 def test_bad_parameters_are_refused(options, message):
@@ -209,7 +214,7 @@ def test_bad_parameters_are_refused(options, message):
 def test_models_without_what_is_needed_are_refused():
     linear = nn.Linear(3, 2)
     with pytest.raises(ds.StructureError, match="declares a width"):
-        ds.Structure(linear, torch.optim.Adam(linear.parameters()))
+        ds.Structure(linear, torch.optim.Adam(linear.parameters()), salience="outgoing")
     model = Tagger()
     with pytest.raises(ds.StructureError, match=r"ds\.nn\.Multiplier"):
         ds.Structure(model, torch.optim.Adam(model.parameters()), salience="multiplier")

@@ -574,7 +574,7 @@ def test_state_of_unknown_shape_is_refused_before_anything_changes(make):
         operate(model.change(PLAN), [optimizer])
     for start in (1, None):
         with pytest.raises(ds.StructureError, match="ThirdParty keeps state 'own'"):
-            ds.Structure(model, optimizer, start=start)
+            ds.Structure(model, optimizer, salience="outgoing", start=start)
     assert {name: p.shape for name, p in model.named_parameters()} == shapes
     assert model.lower.hidden_size == 3
 
@@ -582,7 +582,9 @@ def test_state_of_unknown_shape_is_refused_before_anything_changes(make):
 def test_a_structure_whose_surgery_fails_carries_nothing_and_goes_on():
     model, optimizer = trained()
     always = ds.Rule(p_add=1.0, p_spontaneous=1.0, p_delete=0.0)
-    structure = ds.Structure(model, optimizer, rule=always, start=None, price=ds.L1Price(0.0))
+    structure = ds.Structure(
+        model, optimizer, salience="outgoing", rule=always, start=None, price=ds.L1Price(0.0)
+    )
     state = torch.ones(1, 2, 3)
     model.readout.__class__ = Fussy
     with untouched(AttributeError, model, optimizer, "fussy"):
@@ -688,7 +690,7 @@ def test_a_tensor_that_is_computed_from_others_is_refused():
     model = Stack(ds.nn.RNN, ds.nn.RNN)
     nn.utils.parametrizations.weight_norm(model.readout)
     with pytest.raises(ds.StructureError):
-        ds.Structure(model, torch.optim.SGD(model.parameters()))
+        ds.Structure(model, torch.optim.SGD(model.parameters()), salience="outgoing")
     assert model.upper.hidden_size == model.readout.in_features == 2
 
 
@@ -721,7 +723,7 @@ def test_carry_takes_tensors_tuples_and_none_and_refuses_what_does_not_fit():
     model = Stack(ds.nn.LSTM, ds.nn.GRU)
     optimizer = torch.optim.SGD(model.parameters())
     always = ds.Rule(p_add=1.0, p_spontaneous=1.0, p_delete=0.0)
-    structure = ds.Structure(model, optimizer, rule=always, start=2)
+    structure = ds.Structure(model, optimizer, salience="outgoing", rule=always, start=2)
     h, c, up = torch.randn(1, 2, 2), torch.randn(1, 2, 2), torch.randn(2, 2)
     assert structure.carry((h, c), "lower")[0] is h  # nothing has changed yet
     structure.step()

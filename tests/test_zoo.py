@@ -95,7 +95,7 @@ def test_widths_are_found_learned_and_left_in_a_plain_model(case):
     model, inputs = made(case)
     before, chance = snapshot(model), torch.get_rng_state()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    options = {"example_inputs": inputs, "start": None, "rule": EAGER, "every": 1}
+    options = {"example_inputs": inputs, "start": None, "rule": EAGER, "every": 1, "salience": "outgoing"}
     if not (case.learned or case.allowed):
         with pytest.raises(ds.StructureError, match="has no width that could be learned"):
             ds.Structure(model, optimizer, **options)

@@ -12,7 +12,7 @@ from diffstruct.errors import (
     StructureError,
 )
 from diffstruct.history import Event, History, Measurement
-from diffstruct.price import L1Price
+from diffstruct.price import L1Price, UnitPrice
 from diffstruct.rmsprop import ClippedRMSprop
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.run import Run
@@ -40,6 +40,7 @@ __all__ = [
     "Slot",
     "Structure",
     "StructureError",
+    "UnitPrice",
     "Width",
     "nn",
     "tasks",

@@ -15,6 +15,7 @@ from rich.console import Console
 from diffstruct import __version__
 from diffstruct.display import LivePanel, PlainLines, duration
 from diffstruct.errors import ConfigurationError, DiffstructError
+from diffstruct.price import UnitPrice
 from diffstruct.revisions import REVISIONS, get_revision
 from diffstruct.run import Run
 
@@ -58,17 +59,27 @@ def grow_command(
         ),
     ],
     revision: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="1|2|3",
-            help="Revision of the paper. 1 and 2 price a multiplier on each unit (1 with its known "
-            "gradient defect); 3 prices outgoing weights.",
+            help="Grow as in a revision of the paper. 1 and 2 price a multiplier on each unit (1 with its "
+            "known gradient defect); 3 prices outgoing weights.  "
+            "[dim]\\[default: each unit must earn its price in nats][/]",
+            show_default=False,
         ),
-    ] = 2,
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            help="What a unit must earn, in nats per character; not for the paper's revisions.  "
+            f"[dim]\\[default: {UnitPrice().nats}][/]",
+            show_default=False,
+        ),
+    ] = None,
     cycles: Annotated[
         int | None,
         typer.Option(
-            help="Updates, of 40 characters each.  [dim]\\[default: 300000; revision 3: 100000][/]",
+            help="Updates, of 40 characters each.  [dim]\\[default: 100000; revisions 1 and 2: 300000][/]",
             show_default=False,
         ),
     ] = None,
@@ -78,7 +89,7 @@ def grow_command(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The run folder.  [dim]\\[default: runs/TASK-rREVISION-sSEED][/]",
+            help="The run folder.  [dim]\\[default: runs/TASK-sSEED, with -rREVISION in between][/]",
             show_default=False,
         ),
     ] = None,
@@ -90,35 +101,35 @@ def grow_command(
         float | None,
         typer.Option(
             help="Salience up to which a unit is in the reserve.",
-            rich_help_panel="The rule (default: the revision's)",
+            rich_help_panel="The rule (default: what suits the way to grow)",
         ),
     ] = None,
     reserve: Annotated[
         str | None,
         typer.Option(
             help="Units to hold in reserve: a count, such as 1, or a part of the width, such as 0.2.",
-            rich_help_panel="The rule (default: the revision's)",
+            rich_help_panel="The rule (default: what suits the way to grow)",
         ),
     ] = None,
     p_add: Annotated[
         float | None,
         typer.Option(
             help="Chance per update that a reserve that falls short is filled.",
-            rich_help_panel="The rule (default: the revision's)",
+            rich_help_panel="The rule (default: what suits the way to grow)",
         ),
     ] = None,
     p_delete: Annotated[
         float | None,
         typer.Option(
             help="Chance per update that a unit in excess of the reserve is deleted.",
-            rich_help_panel="The rule (default: the revision's)",
+            rich_help_panel="The rule (default: what suits the way to grow)",
         ),
     ] = None,
     max_units: Annotated[
         int | None,
         typer.Option(
             help="Never more units than this.",
-            rich_help_panel="The rule (default: the revision's)",
+            rich_help_panel="The rule (default: what suits the way to grow)",
         ),
     ] = None,
 ) -> None:
@@ -132,6 +143,8 @@ def grow_command(
     [bold]model.safetensors[/] (the weights) and [bold]units.png[/] (loss and units over time).
 
     [bold]Examples[/]
+
+      diffstruct grow hard
 
       diffstruct grow hard --revision 2 --cycles 50000
 
@@ -148,8 +161,15 @@ def grow_command(
     }
     changed = {name: value for name, value in wanted.items() if value is not None}
     rule = replace(get_revision(revision).rule, **changed)
+    if price is not None:
+        if revision is not None or threshold is not None:
+            raise ConfigurationError(
+                "--price goes with neither --revision nor --threshold, in whose place it is"
+            )
+        rule = replace(rule, threshold=price)
     run = Run(task, revision=revision, cycles=cycles, seed=seed, rule=rule)
-    path = out or Path("runs") / f"{run.name}-r{revision}-s{seed}"
+    way = "" if revision is None else f"-r{revision}"
+    path = out or Path("runs") / f"{run.name}{way}-s{seed}"
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: run.stop())
 
@@ -157,7 +177,8 @@ def grow_command(
     if quiet:
         summary = run.go(path, overwrite=overwrite)
     elif console.is_terminal:
-        title = f"diffstruct grow {run.name}, revision {revision}, seed {seed}"
+        named = "" if revision is None else f", revision {revision}"
+        title = f"diffstruct grow {run.name}{named}, seed {seed}"
         with LivePanel(console, title) as panel:
             summary = run.go(path, overwrite=overwrite, observe=panel)
     else:

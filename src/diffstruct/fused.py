@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffstruct.kernels import network
-from diffstruct.revisions import GRADIENT_LIMIT
+from diffstruct.kernels import earning, network
+from diffstruct.price import L1Price, UnitPrice
+from diffstruct.revisions import GRADIENT_LIMIT, LARGEST_NORM
 from diffstruct.rmsprop import ClippedRMSprop
 from diffstruct.rule import Rule, RuleState
 from diffstruct.tasks import SEQUENCE, Stretch
@@ -54,23 +55,46 @@ class FusedTrainer(Trainer):
         if structure is None:  # nobody asks the rule then
             rule, memory, generator = Rule(), RuleState.newborn(self.units), np.random.default_rng(0)
         else:
-            rule, memory, generator = structure.rule, structure.states["rnn"], structure.generator
+            rule, memory, generator = structure.rule_now("rnn"), structure.states["rnn"], structure.generator
+        ledger = None if structure is None else structure.ledger
         parameters = self._parameters()
-        reason, made, self.smoothed, loss, gone, add = network.advance(
-            stretch.text.numpy(),
-            stretch.position + done * SEQUENCE,
-            SEQUENCE,
-            stretch.windows - done,
-            network.Tensors(*map(_array, parameters)),
-            network.Tensors(*map(_array, self._accumulators())),
-            _array(state)[0],
-            self.smoothed,
-            self._constants(),
-            memory.ages,
-            memory.risen,
-            generator,
-            rule.numbers(self.units, state.dtype),
-        )
+        w, states = network.Tensors(*map(_array, parameters)), [self._states(each) for each in parameters]
+        memories: list[Any] = [network.Tensors(*each) for each in zip(*states, strict=True)]
+        updates = stretch.windows - done
+        reading: Any = stretch.text.numpy(), stretch.position + done * SEQUENCE, SEQUENCE
+        asked: Any = memory.ages, memory.risen, generator
+        if self.revision.salience == "earnings":
+            seen: Any = (np.zeros((self.units, self.units)), np.zeros(self.units), np.zeros(self.units))
+            if ledger is not None:
+                seen = ledger.fisher["rnn"], ledger.owed["rnn"], ledger.earned["rnn"]
+                updates = min(updates, ledger.refresh - self.updates % ledger.refresh)
+                if self.updates + 1 < ledger.last_call:
+                    updates = min(updates, ledger.last_call - 1 - self.updates)
+            reason, made, self.smoothed, loss, gone, add = earning.advance(
+                *reading,
+                updates,
+                w,
+                *memories,
+                self.updates,
+                _array(state)[0],
+                self.smoothed,
+                self._earning_constants(rule),
+                *seen,
+                *asked,
+                rule.numbers(self.units, torch.float64),
+            )
+        else:
+            reason, made, self.smoothed, loss, gone, add = network.advance(
+                *reading,
+                updates,
+                w,
+                *memories,
+                _array(state)[0],
+                self.smoothed,
+                self._constants(),
+                *asked,
+                rule.numbers(self.units, state.dtype),
+            )
         self.updates += made
         for entry in self.optimizer.state.values():
             if "step" in entry:
@@ -99,18 +123,53 @@ class FusedTrainer(Trainer):
             torch.ones_like(rnn.bias_ih_l0) if multiplier is None else multiplier.weight,
         ]
 
-    def _accumulators(self) -> list[Tensor]:
-        """What the optimizer keeps for each entry of the parameters, in the same order."""
-        optimizer, parameters = self.optimizer, self._parameters()
+    def _states(self, parameter: Tensor) -> list[NDArray[Any]]:
+        """What the optimizer keeps for each entry of a parameter; of one that it does not train, anything."""
+        optimizer, names = self.optimizer, ["sum"]
         if isinstance(optimizer, ClippedRMSprop):
             initial = {p: group["initial"] for group in optimizer.param_groups for p in group["params"]}
-            return [optimizer.square_avg(p, initial[p]) if p in initial else p for p in parameters]
-        return [optimizer.state[p]["sum"] if p in optimizer.state else p for p in parameters]
+            if parameter in initial:
+                optimizer.square_avg(parameter, initial[parameter])
+            names = ["square_avg"]
+        elif isinstance(optimizer, torch.optim.Adam):
+            names = ["exp_avg", "exp_avg_sq"]
+            trained = (p for group in optimizer.param_groups for p in group["params"])
+            if parameter not in optimizer.state and any(p is parameter for p in trained):
+                optimizer.state[parameter] = {"step": torch.zeros(())} | {
+                    name: torch.zeros_like(parameter) for name in names
+                }
+        state = optimizer.state.get(parameter, {})
+        return [_array(state.get(name, parameter)) for name in names]
+
+    def _earning_constants(self, rule: Rule) -> earning.Constants:
+        real = _array(self._one_hot).dtype.type
+        group = self.optimizer.param_groups[0]
+        price, ledger = self.revision.price, None if self.structure is None else self.structure.ledger
+        assert isinstance(price, UnitPrice)
+        return earning.Constants(
+            ruled=ledger is not None,
+            lr=real(group["lr"]),
+            beta1=real(group["betas"][0]),
+            beta2=real(group["betas"][1]),
+            eps=real(group["eps"]),
+            longest=LARGEST_NORM,
+            predictions=1.0 if ledger is None else ledger.predictions,
+            rate=1.0 if ledger is None else ledger.rate,
+            unit_price=rule.threshold,
+            strength=price.strength * group["lr"],
+            power=price.power,
+            trial=int(rule.trial),
+            rise=1 if ledger is None else ledger.rise,
+            updates=1 if ledger is None else ledger.updates,
+            ease=price.ease,
+            smoothing=self.revision.smoothing,
+        )
 
     def _constants(self) -> network.Constants:
         real = _array(self._one_hot).dtype.type
         group = self.optimizer.param_groups[0]
         price = self.revision.price
+        assert isinstance(price, L1Price)
         return network.Constants(
             multiplier=self.model.multiplier is not None,
             defect=self.revision.number == 1,

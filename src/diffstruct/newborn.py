@@ -2,6 +2,10 @@
 
 As in the paper (arXiv:1606.06216): weights from N(0, 0.01^2), biases zero, and a salience at, or just
 below, the threshold, so that the unit begins in the reserve and gradient descent can recruit it.
+
+Where units are judged by what they earn, a new one hears as loudly as the model's own units did when it was
+made, biases and all, and speaks a tenth as loudly: what it hears must be worth something before anybody can
+want to hear it, and a small voice disturbs nobody.
 """
 
 from __future__ import annotations
@@ -18,7 +22,10 @@ from diffstruct.surgery import Change
 from diffstruct.width import Role, Slot, Width, per_unit
 
 SCALE = 0.01
-"""Standard deviation of the weights that the salience does not fix."""
+"""Standard deviation of the weights that the salience does not fix, where the model does not say."""
+
+VOICE = 0.1
+"""How loudly a new unit speaks, relative to a new module's weights, where it is judged by what it earns."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Newborn:
     Args:
         thresholds: `T_D` of each width, by its name.
         generator: the only source of chance.
-        salience: `"multiplier"` or `"outgoing"`.
+        salience: `"multiplier"`, `"outgoing"` or `"earnings"`.
     """
 
     thresholds: Mapping[str, float]
@@ -47,11 +54,14 @@ class Newborn:
         # What a unit hears comes first: where a new unit hears a new unit, what it says has the last word.
         for birth in growing:
             for slot in birth.width.having(Role.INCOMING):
-                if slot.fill is not None:
-                    birth.write(slot, birth.filled(slot, slot.fill))
-                elif slot.tensor.ndim > 1 and slot.name in slot.module._parameters:
-                    birth.write(slot, slot.scale * self._normal(slot, birth))
-                # Biases and buffers stay at zero.
+                parameter = slot.name in slot.module._parameters
+                entries = None if slot.fill is None else birth.filled(slot, slot.fill)
+                own = self.salience == "earnings" and slot.tensor.requires_grad
+                if parameter and (own or (entries is None and slot.tensor.ndim > 1)):
+                    drawn = self._scale(slot) * self._normal(slot, birth)
+                    entries = drawn if entries is None else entries + drawn
+                if entries is not None:  # else biases and buffers stay at zero
+                    birth.write(slot, entries)
         for birth in growing:
             for slot, entries in self._spoken(birth).items():
                 birth.write(slot, entries)
@@ -64,7 +74,8 @@ class Newborn:
         if self.salience == "outgoing":
             entries = _at_threshold(entries, birth, threshold)
         else:
-            entries = {slot: slot.scale * draw for slot, draw in entries.items()}
+            voice = VOICE if self.salience == "earnings" else 1.0
+            entries = {slot: voice * self._scale(slot) * draw for slot, draw in entries.items()}
         multipliers = [*birth.width.having(Role.MULTIPLIER)]
         factors = sum(birth.copies(slot) for slot in multipliers)  # a unit's, in all
         for slot in multipliers:
@@ -75,9 +86,28 @@ class Newborn:
                 entries[slot] = birth.filled(slot, slot.fill)
         return entries
 
+    def _scale(self, slot: Slot) -> float:
+        """The standard deviation of the new units' entries in `slot`."""
+        if slot.scale is not None:
+            return slot.scale
+        return fresh_scale(slot) if self.salience == "earnings" else SCALE
+
     def _normal(self, slot: Slot, birth: _Birth) -> Tensor:
         """Standard normal numbers in the shape of the new units' entries in `slot`."""
         return torch.from_numpy(self.generator.standard_normal(birth.shape(slot))).to(slot.tensor.dtype)
+
+
+def fresh_scale(slot: Slot) -> float:
+    """The standard deviation of a new module's weights: of numbers between plus and minus `fan_in ** -0.5`.
+
+    `fan_in` is what an entry of the output reads through the tensor; of a bias, through its module's weights.
+    """
+    tensor = slot.tensor
+    weights = (each for each in slot.module._parameters.values() if each is not None and each.ndim > 1)
+    if tensor.ndim == 1:
+        tensor = next((each for each in weights if len(each) == len(tensor)), tensor.new_zeros(1, 1))
+    fan_in: int = tensor.shape[1:].numel()
+    return float(3 * fan_in) ** -0.5
 
 
 @dataclass(frozen=True)

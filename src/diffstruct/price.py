@@ -1,4 +1,4 @@
-"""Price: what a unit pays for being there. L1 on what its salience is made of.
+"""Price: what a unit pays for being there.
 
 The functions are pure, and the only copy of each formula: the compiled training loop is made from them
 (`kernels.network`). `soft_threshold` is the exact proximal step of an L1 price; `subgradient` and
@@ -95,3 +95,42 @@ class L1Price:
             new = at_least(new, self.floor)
         if new is not weights:
             weights.copy_(new if which is None else torch.where(which, new, weights))
+
+
+@dataclass(frozen=True)
+class UnitPrice:
+    """A price on each unit, in nats: *a unit stays if it earns its price*.
+
+    What a unit earns is measured while the model trains (see `earnings`). A unit that earns less than `nats`
+    once its trial is over is deleted; and what a unit says shrinks in proportion to
+    `strength * lr * ramp * (nats / (earned + nats)) ** power` at each update, `lr` being the learning rate,
+    and `ramp` rising from 0 to 1 with the unit's age. So useless units fade, useful ones hardly pay, and
+    newborns have time to find their place. Towards the end of the run the price eases to nothing and nobody new
+    comes, so that those who stay can settle; then the structure rests.
+
+    Args:
+        nats: of loss per prediction, `lambda`: the one knob. Half of it, and about as many units more.
+        strength: `kappa`, the rate at which what a useless unit says decays, as a weight decay's.
+        power: how much sooner than in proportion those that earn more are let off.
+        rise: the fraction of the run that the ramp takes, from the end of a unit's trial on.
+        memory: the fraction of the run that the moving averages of earnings look back on.
+        ease: the fraction of the run, at its end, over which the price eases to nothing.
+
+    Raises:
+        ConfigurationError: a parameter that cannot work.
+    """
+
+    nats: float = 3e-4
+    strength: float = 4.0
+    power: float = 1.5
+    rise: float = 0.3
+    memory: float = 0.01
+    ease: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("nats", "power", "rise", "memory", "ease"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ConfigurationError(f"{name} must be a number above 0, got {value!r}")
+        if not (self.strength >= 0 and math.isfinite(self.strength)):
+            raise ConfigurationError(f"strength must be a number of at least 0, got {self.strength!r}")

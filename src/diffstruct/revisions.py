@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from diffstruct.earnings import LARGEST_JOINT
 from diffstruct.errors import ConfigurationError
 from diffstruct.nn import RNN, Multiplier
-from diffstruct.price import L1Price
+from diffstruct.price import L1Price, UnitPrice
 from diffstruct.rmsprop import ClippedRMSprop
 from diffstruct.rule import Rule
-from diffstruct.structure import Structure
+from diffstruct.structure import EARNING_RULE, Structure
 from diffstruct.tasks import SEQUENCE
 
 WEIGHT_SCALE = 0.01
@@ -28,13 +29,16 @@ WEIGHT_SCALE = 0.01
 GRADIENT_LIMIT = 5.0
 """Revisions 1 and 2 clip every entry of a gradient to plus or minus this."""
 
+LARGEST_NORM = 5.0
+"""Where units are judged by what they earn, the whole gradient is shortened to this norm."""
+
 
 @dataclass(frozen=True)
 class Revision:
     """What one revision of the paper fixes.
 
     Args:
-        number: 1, 2 or 3.
+        number: 1, 2 or 3; None for diffstruct's own way.
         salience: what a unit is judged by.
         price: what it pays.
         rule: when units come and go.
@@ -42,9 +46,9 @@ class Revision:
         cycles: updates of a run.
     """
 
-    number: int
-    salience: Literal["multiplier", "outgoing"]
-    price: L1Price
+    number: int | None
+    salience: Literal["earnings", "multiplier", "outgoing"]
+    price: UnitPrice | L1Price
     rule: Rule
     smoothing: float
     cycles: int
@@ -67,6 +71,8 @@ REVISIONS = {
         100_000,
     ),
 }
+OWN = Revision(None, "earnings", UnitPrice(), replace(EARNING_RULE, max_units=LARGEST_JOINT), 0.999, 100_000)
+"""No revision of the paper: units are judged by what they earn, and trained by Adam."""
 
 
 class _DefectiveScale(torch.autograd.Function):
@@ -149,12 +155,14 @@ class CharRNN(nn.Module):
         return self.readout(hidden), state
 
 
-def get_revision(number: int) -> Revision:
-    """The revision of that number.
+def get_revision(number: int | None) -> Revision:
+    """The revision of that number; None for diffstruct's own way.
 
     Raises:
         ConfigurationError: there is none.
     """
+    if number is None:
+        return OWN
     if number not in REVISIONS:
         raise ConfigurationError(f"revision must be one of {[*REVISIONS]}, got {number!r}")
     return REVISIONS[number]
@@ -199,7 +207,11 @@ def build(
     model = CharRNN(symbols, fixed_units or 1, generator, multiplier, dtype)
     optimizer = _optimizer(revision, model)
     structure = None
-    if multiplier is not None or revision.salience == "outgoing":
+    if (
+        multiplier is not None
+        or revision.salience == "outgoing"
+        or (revision.salience == "earnings" and fixed_units is None)
+    ):
         rule = revision.rule
         if fixed_units is not None:
             most = max(fixed_units, rule.max_units)
@@ -211,11 +223,16 @@ def build(
             salience=revision.salience,
             price=revision.price,
             start=None,
+            updates=revision.cycles,
+            predictions=1 / SEQUENCE,  # the loss is the sum of so many
+            every=1,
             seed=structure_seed,
         )
     if revision.number in (1, 2):
         # After the structure's own hook, so that the price is clipped along, as in the paper's program.
         optimizer.register_step_pre_hook(_clip_gradients)
+    elif revision.salience == "earnings":
+        optimizer.register_step_pre_hook(_shorten_gradient)
     return Network(model, optimizer, structure)
 
 
@@ -226,6 +243,9 @@ def _optimizer(revision: Revision, model: CharRNN) -> Optimizer:
         # The program divides by sqrt(sum of squares + 1e-8). PyTorch adds its eps outside the root, but
         # accumulators that begin at 1e-8 come to the same, for new units as well.
         return torch.optim.Adagrad(trained, lr=0.1, initial_accumulator_value=1e-8, eps=0.0)
+    if revision.salience == "earnings":
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.Adam(trained, lr=1e-3, betas=(0.9, 0.99))
     heard = [model.rnn.weight_ih_l0, model.rnn.bias_ih_l0]
     spoken = [model.rnn.weight_hh_l0, model.readout.weight, model.readout.bias]
     return ClippedRMSprop(
@@ -242,3 +262,9 @@ def _clip_gradients(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
     torch._foreach_clamp_max_(gradients, GRADIENT_LIMIT)
     torch._foreach_clamp_min_(gradients, -GRADIENT_LIMIT)
+
+
+def _shorten_gradient(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Shorten the whole gradient to the largest norm."""
+    trained = [p for g in optimizer.param_groups for p in g["params"]]
+    torch.nn.utils.clip_grad_norm_(trained, LARGEST_NORM)

@@ -8,7 +8,7 @@ small probability, add one with a small probability where the reserve falls shor
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ class Rule:
 
     Args:
         threshold: `T_D`, in the unit of the salience.
-        reserve: `k`, a count (int), or a fraction of the width (float below 1), then at least one unit.
+        reserve: `k`, a count (int), or a fraction of the width (float below 1), then at least `min_reserve`.
         p_add: probability per decision that a reserve that falls short is filled.
         p_delete: probability per decision that a unit in excess is deleted.
         p_spontaneous: probability per decision of one more unit, whatever the reserve.
@@ -84,6 +84,10 @@ class Rule:
         redraw_after: the age in decisions after which a reserve unit that never rose above the threshold
             is replaced by a new one; None (as in the paper) for never. A reserve unit can be dead and
             would then stop growth for ever.
+        min_reserve: a reserve that is a fraction of the width has at least so many units.
+        trial: the age in decisions up to which no unit is deleted; past it, each that is sub-threshold may
+            be, and the reserve is made of newborns alone. A fraction (float below 1) is one of the run that
+            `Structure` is told of. 0 (as in the paper) for no trial.
 
     Raises:
         ConfigurationError: a parameter that cannot work.
@@ -97,6 +101,8 @@ class Rule:
     min_units: int = 1
     max_units: int = 99
     redraw_after: int | None = None
+    min_reserve: int = 1
+    trial: int | float = 0
 
     def __post_init__(self) -> None:
         def need(holds: bool, name: str, what: str) -> None:
@@ -118,6 +124,13 @@ class Rule:
             )
         else:
             need(0 < self.reserve < 1, "reserve", "a count, or a fraction between 0 and 1")
+        need(
+            isinstance(self.min_reserve, int) and 0 <= self.min_reserve < self.max_units,
+            "min_reserve",
+            f"a count of at least 0 and below max_units ({self.max_units})",
+        )
+        whole = isinstance(self.trial, int)
+        need(self.trial >= 0 if whole else 0 < self.trial < 1, "trial", "a count, or a fraction below 1")
         after = self.redraw_after
         need(after is None or (isinstance(after, int) and after >= 1), "redraw_after", "None or at least 1")
 
@@ -125,7 +138,7 @@ class Rule:
         """Sub-threshold units that a width of `size` units should hold."""
         if isinstance(self.reserve, int):
             return self.reserve
-        return max(1, int(self.reserve * size))
+        return max(self.min_reserve, int(self.reserve * size))
 
     def decide(self, saliences: Tensor, state: RuleState, generator: np.random.Generator) -> Decision:
         """Decide which units stay and how many come.
@@ -153,7 +166,9 @@ class Rule:
         gone, add = choose(values, memory.ages, memory.risen, generator, *numbers)
         return self.decision(gone, add, memory)
 
-    def numbers(self, size: int, dtype: torch.dtype) -> tuple[float, int, float, float, float, int, int, int]:
+    def numbers(
+        self, size: int, dtype: torch.dtype
+    ) -> tuple[float, int, float, float, float, int, int, int, int]:
         """The parameters as plain numbers, in the order of `choose`, for `size` saliences of type `dtype`."""
         return (
             # Rounded as the salience of a new unit is, which begins at the threshold and not above it.
@@ -165,6 +180,22 @@ class Rule:
             self.min_units,
             self.max_units,
             self.redraw_after or 0,
+            int(self.trial),  # a fraction has become a count by now: see `timed`
+        )
+
+    def timed(self, updates: int, every: int = 1) -> Rule:
+        """The rule for a run of so many updates that asks it at every so many: units come and go as often."""
+        trial = self.trial if isinstance(self.trial, int) else math.ceil(self.trial * updates)
+        if every == 1:
+            return replace(self, trial=trial)
+        after = self.redraw_after
+        return replace(
+            self,
+            p_add=1 - (1 - self.p_add) ** every,
+            p_delete=1 - (1 - self.p_delete) ** every,
+            p_spontaneous=1 - (1 - self.p_spontaneous) ** every,
+            redraw_after=None if after is None else max(1, round(after / every)),
+            trial=math.ceil(trial / every),
         )
 
     def decision(self, gone: NDArray[np.bool_], add: int, memory: RuleState) -> Decision:
@@ -192,6 +223,7 @@ def choose(
     min_units: int,
     max_units: int,
     redraw_after: int,
+    trial: int,
 ) -> Any:
     """The rule itself, on arrays and plain numbers.
 
@@ -214,17 +246,21 @@ def choose(
     sub = size - int(np.count_nonzero(above))
     gone = np.zeros(size, np.bool_)
     left = size
-    if sub > reserve:
-        units = np.flatnonzero(~above)
+    # With a trial, whoever has had it and is not above goes; without, those whom the reserve has no room for.
+    units = np.flatnonzero(~above & (ages > trial)) if trial > 0 else np.flatnonzero(~above)
+    excess = len(units) if trial > 0 else sub - reserve
+    if excess > 0:
         # A random choice of those in excess (Fisher and Yates): the units that are never reached are spared.
-        for i in range(sub - reserve):
-            j = i + int(generator.random() * (sub - i))
+        for i in range(excess):
+            j = i + int(generator.random() * (len(units) - i))
             unit = units[j]
             units[j] = units[i]
             # The width may not fall below its minimum, however chance falls.
             if generator.random() < p_delete and left > min_units:
                 gone[unit] = True
                 left -= 1
+    if trial > 0:  # those that go make room for newborns at once
+        sub -= size - left
     redrawn = 0
     if redraw_after > 0:
         for unit in range(size):

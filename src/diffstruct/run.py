@@ -69,7 +69,7 @@ class Run:
 
     Args:
         task: what to read: "easy", "hard", "transition", a text file, a task, or a schedule of phases.
-        revision: of the paper, 1, 2 or 3.
+        revision: of the paper, 1, 2 or 3; None for diffstruct's own way.
         cycles: updates to make; None for the revision's.
         seed: of weights, structure and texts; the same seed gives the same run.
         rule: in the place of the revision's.
@@ -83,7 +83,7 @@ class Run:
         self,
         task: str | os.PathLike[str] | Task | Sequence[Phase],
         *,
-        revision: int = 2,
+        revision: int | None = None,
         cycles: int | None = None,
         seed: int = 0,
         rule: Rule | None = None,
@@ -96,6 +96,7 @@ class Run:
             raise ConfigurationError(f"cycles must be at least 1, got {cycles}")
         if seed < 0:
             raise ConfigurationError(f"seed must be at least 0, got {seed}")
+        constants = replace(constants, cycles=cycles)
         self.seed = seed
         self.name, phases = schedule(task, cycles)
         network_seed, text_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
@@ -216,7 +217,8 @@ class Run:
             self._measure(folder)
         summary = self._save(folder, status)
         floor = summary["floor"]
-        title = f"{self.name}, revision {summary['revision']}, seed {self.seed}: "
+        way = "" if summary["revision"] is None else f", revision {summary['revision']}"
+        title = f"{self.name}{way}, seed {self.seed}: "
         title += f"{summary['final_units']} units, loss {summary['final_loss']:.2f}"
         title += "" if floor is None else f" (floor {floor:.2f})"
         picture = draw_run(title, self.history.measurements, self.progress.phases)

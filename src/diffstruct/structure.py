@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -19,20 +20,30 @@ from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.finish import plain
 from diffstruct.granularity import in_multiples, multiple
 from diffstruct.history import Event, History
+from diffstruct.ledger import Ledger
 from diffstruct.multipliers import attach, detach
 from diffstruct.newborn import Newborn
 from diffstruct.optimizers import check_optimizer, check_state
-from diffstruct.price import L1Price
+from diffstruct.price import L1Price, UnitPrice
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.salience import SALIENCES, paying
 from diffstruct.start import cannot_start, first_changes
 from diffstruct.surgery import Change, carry, operate
 from diffstruct.width import Width
 
-PAPER_RULE = Rule(threshold=0.05, p_add=0.01, p_delete=0.05)
-"""For widths that modules declare: that of the paper's revision 3."""
+EARNING_RULE = Rule(
+    threshold=UnitPrice().nats,
+    reserve=0.2,
+    min_reserve=4,
+    p_add=0.05,
+    p_delete=0.05,
+    p_spontaneous=0,
+    max_units=4096,
+    trial=0.04,
+)
+"""For units that are judged by what they earn: many newborns, and each has its trial."""
 
-TRACED_RULE = Rule(
+OUTGOING_RULE = Rule(
     threshold=0.05,
     reserve=1,
     p_add=0.05,
@@ -41,10 +52,10 @@ TRACED_RULE = Rule(
     max_units=4096,
     redraw_after=1000,
 )
-"""For widths that are found: revision 3's threshold, revision 1's haste, and dead units are drawn anew.
+"""For units that are judged by norms: the paper's, and dead ones are drawn anew.
 
-A reserve that is a fraction of the width grows faster, in O(log W) events, but under Adam with the default
-price without end: a new unit crosses the threshold within an update or two, so the reserve is always short.
+A reserve that is a fraction of the width grows faster, in O(log W) events, but under Adam with an L1 price
+without end: a new unit crosses the threshold within an update or two, so the reserve is always short.
 """
 
 
@@ -63,20 +74,25 @@ class Structure:
         example_inputs: the model's positional arguments, as a tuple, or its keyword arguments, as a dict,
             such as it is trained on. The model runs on them a few times, and is left as it was; `explain`
             says what was found.
-        rule: when units come and go; one rule, or rules by patterns of the widths' names. The default is
-            that of the paper's revision 3, for widths that are found one that adds faster and draws dead
-            units anew.
-        salience: `"outgoing"`, the L1 norm of a unit's outgoing weights, or `"multiplier"`, a trainable
-            factor per unit: a `ds.nn.Multiplier` of the model's or, with `example_inputs`, one that
+        updates: steps in which the structure is learned, most often those of the whole run: the times of rule
+            and price are fractions of it. After that, sizes stay as they are.
+        predictions: that the loss is the mean of, in one step; None: as many as the model makes for
+            `example_inputs` (rows of its first output, all but the last dimension; of images, pixels).
+            `1 / n` where the loss is the sum of n, and so 1 without `example_inputs`.
+        salience: what a unit is judged by: `"earnings"`, the nats of loss that it saves;
+            `"outgoing"`, the L1 norm of its outgoing weights; or `"multiplier"`, a trainable factor
+            per unit: a `ds.nn.Multiplier` of the model's or, with `example_inputs`, one that
             parametrizes the weights that read the unit until `finish`.
-        price: what units pay per update; the default is that of revision 3, as an exact proximal step.
+        price: what units pay per update, `UnitPrice` for earnings, `L1Price` for the others.
+        rule: when units come and go; one rule, or rules by patterns of the widths' names. Its threshold
+            is the price in nats where units are judged by earnings, `price.nats` by default.
         start: units that each width starts from; None keeps the sizes that the model came with; by patterns
             of names where widths differ.
         include: patterns of the names of widths to learn; the others keep their sizes.
         exclude: patterns of widths to leave out of these.
         granularity: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
-        every: price and rule act at every so many steps, as strongly as they would in these; the default is 1
-            for declared widths, 16 for those that are found, so that it costs next to nothing.
+        every: units are judged at every so many steps, as strongly as they would in these; None for 5,000
+            times in the run, but at every 16th step at least: so it costs next to nothing.
         seed: of the generator that the rule and the new units draw from.
 
     Raises:
@@ -91,9 +107,11 @@ class Structure:
         optimizer: Optimizer | Sequence[Optimizer],
         *,
         example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+        updates: int = 10_000,
+        predictions: float | None = None,
+        salience: Literal["earnings", "outgoing", "multiplier"] = "earnings",
+        price: UnitPrice | L1Price | None = None,
         rule: Rule | Mapping[str, Rule] | None = None,
-        salience: Literal["outgoing", "multiplier"] = "outgoing",
-        price: L1Price | None = None,
         start: int | Mapping[str, int | None] | None = 1,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
@@ -104,8 +122,13 @@ class Structure:
         self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
         for each in self.optimizers:
             check_optimizer(each)
-        if salience not in SALIENCES:
-            raise ConfigurationError(f"salience must be one of {[*SALIENCES]}, got {salience!r}")
+        kinds = ["earnings", *SALIENCES]
+        if salience not in kinds:
+            raise ConfigurationError(f"salience must be one of {kinds}, got {salience!r}")
+        if not (isinstance(updates, int) and updates >= 1):
+            raise ConfigurationError(f"updates must be a whole number of at least 1, got {updates!r}")
+        if predictions is not None and not (predictions > 0 and math.isfinite(predictions)):
+            raise ConfigurationError(f"predictions must be a number above 0, got {predictions!r}")
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self.widths: dict[str, Width]
         self.refused: list[Refusal] = []
@@ -118,20 +141,25 @@ class Structure:
         self._need_widths()
         if salience == "multiplier" and example_inputs is not None:
             self.widths = attach(self.widths, self.optimizers)
-        default = PAPER_RULE if example_inputs is None else TRACED_RULE
-        self.every = (1 if example_inputs is None else 16) if every is None else every
+        self.every = min(16, max(1, updates // 5000)) if every is None else every
         if self.every < 1:
             raise ConfigurationError(f"every must be at least 1, got {every}")
+        self.price = price or (UnitPrice() if salience == "earnings" else L1Price(1e-4))
+        if isinstance(self.price, UnitPrice) != (salience == "earnings"):
+            raise ConfigurationError(
+                f"a {type(self.price).__name__} does not go with salience={salience!r}: units that are "
+                "judged by earnings pay a UnitPrice, all others an L1Price"
+            )
+        default = OUTGOING_RULE
+        if isinstance(self.price, UnitPrice):
+            default = replace(EARNING_RULE, threshold=self.price.nats)
         self.rules = by_name(rule or default, self.widths, default, "rule")
         self.granularity = by_name(granularity, self.widths, 1, "granularity")
-        self.price = price or L1Price(1e-4)
         self._check_price()
-        self._rules = {name: _less_often(each, self.every) for name, each in self.rules.items()}
-        self._late_price = replace(self.price, strength=self.price.strength * self.every)
+        self._rules = {name: each.timed(updates, self.every) for name, each in self.rules.items()}
         self.history = History()
         self.updates = 0
         self._finished = False
-        self._salience = SALIENCES[salience]
         self._kind = salience
         self.generator = np.random.default_rng(seed)
         thresholds = {name: each.threshold for name, each in self.rules.items()}
@@ -139,22 +167,29 @@ class Structure:
         self._last: dict[str, Change] = {}
         self._proof = proof
         self._copies: list[dict[nn.Module, nn.Module]] = []
+        self.ledger: Ledger | None = None
+        """What units have earned, where they are judged by it."""
         self._start(by_name(start, self.widths, 1, "start"), proof)
         self.states = {name: RuleState.newborn(width.size) for name, width in self.widths.items()}
         """What the rule remembers of each width's units."""
         self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
+        if isinstance(self.price, UnitPrice):
+            if predictions is None:
+                predictions = 1.0 if proof is None else proof.predictions
+            self.ledger = Ledger(self.widths, self.price, predictions, updates, self.every)
+            self.ledger.open = self.every == 1
         self._hooks = []
-        if self.price.how == "gradient":
+        if isinstance(self.price, L1Price) and self.price.how == "gradient":
             self._hooks = [
                 each.register_step_pre_hook(self._before_optimizer_step) for each in self.optimizers
             ]
 
-    @property
-    def rule(self) -> Rule:
-        """The rule, where there is one for all widths."""
-        rules = {*self.rules.values()}
-        assert len(rules) == 1
-        return rules.pop()
+    def rule_now(self, name: str) -> Rule:
+        """The rule of a width, its times in decisions, as it is for the next update."""
+        rule = self._rules[name]
+        if self.ledger is not None and self.updates + 1 >= self.ledger.last_call:
+            return replace(rule, p_add=0.0, p_spontaneous=0.0)
+        return rule
 
     def _need_widths(self) -> None:
         if not self.widths:
@@ -165,7 +200,11 @@ class Structure:
 
     def _check_price(self) -> None:
         for name, rule in self.rules.items():
-            if self.price.floor is not None and self.price.floor >= rule.threshold:
+            if (
+                isinstance(self.price, L1Price)
+                and self.price.floor is not None
+                and self.price.floor >= rule.threshold
+            ):
                 raise ConfigurationError(
                     f"threshold must be above the floor of the price, {self.price.floor}, below which no "
                     f"salience falls, got {rule.threshold} for width {name!r}"
@@ -174,7 +213,8 @@ class Structure:
     def _start(self, start: Mapping[str, int | None], proof: Proof | None) -> None:
         """Cut every width down to where it starts from."""
         for width in self.widths.values():
-            self._salience(width)  # which refuses a width that it cannot judge
+            if self._kind != "earnings":
+                self._salience(width)  # which refuses a width that it cannot judge
             for slot in width.slots:
                 for optimizer in self.optimizers:
                     check_state(optimizer, slot.tensor)
@@ -220,12 +260,14 @@ class Structure:
         """
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
-        if (self.updates + 1) % self.every:
+        update = self.updates + 1
+        if self.ledger is not None:
+            self.ledger.open = (update + 1) % self.every == 0 and update < self.ledger.updates
+        if update % self.every or (self.ledger is not None and update > self.ledger.updates):
             self._last = {}
-            self.updates += 1
+            self.updates = update
             return ()
-        for tensor, which in paying(self.widths.values(), self._kind):
-            self._late_price.after_step(tensor, which)
+        self._collect()
         self._last = {}
         spare: dict[str, NDArray[np.bool_]] = {}
         decisions = {name: self._decide(width, spare) for name, width in self.widths.items()}
@@ -233,9 +275,26 @@ class Structure:
         self._spare.update(spare)
         return events
 
+    def _salience(self, width: Width) -> Tensor:
+        """What each unit is judged by, `[n]`."""
+        return SALIENCES[self._kind](width) if self.ledger is None else self.ledger.saliences(width)
+
+    def _collect(self) -> None:
+        """Take the price for the last `every` steps."""
+        if self.ledger is not None:
+            ages = {name: state.ages for name, state in self.states.items()}
+            self.ledger.observe(ages)
+            prices = {name: rule.threshold for name, rule in self._rules.items()}
+            trials = {name: int(rule.trial) for name, rule in self._rules.items()}
+            self.ledger.collect(ages, prices, trials, self.optimizers, self.updates + 1)
+        elif isinstance(self.price, L1Price):
+            late = replace(self.price, strength=self.price.strength * self.every)
+            for tensor, which in paying(self.widths.values(), self._kind):
+                late.after_step(tensor, which)
+
     def _decide(self, width: Width, spare: dict[str, NDArray[np.bool_]]) -> Decision:
         name, saliences = width.name, self._salience(width)
-        rule, memory, grain = self._rules[name], self.states[name], self.granularity[name]
+        rule, memory, grain = self.rule_now(name), self.states[name], self.granularity[name]
         if grain == 1:
             return rule.decide(saliences, memory, self.generator)
         values = saliences.detach().double().cpu().numpy()
@@ -267,9 +326,13 @@ class Structure:
         if changes:
             operate(changes.values(), self.optimizers, self._newborn, self._copies)
         # Only now: had the surgery failed, all that is remembered would still fit the model.
+        if self.ledger is not None:
+            self.ledger.carry_out(changes)
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
         self.updates += updates
+        if self.ledger is not None:
+            self.ledger.settle({name: rule.threshold for name, rule in self._rules.items()}, self.updates)
         events = tuple(self._event(name, decisions[name]) for name in self._last)
         self.history.events.extend(events)
         return events
@@ -297,6 +360,8 @@ class Structure:
             if count < width.size:
                 changes.append(Change(width, tuple(best.tolist()), 0))
         operate(changes, self.optimizers, copies=self._copies)
+        if self.ledger is not None:
+            self.ledger.close()
         for hook in self._hooks:
             hook.remove()
         detach(self.model)
@@ -333,7 +398,7 @@ class Structure:
     def _before_optimizer_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for tensor, which in paying(self.widths.values(), self._kind):
-            if id(tensor) in mine:
+            if id(tensor) in mine and isinstance(self.price, L1Price):
                 self.price.before_step(tensor, which)
 
     def explain(self) -> str:
@@ -357,17 +422,3 @@ class Structure:
         spans = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(c.ljust(span) for c, span in zip(row, spans, strict=True)) for row in rows]
         return "\n".join([f"Structure after {self.updates} updates", *(line.rstrip() for line in lines)])
-
-
-def _less_often(rule: Rule, every: int) -> Rule:
-    """The rule that, asked at every so many updates, lets units come and go as often."""
-    if every == 1:
-        return rule
-    after = rule.redraw_after
-    return replace(
-        rule,
-        p_add=1 - (1 - rule.p_add) ** every,
-        p_delete=1 - (1 - rule.p_delete) ** every,
-        p_spontaneous=1 - (1 - rule.p_spontaneous) ** every,
-        redraw_after=None if after is None else max(1, round(after / every)),
-    )

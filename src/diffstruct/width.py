@@ -57,7 +57,8 @@ class Slot:
         layout: how the units lie along `dim`, among those of all other widths that do; the slot keeps it
             in canonical form.
         fill: what a new unit's entries begin with; None: they are drawn, or zero, as their role demands.
-        scale: standard deviation of those that are drawn, where the salience does not fix their sum.
+        scale: standard deviation of those that are drawn, where nothing else fixes it; None: as a new
+            module of PyTorch's would draw them.
 
     Raises:
         StructureError: an axis is multiplied by itself.
@@ -69,7 +70,7 @@ class Slot:
     role: Role
     layout: Layout
     fill: float | None = None
-    scale: float = 0.01
+    scale: float | None = None
 
     def __post_init__(self) -> None:
         if nested_twice(self.layout) is not None:

@@ -75,6 +75,19 @@ class Proof:
         self.generator = torch.Generator().manual_seed(0)
         self.expected = self.outputs()
 
+    @property
+    def predictions(self) -> int:
+        """How many predictions the model makes for the example inputs, going by its first output.
+
+        Its last dimension is what one prediction is made of (logits), of images `[batch, channels, ...]` the
+        second; numbers `[batch]` are a prediction each.
+        """
+        made = (output for output in tensors_in(self.expected) if output.ndim and output.is_floating_point())
+        first = next(made, None)
+        if first is None or first.ndim == 1:
+            return 1 if first is None else len(first)
+        return first.numel() // first.shape[1 if first.ndim > 3 else -1]
+
     def prove(self, width: Width, candidates: Sequence[Candidate]) -> Width:
         """The width, with the attributes that must be kept in step.
 

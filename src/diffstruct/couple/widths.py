@@ -184,7 +184,7 @@ def _slots(
         # A new unit begins as its neighbours did: with their mean where it has one number, else as random.
         fill = values.mean().item() if alone and tensor.is_floating_point() else None
         fill = None if role is not Role.INCOMING else fill
-        scale = values.std().item() if tensor.numel() > 1 else 0.01
+        scale = values.std().item() if tensor.numel() > 1 else None
         yield Slot(
             place.module, place.name, place.dim, role, layout_of(findings.places[place], axes), fill, scale
         )

@@ -23,7 +23,10 @@ _PACKAGE = Path(__file__).parents[1]
 
 def _sources() -> str:
     """A name for the present state of everything that is compiled."""
-    files = [*sorted((_PACKAGE / "kernels").glob("*.py")), _PACKAGE / "price.py", _PACKAGE / "rule.py"]
+    files = [
+        *sorted((_PACKAGE / "kernels").glob("*.py")),
+        *(_PACKAGE / name for name in ("earnings.py", "price.py", "rule.py")),
+    ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

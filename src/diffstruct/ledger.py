@@ -1,0 +1,212 @@
+"""The ledger: keeps what each unit of a model has earned, and takes the price from what units say."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from diffstruct import earnings
+from diffstruct.errors import DivergenceError, StructureError
+from diffstruct.layout import owners
+from diffstruct.price import UnitPrice
+from diffstruct.surgery import Change
+from diffstruct.width import Role, Slot, Width
+
+SAYS = (Role.OUTGOING, Role.RECURRENT)
+
+
+class Ledger:
+    """Earnings of the units of every width, measured from the gradients of what they say.
+
+    Hooks on these weights look at each gradient as soon as `backward` has it, before anything clips it.
+
+    Args:
+        widths: by name.
+        price: what units pay.
+        predictions: that the loss is the mean of; `1 / n` where it is the sum of n.
+        updates: of the whole run.
+        every: updates between two observations.
+
+    Raises:
+        StructureError: nothing that could be trained reads a width.
+    """
+
+    def __init__(
+        self, widths: Mapping[str, Width], price: UnitPrice, predictions: float, updates: int, every: int
+    ) -> None:
+        self.widths = widths
+        self.price = price
+        self.predictions = predictions
+        self.rate = min(1.0, every / (price.memory * updates))
+        self.rise = max(1, math.ceil(price.rise * updates / every))
+        self.updates = updates
+        self.last_call = math.floor((1 - price.ease) * updates)
+        """The update from which on nobody new comes."""
+        self._every = every
+        self.refresh = max(1, round(0.05 / self.rate))
+        self.open = True
+        """Whether the next gradients are looked at."""
+        self.fisher: dict[str, NDArray[np.float64]] = {}
+        self.owed: dict[str, NDArray[np.float64]] = {}
+        """What units that have gone left to those that stay."""
+        self.earned: dict[str, NDArray[np.float64]] = {}
+        """What the price sets against itself, as of the last time that it was worked out."""
+        self._seen: dict[Slot, Tensor] = {}
+        readers: dict[int, tuple[Tensor, list[tuple[Slot, Width]]]] = {}
+        for name, width in widths.items():
+            slots = [slot for slot in width.having(*SAYS) if slot.tensor.requires_grad]
+            if not slots:
+                raise StructureError(
+                    f"nothing that is trained reads width {name!r}, so what its units earn cannot be "
+                    "measured: exclude it, or use salience='outgoing'"
+                )
+            for slot in slots:
+                readers.setdefault(id(slot.tensor), (slot.tensor, []))[1].append((slot, width))
+            none = np.arange(0)
+            self.fisher[name] = earnings.resized(np.zeros((0, 0)), none, width.size)
+            self.owed[name] = np.zeros(width.size)
+            self.earned[name] = np.zeros(width.size)
+        self._hooks = [_watch(self, tensor, slots) for tensor, slots in readers.values()]
+
+    def look(self, tensor: Tensor, slots: Sequence[tuple[Slot, Width]]) -> None:
+        """Note the slopes of the loss with respect to factors on what the units say through `tensor`."""
+        if not self.open or tensor.grad is None:
+            return
+        product = tensor.detach() * tensor.grad
+        for slot, width in slots:
+            self._seen[slot] = slot.per_unit(product, width.axis)
+
+    def observe(self, ages: Mapping[str, NDArray[np.int64]]) -> None:
+        """Enter the slopes since the last time.
+
+        Args:
+            ages: of the units of each width, in decisions, without the one that is coming.
+
+        Raises:
+            DivergenceError: a slope is not finite.
+        """
+        seen, self._seen = self._seen, {}
+        if not seen:  # no backward since: nothing to learn from
+            return
+        for name, width in self.widths.items():
+            parts = [seen[slot] for slot in width.having(*SAYS) if slot in seen]
+            if not parts:
+                continue
+            total = parts[0] if len(parts) == 1 else torch.stack([part.to(parts[0]) for part in parts]).sum(0)
+            slopes = total.double().cpu().numpy()
+            if not np.isfinite(slopes).all():
+                raise DivergenceError(
+                    f"a gradient of what width {name!r} says is not finite: the loss has diverged; lower "
+                    "the learning rate, or, if a GradScaler scales it, use salience='outgoing'"
+                )
+            slopes *= math.sqrt(self.predictions)
+            self.owed[name] *= 1 - self.rate
+            earnings.observe(self.fisher[name], slopes, ages[name] + 1, self.rate)
+
+    def saliences(self, width: Width) -> Tensor:
+        """What each unit earns, `[n]`, in nats per prediction."""
+        return torch.from_numpy(earnings.alone(self.fisher[width.name]) + self.owed[width.name])
+
+    @torch.no_grad()
+    def collect(
+        self,
+        ages: Mapping[str, NDArray[np.int64]],
+        prices: Mapping[str, float],
+        trials: Mapping[str, int],
+        optimizers: Sequence[Optimizer],
+        update: int,
+    ) -> None:
+        """Take the price.
+
+        Args:
+            ages: of the units of each width, in decisions.
+            prices: of a unit of each width, in nats per prediction.
+            trials: in decisions.
+            optimizers: whose learning rates count.
+            update: the number of the last one.
+        """
+        price = self.price
+        due = self._every * price.strength * earnings.eased(update, self.updates, price.ease)
+        for name, width in self.widths.items():
+            for slot in width.having(*SAYS):
+                strength = due * rate_of(slot.tensor, optimizers)
+                factors = earnings.remainder(
+                    self.earned[name],
+                    ages[name],
+                    prices[name],
+                    strength,
+                    price.power,
+                    trials[name],
+                    self.rise,
+                )
+                if (factors < 1).any():
+                    _scale(slot, width, torch.from_numpy(factors))
+
+    def carry_out(self, changes: Mapping[str, Change]) -> None:
+        """Follow a change of structure."""
+        for name, change in changes.items():
+            keep = np.asarray(change.keep, np.int64)
+            gone = np.setdiff1d(np.arange(change.size), keep)
+            owed, new = self.owed[name][keep], np.zeros(change.add)
+            if self.fisher[name].ndim == 2:
+                owed = owed + self.fisher[name][np.ix_(keep, gone)].sum(1)
+            self.owed[name] = np.concatenate([owed, new])
+            self.fisher[name] = earnings.resized(self.fisher[name], keep, change.add)
+            self.earned[name] = np.concatenate([self.earned[name][keep], new])
+
+    def settle(self, prices: Mapping[str, float], updates: int) -> None:
+        """Work out anew what units have earned, if it is time for it.
+
+        Args:
+            prices: of a unit of each width, in nats per prediction.
+            updates: made so far.
+        """
+        if updates % (self.refresh * self._every) == 0:
+            for name, fisher in self.fisher.items():
+                self.earned[name] = earnings.earned(fisher, prices[name])
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _watch(ledger: Ledger, tensor: Tensor, slots: list[tuple[Slot, Width]]) -> RemovableHandle:
+    mine = weakref.ref(ledger)  # the model must not keep a structure alive that nobody uses
+
+    def hook(parameter: Tensor) -> None:
+        owner = mine()
+        if owner is not None:
+            owner.look(parameter, slots)
+
+    register: Callable[[Any], RemovableHandle] = tensor.register_post_accumulate_grad_hook
+    return register(hook)
+
+
+def rate_of(tensor: Tensor, optimizers: Sequence[Optimizer]) -> float:
+    """The learning rate of `tensor` now; 0 for one that no optimizer trains."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if any(parameter is tensor for parameter in group["params"]):
+                return float(group["lr"])
+    return 0.0
+
+
+def _scale(slot: Slot, width: Width, factors: Tensor) -> None:
+    """Multiply what each unit says through the slot by its factor, in place; `factors` `[units]`."""
+    tensor = slot.tensor
+    unit = owners(slot.layout, width.axis)
+    # Entries of no unit of this width have -1 there, and so take the one at the end.
+    by_entry = torch.cat([factors, factors.new_ones(1)])[unit].to(tensor)
+    shape = [1] * tensor.ndim
+    shape[slot.dim] = -1
+    tensor.mul_(by_entry.view(shape))
