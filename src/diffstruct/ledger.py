@@ -157,8 +157,7 @@ class Ledger:
             keep = np.asarray(change.keep, np.int64)
             gone = np.setdiff1d(np.arange(change.size), keep)
             owed, new = self.owed[name][keep], np.zeros(change.add)
-            if self.fisher[name].ndim == 2:
-                owed = owed + self.fisher[name][np.ix_(keep, gone)].sum(1)
+            owed = owed + left_behind(self.fisher[name], keep, gone)
             self.owed[name] = np.concatenate([owed, new])
             self.fisher[name] = earnings.resized(self.fisher[name], keep, change.add)
             self.earned[name] = np.concatenate([self.earned[name][keep], new])
@@ -178,6 +177,13 @@ class Ledger:
         """Take the hooks away."""
         for hook in self._hooks:
             hook.remove()
+
+
+def left_behind(
+    fisher: NDArray[np.float64], keep: NDArray[np.int64], gone: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """What units that go leave to each that stays, `[len(keep)]`: what they had in common."""
+    return np.zeros(len(keep)) if fisher.ndim == 1 else fisher[np.ix_(keep, gone)].sum(1)
 
 
 def _watch(ledger: Ledger, tensor: Tensor, slots: list[tuple[Slot, Width]]) -> RemovableHandle:

@@ -4,7 +4,7 @@ As in the paper (arXiv:1606.06216): weights from N(0, 0.01^2), biases zero, and 
 below, the threshold, so that the unit begins in the reserve and gradient descent can recruit it.
 
 Where units are judged by what they earn, a new one hears as loudly as the model's own units did when it was
-made, biases and all, and speaks a tenth as loudly: what it hears must be worth something before anybody can
+made, biases and all, and speaks a twentieth as loudly: what it hears must be worth something before anybody can
 want to hear it, and a small voice disturbs nobody.
 """
 
@@ -24,7 +24,7 @@ from diffstruct.width import Role, Slot, Width, per_unit
 SCALE = 0.01
 """Standard deviation of the weights that the salience does not fix, where the model does not say."""
 
-VOICE = 0.1
+VOICE = 0.05
 """How loudly a new unit speaks, relative to a new module's weights, where it is judged by what it earns."""
 
 

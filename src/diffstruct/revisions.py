@@ -183,6 +183,7 @@ def build(
     seed: int,
     fixed_units: int | None = None,
     dtype: torch.dtype = torch.float32,
+    start_units: int = 1,
 ) -> Network:
     """A network of one revision, before its first update.
 
@@ -193,6 +194,7 @@ def build(
         fixed_units: None to start from one unit and learn the width; else the size of a network without
             multipliers and rule. Revision 3 prices its weights even so.
         dtype: of all parameters.
+        start_units: to start from, where the width is learned.
 
     Raises:
         ConfigurationError: a parameter that cannot work.
@@ -204,7 +206,7 @@ def build(
     if fixed_units is None and revision.salience == "multiplier":
         multiplier = DefectiveMultiplier if revision.number == 1 else Multiplier
     generator = torch.Generator().manual_seed(weights_seed)
-    model = CharRNN(symbols, fixed_units or 1, generator, multiplier, dtype)
+    model = CharRNN(symbols, fixed_units or start_units, generator, multiplier, dtype)
     optimizer = _optimizer(revision, model)
     structure = None
     if (

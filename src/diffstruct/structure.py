@@ -33,7 +33,7 @@ from diffstruct.width import Width
 
 EARNING_RULE = Rule(
     threshold=UnitPrice().nats,
-    reserve=0.2,
+    reserve=0.3,
     min_reserve=4,
     p_add=0.05,
     p_delete=0.05,

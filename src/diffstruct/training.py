@@ -24,6 +24,7 @@ class Trainer:
         seed: of the weights and of the structure.
         fixed_units: as in `revisions.build`.
         dtype: of all parameters.
+        start_units: as in `revisions.build`.
     """
 
     stride: ClassVar[int] = 10
@@ -36,8 +37,9 @@ class Trainer:
         seed: int,
         fixed_units: int | None = None,
         dtype: torch.dtype = torch.float32,
+        start_units: int = 1,
     ) -> None:
-        network = build(revision, symbols, seed, fixed_units, dtype)
+        network = build(revision, symbols, seed, fixed_units, dtype, start_units)
         self.model, self.optimizer, self.structure = (
             network.model,
             network.optimizer,

@@ -1,0 +1,168 @@
+"""What is run: settings by study, each a task and how the rule differs from its default there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from points import classify, digits, spirals
+from text import CYCLES, read
+
+from diffstruct import UnitPrice, earnings, tasks
+from diffstruct.structure import EARNING_RULE
+
+HARD_SIZES = (10, 20, 27, 37, 50, 100)
+DIGIT_SIZES = (8, 12, 16, 20, 24, 32, 64)
+SPIRAL_SIZES = (8, 12, 16, 24, 32, 64)
+STARTS = (1, 8, 128)
+KNOBS: dict[str, tuple[float, ...]] = {
+    "nats": (0.1, 0.3, 3, 10),
+    "strength": (0.1, 0.3, 3, 10),
+    "power": (0.5, 2),
+    "rise": (0.1, 0.3, 3),
+    "memory": (0.1, 0.3, 3, 10),
+    "ease": (0.1, 0.3, 3),
+    "trial": (0.1, 0.3, 3, 10),
+    "reserve": (0.1, 0.3, 3),
+}
+"""Knobs of `UnitPrice` and `Rule`, and what their defaults are multiplied by."""
+
+QUICK = 10
+"""How many times shorter a quick run is."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a study, run for several seeds.
+
+    Args:
+        study: what it belongs to.
+        name: of the setting, in its study.
+        seeds: how many.
+        run: trains a network, given the seed and how many times shorter than usual.
+        order: for what is plotted or ranked: a factor, a difficulty.
+    """
+
+    study: str
+    name: str
+    seeds: int
+    run: Callable[[int, int], dict[str, Any]]
+    order: float = 0.0
+
+
+def settings() -> Iterator[Setting]:
+    """All settings of all studies."""
+    for task in ("hard", "easy", "transition"):
+        yield Setting("paper", task, 20, partial(_text, task))
+    for size in HARD_SIZES:
+        yield Setting("sizes", f"hard, {size} fixed", 20, partial(_text, "hard", fixed=size), size)
+    for name, sizes in (("digits", DIGIT_SIZES), ("spirals", SPIRAL_SIZES)):
+        yield Setting("points", name, 10, partial(_points, name))
+        for size in sizes:
+            yield Setting("points", f"{name}, {size} fixed", 10, partial(_points, name, fixed=size), size)
+    for start in STARTS:
+        for task, run in (("hard", _text), ("digits", _points)):
+            yield Setting("starts", f"{task} from {start}", 10, partial(run, task, start=start), start)
+    yield from _difficulties()
+    yield from _ablations()
+    yield from _sensitivities()
+
+
+def _difficulties() -> Iterator[Setting]:
+    for letters in range(3, 9):
+        task = (tasks.Phase(0, tasks.hard(letters)),)
+        yield Setting("letters", f"{letters} letters a group", 5, partial(_phases, task), letters)
+    for turns in (0.5, 1.0, 1.5, 2.0):
+        run = partial(_points, "spirals", scale=turns)
+        yield Setting("turns", f"spirals of {turns:g} turns", 10, run, turns)
+    for classes in (2, 4, 6, 8, 10):
+        run = partial(_points, "digits", scale=classes)
+        yield Setting("classes", f"{classes} classes of digits", 10, run, classes)
+
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "all of it": {},
+    "no price on what units say": {"price": {"strength": 0.0}},
+    "price at once, not with age": {"price": {"rise": 1e-9}},
+    "price in proportion (power 1)": {"price": {"power": 1.0}},
+    "price to the end (no easing)": {"price": {"ease": 1e-9}},
+    "earnings alone, not jointly": {"without": "joint"},
+    "nothing left by those who go": {"without": "owed"},
+    "no trial": {"rule": {"trial": 1}},
+    "one newborn at a time": {"rule": {"reserve": 1}},
+    "newborns hear and speak at 0.01": {"without": "voice"},
+}
+
+
+def _ablations() -> Iterator[Setting]:
+    for task, run in (("hard", _text), ("transition", _text), ("digits", _points), ("spirals", _points)):
+        for name, change in ABLATIONS.items():
+            yield Setting(f"ablation: {task}", name, 5, partial(run, task, **change))
+
+
+def _sensitivities() -> Iterator[Setting]:
+    for task, run, seeds in (("hard", _text, 3), ("digits", _points, 6)):
+        for knob, factors in KNOBS.items():
+            for factor in factors:
+                kind = "price" if hasattr(UnitPrice(), knob) else "rule"
+                default = getattr(UnitPrice() if kind == "price" else EARNING_RULE, knob)
+                change: dict[str, Any] = {
+                    kind: {knob: min(factor * default, 0.999) if kind == "rule" else factor * default}
+                }
+                yield Setting(
+                    f"knobs: {task}", f"{knob} x {factor:g}", seeds, partial(run, task, **change), factor
+                )
+
+
+def _text(task: str, seed: int, shorter: int, **change: Any) -> dict[str, Any]:
+    cycles = CYCLES // shorter
+    phases = tasks.schedule(task, cycles)[1]
+    return _phases(phases, seed, shorter, **change)
+
+
+def _phases(phases: Any, seed: int, shorter: int, **change: Any) -> dict[str, Any]:
+    with _without(change.pop("without", None)):
+        return read(phases, seed, cycles=CYCLES // shorter, **_made(change, max_units=256))
+
+
+def _points(task: str, seed: int, shorter: int, scale: float | None = None, **change: Any) -> dict[str, Any]:
+    make: Callable[..., Any] = digits if task == "digits" else spirals
+    points = make() if scale is None else make(int(scale) if task == "digits" else scale)
+    with _without(change.pop("without", None)):
+        return classify(points, seed, epochs=max(1, points.epochs // shorter), **_made(change))
+
+
+def _made(change: dict[str, Any], **rule: Any) -> dict[str, Any]:
+    """Options with the price and the rule made from what they differ in from the defaults."""
+    if "price" in change or "rule" in change:
+        price = replace(UnitPrice(), **change.pop("price", {}))
+        changed = rule | change.pop("rule", {})
+        change |= {"price": price, "rule": replace(EARNING_RULE, threshold=price.nats, **changed)}
+    return change
+
+
+@contextmanager
+def _without(ingredient: str | None) -> Iterator[None]:
+    """Take out of the rule what no knob turns off."""
+    if ingredient is None:
+        yield
+    elif ingredient == "joint":
+        with patch.object(earnings, "jointly", lambda fisher, unit_price: earnings.alone(fisher)):
+            yield
+    elif ingredient == "owed":
+        resized = np.zeros_like
+        with patch("diffstruct.ledger.left_behind", lambda fisher, keep, gone: resized(keep, float)):
+            yield
+    elif ingredient == "voice":
+        with (
+            patch("diffstruct.newborn.Newborn._scale", lambda self, slot: 0.01),
+            patch("diffstruct.newborn.VOICE", 1.0),
+        ):
+            yield
+    else:
+        raise ValueError(f"there is no ingredient {ingredient!r}")
