@@ -1,7 +1,8 @@
 """What `Structure` costs beside training: a step in which nothing changes, and an event.
 
 Each as a share of a training step (forward, backward, Adam) of the same model, taken in turn with it. The
-step of the structure is the mean over as many as lie between two decisions. An event is one unit that comes
+step of the structure is the mean over as many as lie between two decisions, with what its hooks do in one of the
+backward passes in between. An event is one unit that comes
 to one width while another goes, in each width of the model in turn.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from statistics import mean
 from typing import Any
@@ -20,9 +22,10 @@ from torch import Tensor, nn
 
 import diffstruct as ds
 from diffstruct.rule import RuleState
+from diffstruct.structure import EARNING_RULE
 
 BATCH = 32
-STILL = ds.Rule(p_add=0, p_delete=0, p_spontaneous=0, max_units=100_000)
+STILL = replace(EARNING_RULE, p_add=0, p_delete=0, max_units=100_000)
 
 
 def mlp() -> tuple[nn.Module, tuple[Tensor, ...], Tensor]:
@@ -59,11 +62,14 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     model, inputs, target = MODELS[name]()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     begin = time.perf_counter()
-    # As much work as any price, but the weights stay what training makes them, however often it is taken.
-    price = ds.L1Price(1e-12)
     structure = ds.Structure(
-        model, optimizer, salience="outgoing", example_inputs=inputs, start=None, rule=STILL, price=price
+        model, optimizer, example_inputs=inputs, start=None, rule=STILL, updates=1_000_000
     )
+    # Past everybody's trial, so that the price is taken from all, as it is most of the time.
+    for name, state in structure.states.items():
+        structure.states[name] = RuleState(state.ages + 10**6, state.risen)
+    ledger = structure.ledger
+    assert ledger is not None
     found = time.perf_counter() - begin
 
     def train() -> None:
@@ -78,10 +84,15 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         return time.perf_counter() - begin
 
     train()
+    ledger.open = True
     training, steps, events = [], [], []
     for _ in range(rounds):
         training.append(seconds(train))
-        steps.append(mean(seconds(structure.step) for _ in range(structure.every)))
+        ledger.open = True
+        looking = seconds(lambda: [ledger.look(*each) for each in ledger.readers])
+        steps.append(
+            mean(seconds(structure.step) for _ in range(structure.every)) + looking / structure.every
+        )
         events.append(
             mean(seconds(lambda width=width: event(structure, width)) for width in structure.widths)
         )

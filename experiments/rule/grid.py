@@ -24,11 +24,11 @@ KNOBS: dict[str, tuple[float, ...]] = {
     "nats": (0.1, 0.3, 3, 10),
     "strength": (0.1, 0.3, 3, 10),
     "power": (0.5, 2),
-    "rise": (0.1, 0.3, 3),
-    "memory": (0.1, 0.3, 3, 10),
-    "ease": (0.1, 0.3, 3),
-    "trial": (0.1, 0.3, 3, 10),
-    "reserve": (0.1, 0.3, 3),
+    "rise": (0.1, 10),
+    "memory": (0.1, 10),
+    "ease": (0.1, 3, 10),
+    "trial": (0.1, 10),
+    "reserve": (0.1, 3),
 }
 """Knobs of `UnitPrice` and `Rule`, and what their defaults are multiplied by."""
 
@@ -60,7 +60,9 @@ def settings() -> Iterator[Setting]:
     for task in ("hard", "easy", "transition"):
         yield Setting("paper", task, 20, partial(_text, task))
     for size in HARD_SIZES:
-        yield Setting("sizes", f"hard, {size} fixed", 20, partial(_text, "hard", fixed=size), size)
+        yield Setting(
+            "sizes", f"hard, {size} fixed", 20 if size < 100 else 10, partial(_text, "hard", fixed=size), size
+        )
     for name, sizes in (("digits", DIGIT_SIZES), ("spirals", SPIRAL_SIZES)):
         yield Setting("points", name, 10, partial(_points, name))
         for size in sizes:

@@ -75,7 +75,9 @@ class Ledger:
             self.fisher[name] = earnings.resized(np.zeros((0, 0)), none, width.size)
             self.owed[name] = np.zeros(width.size)
             self.earned[name] = np.zeros(width.size)
-        self._hooks = [_watch(self, tensor, slots) for tensor, slots in readers.values()]
+        self.readers = [*readers.values()]
+        """The tensors through which units speak, each with all of its slots that are read."""
+        self._hooks = [_watch(self, tensor, slots) for tensor, slots in self.readers]
 
     def look(self, tensor: Tensor, slots: Sequence[tuple[Slot, Width]]) -> None:
         """Note the slopes of the loss with respect to factors on what the units say through `tensor`."""

@@ -120,10 +120,10 @@ class UnitPrice:
         ConfigurationError: a parameter that cannot work.
     """
 
-    nats: float = 3e-4
+    nats: float = 4e-4
     strength: float = 4.0
     power: float = 1.5
-    rise: float = 0.3
+    rise: float = 0.2
     memory: float = 0.01
     ease: float = 0.1
 
