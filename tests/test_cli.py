@@ -30,7 +30,8 @@ def read_history(folder):
 
 def test_a_run_leaves_a_folder_whose_parts_agree(tmp_path):
     out = tmp_path / "deep" / "run"
-    code, stdout, stderr = diffstruct("grow", "easy", "--cycles", 900, "--seed", 3, "--out", out)
+    arguments = "--revision", 2, "--cycles", 900, "--seed", 3, "--out", out
+    code, stdout, stderr = diffstruct("grow", "easy", *arguments)
     assert (code, stderr) == (0, "")
     assert {path.name for path in out.iterdir()} == FILES
 
@@ -122,10 +123,11 @@ def texts(tmp_path):
         (["folder.txt"], "directory"),
         (["easy", "--threshold", "0"], "threshold"),
         (["easy", "--threshold", "nan"], "threshold"),
-        (["easy", "--threshold", "0.02"], "floor of the price"),
+        (["easy", "--revision", "2", "--threshold", "0.02"], "floor of the price"),
         (["easy", "--p-add", "1.1"], "p_add"),
         (["easy", "--p-delete", "-0.1"], "p_delete"),
-        (["easy", "--reserve", "99"], "reserve"),
+        (["easy", "--revision", "2", "--reserve", "99"], "reserve"),
+        (["easy", "--reserve", "256"], "reserve"),
         (["easy", "--reserve", "1.5"], "reserve"),
         (["easy", "--reserve", "few"], "reserve"),
         (["easy", "--max-units", "0"], "max_units"),

@@ -42,11 +42,14 @@ def test_a_cache_that_cannot_be_written_is_replaced_for_this_process(tmp_path):
     assert folder.is_dir()
 
 
-@pytest.mark.parametrize("name", ["price.py", "rule.py", "kernels/network.py", "kernels/blocks.py"])
+@pytest.mark.parametrize(
+    "name", ["earnings.py", "price.py", "rule.py", "kernels/network.py", "kernels/blocks.py"]
+)
 def test_a_change_of_any_source_changes_the_name(name, tmp_path, monkeypatch):
     package = compilation._PACKAGE
     (tmp_path / "kernels").mkdir()
-    for file in [*(package / "kernels").glob("*.py"), package / "price.py", package / "rule.py"]:
+    alone = (package / name for name in ("earnings.py", "price.py", "rule.py"))
+    for file in [*(package / "kernels").glob("*.py"), *alone]:
         (tmp_path / file.relative_to(package)).write_bytes(file.read_bytes())
     monkeypatch.setattr(compilation, "_PACKAGE", tmp_path)
     before = compilation._sources()

@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         left = (time.monotonic() - begin) / done * (len(waiting) - done)
         print(f"{done}/{len(waiting)}, {left / 60:.0f} min left: {name} {error or ''}".rstrip(), flush=True)
     results: dict[Setting, list[dict[str, Any]]] = {}
-    for setting, seed in jobs:
-        file = _file(options.out, setting, seed)
-        if file.exists():
-            results.setdefault(setting, []).append(json.loads(file.read_text()))
+    for setting in every:
+        files = [_file(options.out, setting, seed) for seed in range(setting.seeds)]
+        if any(file.exists() for file in files):
+            results[setting] = [json.loads(file.read_text()) for file in files if file.exists()]
     write(options.out, results)
     return 1 if failed else 0
 

@@ -131,13 +131,14 @@ def _sizes(results: Results) -> Iterator[str]:
     if not fixed or learned is None:
         return
     own = _values(learned, "loss")
-    rows = [["learned", spread(own, ".2f"), spread(_values(learned, "units"), ".0f"), "", ""]]
+    rows = [["learned", str(len(own)), spread(own, ".2f"), spread(_values(learned, "units"), ".0f"), "", ""]]
     for setting, runs in fixed.items():
         losses = _values(runs, "loss")
         p = mannwhitneyu(own, losses, alternative="less").pvalue
         rows.append(
             [
                 setting.name,
+                str(len(losses)),
                 spread(losses, ".2f"),
                 f"{setting.order:g}",
                 f"{np.median(losses) - np.median(own):+.2f}",
@@ -145,7 +146,7 @@ def _sizes(results: Results) -> Iterator[str]:
             ]
         )
     yield "## Learned against fixed sizes, hard, the same Adam and as many updates\n"
-    yield table(["", "loss", "units", "learned is better by", "p (Mann-Whitney, one-sided)"], rows)
+    yield table(["", "seeds", "loss", "units", "learned is better by", "p (Mann-Whitney, one-sided)"], rows)
 
 
 def _points(results: Results) -> Iterator[str]:
@@ -216,9 +217,13 @@ def _ablation(results: Results) -> Iterator[str]:
             units = np.median(_values(runs, "units"))
             cells.setdefault(name, []).append(f"{np.median([*map(score, runs)]):.2f} / {units:g}")
     yield "## Each ingredient taken out\n"
-    yield "Loss, or accuracy in %, and units.\n"
+    seeds = {len(_of(results, study)["all of it"]) for study in studies}
+    yield f"Median loss, or accuracy in %, and units, of {min(seeds)} seeds.\n"
     yield table(
         ["", *(study.split(": ")[1] for study in studies)], [[name, *row] for name, row in cells.items()]
     )
     if any(setting.study.startswith("knobs") for setting in results):
-        yield "## Each knob turned\n\n![Loss, accuracy and units as each knob is turned](knobs.png)\n"
+        yield "## Each knob turned\n"
+        fewest = min(len(runs) for setting, runs in results.items() if setting.study.startswith("knobs"))
+        yield f"Median and quartiles over seeds, {fewest} at least; those of the default are above.\n"
+        yield "![Loss, accuracy and units as each knob is turned](knobs.png)\n"

@@ -7,14 +7,16 @@ mean over n predictions and E a moving average:
 
 - alone: silencing unit i costs `S_i = F_ii / 2` nats per prediction (compare Theis et al. 2018 and Molchanov
   et al. 2019). It does not change when weights are rescaled across the unit, nor with the optimizer;
-- after others: what a unit that has just gone had in common with those that stay, `F_id`, falls to them: it is
-  added to what they earn until the moving average has caught up, so that of units that all say the same the
-  last is not let go for saying nothing new;
-- jointly: if the other units may rescale what they say in return, it costs the minimum of
-  `d^T F d / 2 + r |d_others|^2 / 2` over `d` with `d_i = -1`, which is `J_i = 1 / (2 [(F + r)^-1]_ii) - r / 2`
-  (compare optimal brain surgeon, Hassibi and Stork 1993; here units, and a price `r` on what others must change).
+- after others: what a unit that has just gone had in common with those that stay, `F_id`, falls to them: it
+  is added to what they earn until the moving average has caught up, so that of units that all say the same
+  the last is not let go for saying nothing new;
+- jointly: if the other units may rescale what they say in return, silencing i costs the minimum of
+  `d^T F d / 2 + r |d_others|^2 / 2` over `d` with `d_i = -1`, `J_i = 1 / (2 [(F + r)^-1]_ii) - r / 2`
+  (compare optimal brain surgeon, Hassibi and Stork 1992; here for units, and with a price `r` on what the
+  others must change).
 
-The compiled training loop is made from `observe`, `eased` and `remainder`, so these keep to what Numba knows.
+The compiled training loop is made from `observe`, `alone`, `eased` and `remainder`, so these keep to what
+Numba knows.
 """
 
 from __future__ import annotations
@@ -55,13 +57,15 @@ def resized(fisher: NDArray[np.float64], keep: NDArray[np.int64], add: int) -> N
     return np.pad(square, (0, add))
 
 
-def alone(fisher: NDArray[np.float64]) -> NDArray[np.float64]:
+def alone(fisher: Any) -> Any:
     """What each unit earns by itself, `[n]`, in nats per prediction."""
-    return 0.5 * (fisher if fisher.ndim == 1 else np.diagonal(fisher))
+    if fisher.ndim == 1:
+        return 0.5 * fisher
+    return 0.5 * np.diag(fisher)
 
 
 def eased(update: int, updates: int, ease: float) -> float:
-    """How much of the price is due at an update: 1, and over the last fraction `ease` of the run down to 0."""
+    """How much of the price is due at an update: 1, and over the last `ease` of the run down to 0."""
     return min(1.0, max(0.0, (updates - update) / (ease * updates)))
 
 
@@ -73,10 +77,11 @@ def jointly(fisher: NDArray[np.float64], unit_price: float) -> NDArray[np.float6
         unit_price: in nats per prediction: another unit that must double or vanish costs as much.
     """
     if fisher.ndim == 1:
-        return alone(fisher)
+        return 0.5 * fisher
     ridge = 2 * unit_price
     inverse = np.linalg.inv(fisher + ridge * np.eye(len(fisher)))
-    return np.clip(0.5 / np.diagonal(inverse) - 0.5 * ridge, 0.0, alone(fisher))
+    joint: NDArray[np.float64] = np.clip(0.5 / np.diagonal(inverse) - 0.5 * ridge, 0.0, alone(fisher))
+    return joint
 
 
 def earned(fisher: NDArray[np.float64], unit_price: float) -> NDArray[np.float64]:
@@ -84,7 +89,8 @@ def earned(fisher: NDArray[np.float64], unit_price: float) -> NDArray[np.float64
 
     Alone overrates units of which many say the same; jointly underrates them all at once.
     """
-    return np.sqrt(alone(fisher) * jointly(fisher, unit_price))
+    mean: NDArray[np.float64] = np.sqrt(alone(fisher) * jointly(fisher, unit_price))
+    return mean
 
 
 def remainder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,45 +57,12 @@ class FusedTrainer(Trainer):
             rule, memory, generator = Rule(), RuleState.newborn(self.units), np.random.default_rng(0)
         else:
             rule, memory, generator = structure.rule_now("rnn"), structure.states["rnn"], structure.generator
-        ledger = None if structure is None else structure.ledger
         parameters = self._parameters()
-        w, states = network.Tensors(*map(_array, parameters)), [self._states(each) for each in parameters]
-        memories: list[Any] = [network.Tensors(*each) for each in zip(*states, strict=True)]
-        updates = stretch.windows - done
-        reading: Any = stretch.text.numpy(), stretch.position + done * SEQUENCE, SEQUENCE
-        asked: Any = memory.ages, memory.risen, generator
-        if self.revision.salience == "earnings":
-            seen: Any = (np.zeros((self.units, self.units)), np.zeros(self.units), np.zeros(self.units))
-            if ledger is not None:
-                seen = ledger.fisher["rnn"], ledger.owed["rnn"], ledger.earned["rnn"]
-                updates = min(updates, ledger.refresh - self.updates % ledger.refresh)
-                if self.updates + 1 < ledger.last_call:
-                    updates = min(updates, ledger.last_call - 1 - self.updates)
-            reason, made, self.smoothed, loss, gone, add = earning.advance(
-                *reading,
-                updates,
-                w,
-                *memories,
-                self.updates,
-                _array(state)[0],
-                self.smoothed,
-                self._earning_constants(rule),
-                *seen,
-                *asked,
-                rule.numbers(self.units, torch.float64),
-            )
-        else:
-            reason, made, self.smoothed, loss, gone, add = network.advance(
-                *reading,
-                updates,
-                w,
-                *memories,
-                _array(state)[0],
-                self.smoothed,
-                self._constants(),
-                *asked,
-                rule.numbers(self.units, state.dtype),
-            )
+        own = self.revision.salience == "earnings"
+        advance = self._advance_earning if own else self._advance_paper
+        reason, made, self.smoothed, loss, gone, add = advance(
+            stretch, done, parameters, state, rule, memory, generator
+        )
         self.updates += made
         for entry in self.optimizer.state.values():
             if "step" in entry:
@@ -110,6 +78,74 @@ class FusedTrainer(Trainer):
             self._state = structure.carry(state)
         return int(made)
 
+    def _advance_paper(
+        self,
+        stretch: Stretch,
+        done: int,
+        parameters: Sequence[Tensor],
+        state: Tensor,
+        rule: Rule,
+        memory: RuleState,
+        generator: np.random.Generator,
+    ) -> Any:
+        (squares,) = self._memories(parameters)
+        return network.advance(
+            stretch.text.numpy(),
+            stretch.position + done * SEQUENCE,
+            SEQUENCE,
+            stretch.windows - done,
+            network.Tensors(*map(_array, parameters)),
+            squares,
+            _array(state)[0],
+            self.smoothed,
+            self._constants(),
+            memory.ages,
+            memory.risen,
+            generator,
+            rule.numbers(self.units, state.dtype),
+        )
+
+    def _advance_earning(
+        self,
+        stretch: Stretch,
+        done: int,
+        parameters: Sequence[Tensor],
+        state: Tensor,
+        rule: Rule,
+        memory: RuleState,
+        generator: np.random.Generator,
+    ) -> Any:
+        means, squares = self._memories(parameters)
+        ledger = None if self.structure is None else self.structure.ledger
+        updates = stretch.windows - done
+        fisher, owed, earned = np.zeros((self.units, self.units)), np.zeros(self.units), np.zeros(self.units)
+        if ledger is not None:
+            fisher, owed, earned = ledger.fisher["rnn"], ledger.owed["rnn"], ledger.earned["rnn"]
+            # No further than to where earnings are worked out anew, or the rule is another one.
+            updates = min(updates, ledger.refresh - self.updates % ledger.refresh)
+            if self.updates + 1 < ledger.last_call:
+                updates = min(updates, ledger.last_call - 1 - self.updates)
+        return earning.advance(
+            stretch.text.numpy(),
+            stretch.position + done * SEQUENCE,
+            SEQUENCE,
+            updates,
+            network.Tensors(*map(_array, parameters)),
+            means,
+            squares,
+            self.updates,
+            _array(state)[0],
+            self.smoothed,
+            self._earning_constants(rule),
+            fisher,
+            owed,
+            earned,
+            memory.ages,
+            memory.risen,
+            generator,
+            rule.numbers(self.units, torch.float64),
+        )
+
     def _parameters(self) -> list[Tensor]:
         """The network's parameters, in the order of `network.Tensors`."""
         rnn: Any = self.model.rnn  # whose parameters mypy does not know
@@ -122,6 +158,11 @@ class FusedTrainer(Trainer):
             readout.bias,
             torch.ones_like(rnn.bias_ih_l0) if multiplier is None else multiplier.weight,
         ]
+
+    def _memories(self, parameters: Sequence[Tensor]) -> list[network.Tensors]:
+        """Each thing that the optimizer keeps for the parameters' entries, in the same order as these."""
+        states = [self._states(parameter) for parameter in parameters]
+        return [network.Tensors(*each) for each in zip(*states, strict=True)]
 
     def _states(self, parameter: Tensor) -> list[NDArray[Any]]:
         """What the optimizer keeps for each entry of a parameter; of one that it does not train, anything."""

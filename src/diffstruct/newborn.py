@@ -3,13 +3,14 @@
 As in the paper (arXiv:1606.06216): weights from N(0, 0.01^2), biases zero, and a salience at, or just
 below, the threshold, so that the unit begins in the reserve and gradient descent can recruit it.
 
-Where units are judged by what they earn, a new one hears as loudly as the model's own units did when it was
-made, biases and all, and speaks a twentieth as loudly: what it hears must be worth something before anybody can
-want to hear it, and a small voice disturbs nobody.
+Where units are judged by what they earn, a new one hears as loudly as the model's own units did when it
+was made, biases and all, and speaks a twentieth as loudly: what nobody could want to hear is never asked
+for, and a small voice disturbs nobody.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -106,8 +107,7 @@ def fresh_scale(slot: Slot) -> float:
     weights = (each for each in slot.module._parameters.values() if each is not None and each.ndim > 1)
     if tensor.ndim == 1:
         tensor = next((each for each in weights if len(each) == len(tensor)), tensor.new_zeros(1, 1))
-    fan_in: int = tensor.shape[1:].numel()
-    return float(3 * fan_in) ** -0.5
+    return 1 / math.sqrt(3 * tensor.shape[1:].numel())
 
 
 @dataclass(frozen=True)

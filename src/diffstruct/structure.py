@@ -91,8 +91,9 @@ class Structure:
         include: patterns of the names of widths to learn; the others keep their sizes.
         exclude: patterns of widths to leave out of these.
         granularity: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
-        every: units are judged at every so many steps, as strongly as they would in these; None for 5,000
-            times in the run, but at every 16th step at least: so it costs next to nothing.
+        every: units are judged at every so many steps, as strongly as they would in these, so that it costs
+            next to nothing. None: by earnings 5,000 times in the run, but at every 16th step at least;
+            else at every step for declared widths, at every 16th for those that are found.
         seed: of the generator that the rule and the new units draw from.
 
     Raises:
@@ -141,7 +142,10 @@ class Structure:
         self._need_widths()
         if salience == "multiplier" and example_inputs is not None:
             self.widths = attach(self.widths, self.optimizers)
-        self.every = min(16, max(1, updates // 5000)) if every is None else every
+        if every is None:
+            often = 1 if example_inputs is None else 16
+            every = min(16, max(1, updates // 5000)) if salience == "earnings" else often
+        self.every = every
         if self.every < 1:
             raise ConfigurationError(f"every must be at least 1, got {every}")
         self.price = price or (UnitPrice() if salience == "earnings" else L1Price(1e-4))

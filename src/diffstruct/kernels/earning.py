@@ -26,6 +26,7 @@ from diffstruct.kernels.network import (
 )
 
 _observe = compiled(earnings.observe)
+_alone = compiled(earnings.alone)
 _eased = compiled(earnings.eased)
 _remainder = compiled(earnings.remainder)
 
@@ -126,7 +127,7 @@ def advance(
         state: `[N]`, the hidden state, carried on in place.
         smoothed: the moving average of the loss.
         c: a `Constants`.
-        fisher: `[N, N]`, what is known of the units' earnings, in place; see `earnings`.
+        fisher: `[N, N]` or `[N]`, what is known of the units' earnings, in place; see `earnings`.
         owed: `[N]`, what units that have gone left to those that stay, in place.
         earned: `[N]`, what the price sets against itself.
         ages: `[N]`, the rule's memory, like `risen` in place.
@@ -149,7 +150,6 @@ def advance(
     )
     real = w.b_y.dtype.type
     none = np.zeros(units, np.bool_)
-    saliences = np.empty(units)
     loss = 0.0
     for update in range(updates):
         start = position + update * length
@@ -185,8 +185,7 @@ def advance(
             left = _remainder(earned, ages, c.unit_price, due, c.power, c.trial, c.rise).astype(real)
             _pay(w.W_hh, left)
             _pay(w.W_hy, left)
-            for i in range(units):
-                saliences[i] = 0.5 * fisher[i, i] + owed[i]
+            saliences = _alone(fisher) + owed
             if not np.isfinite(saliences).all():
                 return DIVERGED, update + 1, smoothed, loss, none, 0
             gone, add = _choose(saliences, ages, risen, generator, *numbers)

@@ -1,0 +1,350 @@
+"""What units earn: the derivatives against autograd, each formula against an oracle of its own."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import diffstruct as ds
+from diffstruct import earnings
+from diffstruct.earnings import LARGEST_JOINT
+from diffstruct.surgery import Change
+
+STILL = ds.Rule(threshold=1e-3, p_add=0, p_delete=0, p_spontaneous=0, max_units=4096)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def observer(model, example, updates=100, **price):
+    """A structure that watches the model and changes nothing."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    inputs = None if example is None else (example,)
+    options = {"rule": STILL, "start": None, "every": 1, "predictions": 1, "updates": updates}
+    return ds.Structure(
+        model, optimizer, example_inputs=inputs, price=ds.UnitPrice(**price) if price else None, **options
+    )
+
+
+def curvature(size, rank, seed):
+    """A random positive semidefinite matrix, as that of moving averages is."""
+    slopes = np.random.default_rng(seed).standard_normal((rank, size))
+    return slopes.T @ slopes / rank
+
+
+class MLP(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.out = nn.Linear(4, 5), nn.Linear(5, 3), nn.Linear(3, 2)
+        self.factors = {}  # on what units say, by width; none while the structure looks
+
+    def said(self, name, hidden):
+        factor = self.factors.get(name)
+        return hidden if factor is None else hidden * factor.view(-1, *[1] * (hidden.ndim - 2))
+
+    def forward(self, x):
+        hidden = self.said("one", torch.relu(self.one(x)))
+        return self.out(self.said("two", torch.relu(self.two(hidden))))
+
+
+class ConvNet(MLP):
+    def __init__(self):
+        super().__init__()
+        self.one, self.norm, self.two = nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.Conv2d(5, 3, 3)
+        self.out = nn.Linear(3 * 4, 2)  # four pixels of each channel
+
+    def forward(self, x):
+        hidden = self.said("one", torch.relu(self.norm(self.one(x))))
+        return self.out(self.said("two", torch.tanh(self.two(hidden))).flatten(1))
+
+
+class Recurrent(MLP):
+    """`h_t = tanh(W x_t + U (f h_{t-1}) + b)`, read by two layers: all that reads a unit hears its factor."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.out = ds.nn.RNN(4, 5), nn.Linear(5, 3), nn.Linear(5, 2)
+        self.one.feeds(self.two, self.out)
+
+    def forward(self, x):
+        if not self.factors:
+            hidden = self.one(x)[0]
+        else:
+            last, hidden = x.new_zeros(x.shape[1], 5), []
+            for now in x:
+                rnn = self.one
+                heard = now @ rnn.weight_ih_l0.T + self.said("one", last) @ rnn.weight_hh_l0.T
+                last = torch.tanh(heard + rnn.bias_ih_l0 + rnn.bias_hh_l0)
+                hidden.append(last)
+            hidden = self.said("one", torch.stack(hidden))
+        return self.two(hidden).exp().sum(-1, keepdim=True) * self.out(hidden)
+
+
+CASES = [(MLP, (7, 4)), (ConvNet, (7, 2, 6, 6)), (Recurrent, (6, 7, 4))]
+
+
+def watched(kind, shape):
+    """A model in double precision, what it is trained on, and a structure that watches it."""
+    torch.manual_seed(0)
+    model, x = kind().double(), torch.randn(shape, dtype=torch.float64)
+    return model, x, observer(model, None if kind is Recurrent else x)
+
+
+def observed(model, x, structure):
+    """`F` of each width after the first observation, which is the square of the slopes."""
+    model.zero_grad()
+    model(x).sin().sum().backward()
+    structure.step()
+    return dict(structure.ledger.fisher)
+
+
+@pytest.mark.parametrize(("kind", "shape"), CASES)
+def test_slopes_are_derivatives_with_respect_to_factors_on_what_units_say(kind, shape):
+    model, x, structure = watched(kind, shape)
+    found = observed(model, x, structure)
+    assert len(found) == (1 if kind is Recurrent else 2)
+    factors = {
+        name: torch.ones(width.size, dtype=torch.float64, requires_grad=True)
+        for name, width in structure.widths.items()
+    }
+    model.factors = factors
+    slopes = torch.autograd.grad(model(x).sin().sum(), list(factors.values()))
+    for name, slope in zip(factors, slopes, strict=True):
+        assert slope.abs().max() > 1e-3
+        np.testing.assert_allclose(found[name], np.outer(slope, slope), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize(("kind", "shape"), CASES[:1])
+def test_slopes_do_not_change_when_weights_are_rescaled_across_a_unit(kind, shape):
+    model, x, structure = watched(kind, shape)
+    other = copy.deepcopy(model)
+    scale = torch.tensor([0.01, 0.5, 1.0, 3.0, 200.0], dtype=torch.float64)
+    with torch.no_grad():
+        other.one.weight.mul_(scale[:, None])
+        other.one.bias.mul_(scale)
+        other.two.weight.div_(scale)
+    mine, theirs = observed(model, x, structure), observed(other, x, observer(other, x))
+    for name, fisher in mine.items():
+        np.testing.assert_allclose(theirs[name], fisher, rtol=1e-8, atol=1e-16)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=SEEDS, size=st.integers(1, 6), updates=st.integers(1, 12), rate=st.floats(0.05, 1))
+def test_the_moving_average_by_loops(seed, size, updates, rate):
+    """All that two units have seen together counts alike, until there is more of it than the memory holds."""
+    chance = np.random.default_rng(seed)
+    square, line = np.zeros((size, size)), np.zeros(size)
+    expected, ages = np.zeros((size, size)), chance.integers(0, 9, size)
+    for _ in range(updates):
+        slopes = chance.standard_normal(size)
+        ages += 1
+        earnings.observe(square, slopes, ages, rate)
+        earnings.observe(line, slopes, ages, rate)
+        for i in range(size):
+            for j in range(size):
+                weight = max(rate, 1 / min(ages[i], ages[j]))
+                expected[i, j] = (1 - weight) * expected[i, j] + weight * slopes[i] * slopes[j]
+    np.testing.assert_allclose(square, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(line, np.diag(expected), rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(earnings.alone(square), 0.5 * np.diag(square))
+    np.testing.assert_array_equal(earnings.alone(line), 0.5 * line)
+
+
+def test_what_newborns_have_seen_counts_alike():
+    fisher, slopes = np.zeros((2, 2)), np.array([[1.0, 2.0], [3.0, -1.0], [5.0, 0.5], [-2.0, 4.0]])
+    for age, each in enumerate(slopes, 1):
+        earnings.observe(fisher, each, np.array([age, age]), 0.01)
+    np.testing.assert_allclose(fisher, slopes.T @ slopes / 4)
+
+
+def silenced(fisher, unit, ridge):
+    """The least of `d'Fd / 2 + r |d_others|^2 / 2` over what the others do, `d_unit` being -1."""
+    others = [each for each in range(len(fisher)) if each != unit]
+    system = fisher[np.ix_(others, others)] + ridge * np.eye(len(others))
+    change = np.full(len(fisher), -1.0)
+    change[others] = np.linalg.solve(system, fisher[others, unit])
+    return 0.5 * change @ fisher @ change + 0.5 * ridge * change[others] @ change[others]
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, size=st.integers(1, 9), rank=st.integers(1, 12), price=st.floats(1e-3, 10))
+def test_what_others_could_not_take_over_is_the_least_that_silencing_costs(seed, size, rank, price):
+    fisher = curvature(size, rank, seed)
+    before = fisher.copy()
+    jointly, alone = earnings.jointly(fisher, price), earnings.alone(fisher)
+    expected = [silenced(fisher, unit, 2 * price) for unit in range(size)]
+    np.testing.assert_allclose(jointly, expected, rtol=1e-7, atol=1e-10)
+    assert (jointly >= 0).all()
+    assert (jointly <= alone).all()
+    np.testing.assert_allclose(earnings.earned(fisher, price), np.sqrt(alone * expected), atol=1e-6)
+    assert np.array_equal(fisher, before)
+
+
+def test_duplicates_earn_next_to_nothing_together_and_independent_units_all_that_they_earn_alone():
+    fisher = np.array([[2.0, 2, 0, 0], [2, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 0.5]])
+    jointly = earnings.jointly(fisher, 1e-6)
+    np.testing.assert_allclose(jointly, [0, 0, 1.5, 0.25], atol=1e-5)
+    line = np.array([2.0, 0.0, 1.0])  # of a width that is too large to look at pairs
+    np.testing.assert_array_equal(earnings.jointly(line, 1e-6), earnings.alone(line))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=SEEDS,
+    size=st.integers(1, 8) | st.integers(LARGEST_JOINT - 3, LARGEST_JOINT + 3),
+    share=st.floats(0, 1),
+    add=st.sampled_from([0, 1, 5, LARGEST_JOINT]),
+)
+def test_survivors_keep_what_is_known_of_them(seed, size, share, add):
+    chance = np.random.default_rng(seed)
+    keep = np.flatnonzero(chance.random(size) < share)
+    full = curvature(size, 3, seed)
+    square = earnings.resized(full, np.arange(size), 0)  # `[n]` where it is large
+    assert square.ndim == (2 if size <= LARGEST_JOINT else 1)
+    after, new = earnings.resized(square, keep, add), len(keep) + add
+    assert after.shape == ((new, new) if new <= LARGEST_JOINT else (new,))
+    np.testing.assert_array_equal(
+        earnings.alone(after), [*earnings.alone(full)[keep], *np.zeros(add)]
+    )
+    if after.ndim == 2:
+        pairs = full[np.ix_(keep, keep)] if square.ndim == 2 else np.diag(np.diag(full)[keep])
+        np.testing.assert_array_equal(after[: len(keep), : len(keep)], pairs)
+        assert not after[len(keep) :].any()
+        assert not after[:, len(keep) :].any()
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=SEEDS, fewer=st.integers(1, 4))
+def test_a_unit_is_worth_what_silencing_it_costs_after_those_that_have_just_gone(seed, fewer):
+    """In any order, and at several times, whatever they have in common."""
+    model = MLP()
+    structure = observer(model, torch.zeros(7, 4))
+    ledger, width, chance = structure.ledger, structure.widths["one"], np.random.default_rng(seed)
+    fisher = curvature(5, 2, seed)
+    ledger.fisher["one"] = fisher.copy()
+    units, gone = list(range(5)), np.zeros(5)
+    for _ in range(fewer):
+        place = int(chance.integers(len(units)))
+        change = Change(width, tuple(each for each in range(len(units)) if each != place), 0)
+        structure._last = {}
+        gone[units.pop(place)] = -1
+        ds.surgery.operate([change])
+        ledger.carry_out({"one": change})
+        cost = [
+            0.5 * (gone - np.eye(5)[each]) @ fisher @ (gone - np.eye(5)[each]) - 0.5 * gone @ fisher @ gone
+            for each in units
+        ]
+        np.testing.assert_allclose(ledger.saliences(width), cost, atol=1e-10)
+
+
+@pytest.mark.parametrize("duplicates", [2, 3, 5])
+def test_the_last_of_several_duplicates_is_not_let_go(duplicates):
+    """Each alone earns half the price, and so is sub-threshold; all together earn much more than it."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, duplicates), nn.Tanh(), nn.Linear(duplicates, 2)), torch.randn(8, 3)
+    with torch.no_grad():
+        for parameter, dim in ((model[0].weight, 0), (model[0].bias, 0), (model[2].weight, 1)):
+            parameter.copy_(parameter.narrow(dim, 0, 1).expand_as(parameter))
+    structure = observer(model, x, nats=1.0)
+    ledger, width = structure.ledger, structure.widths["0"]
+    model(x).sum().backward()
+    structure.step()
+    ledger.fisher["0"] /= ledger.fisher["0"].mean()
+    for left in range(duplicates, 1, -1):
+        assert left < duplicates or (ledger.saliences(width) < 1).all()
+        structure.carry_out(
+            {
+                "0": ds.rule.Decision(
+                    left, tuple(range(left - 1)), 0, ds.RuleState.newborn(left - 1)
+                )
+            }
+        )
+    assert width.size == 1
+    assert ledger.saliences(width).item() > 1
+    # The debt is forgotten as the moving average catches up.
+    before = ledger.owed["0"].item()
+    model.zero_grad()
+    model(x).sum().backward()
+    structure.step()
+    assert ledger.owed["0"].item() == pytest.approx(before * (1 - ledger.rate))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    amounts=st.lists(st.floats(0, 1e3), min_size=1, max_size=8),
+    age=st.integers(0, 50),
+    price=st.floats(1e-6, 10),
+    strength=st.floats(0, 3),
+    power=st.floats(0.1, 4),
+    trial=st.integers(0, 20),
+    rise=st.integers(1, 30),
+)
+def test_who_earns_more_keeps_more(amounts, age, price, strength, power, trial, rise):
+    amounts = np.sort(amounts)
+    ages = np.full(len(amounts), age)
+    factors = earnings.remainder(amounts, ages, price, strength, power, trial, rise)
+    assert (factors >= 0).all()
+    assert (factors <= 1).all()
+    assert (np.diff(factors) >= 0).all()
+    older = earnings.remainder(amounts, ages + 1, price, strength, power, trial, rise)
+    assert (older <= factors).all()
+    if age <= trial:
+        assert (factors == 1).all()
+    if age >= trial + rise and 1e-3 < strength:  # who earns nothing pays in full
+        nothing = earnings.remainder(np.zeros(1), ages[:1], price, strength, power, trial, rise)
+        assert nothing[0] == pytest.approx(max(0, 1 - strength))
+
+
+def test_who_earns_the_price_pays_half_of_what_the_power_leaves():
+    (factor,) = earnings.remainder(np.array([0.25]), np.array([13]), 0.25, 0.5, 2.0, 10, 6)
+    assert factor == 1 - 0.5 * 0.5 * 0.25  # half of the strength, half of the ramp, half to the power of 2
+
+
+def test_the_price_eases_to_nothing_over_the_end_of_the_run():
+    due = [earnings.eased(update, 1000, 0.1) for update in (1, 500, 900, 925, 950, 1000, 1200)]
+    assert due == pytest.approx([1, 1, 1, 0.75, 0.5, 0, 0])
+
+
+def test_what_a_unit_earns_is_what_the_loss_rises_by_without_it():
+    """A readout at its optimum, of small weights, where the second order is what counts."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    x = torch.randn(4096, 4, dtype=torch.float64)
+    with torch.no_grad():
+        model[2].weight.mul_(torch.tensor([0.1, 0.2, 0.4, 0.8, 1.2, 1.6]))
+        y = torch.distributions.Categorical(logits=model(x)).sample()
+
+    def loss(inputs=x, targets=y):
+        return nn.functional.cross_entropy(model(inputs), targets)
+
+    readout = [*model[2].parameters()]
+    newton = torch.optim.LBFGS(readout, max_iter=100, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure():
+        model.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    newton.step(closure)
+    batch, optimum = 16, loss().item()
+    structure = observer(model, x[:batch], updates=len(x) // batch, memory=1.0)
+    structure.ledger.predictions = batch
+    for some in torch.arange(len(x)).split(batch):
+        model.zero_grad()
+        loss(x[some], y[some]).backward()
+        structure.step()
+    found = structure.ledger.saliences(structure.widths["0"]).tolist()
+    risen = []
+    for unit in range(6):
+        weight = model[2].weight.detach()
+        before = weight.clone()
+        weight[:, unit] = 0
+        risen.append(loss().item() - optimum)
+        weight.copy_(before)
+    assert min(risen) > 1e-5
+    assert max(risen) > 30 * min(risen)  # over more than an order of magnitude
+    for mine, right in zip(found, risen, strict=True):
+        assert 0.6 < mine / right < 1.6
