@@ -66,8 +66,9 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         model, optimizer, example_inputs=inputs, start=None, rule=STILL, updates=1_000_000
     )
     # Past everybody's trial, so that the price is taken from all, as it is most of the time.
-    for name, state in structure.states.items():
-        structure.states[name] = RuleState(state.ages + 10**6, state.risen)
+    structure.states = {
+        width: RuleState(state.ages + 10**6, state.risen) for width, state in structure.states.items()
+    }
     ledger = structure.ledger
     assert ledger is not None
     found = time.perf_counter() - begin

@@ -12,7 +12,18 @@ from torch import nn
 import diffstruct as ds
 from diffstruct import earnings
 from diffstruct.earnings import LARGEST_JOINT
-from diffstruct.surgery import Change
+from diffstruct.rule import Decision
+from diffstruct.surgery import Change, operate
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads cost small models more than they give."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
 
 STILL = ds.Rule(threshold=1e-3, p_add=0, p_delete=0, p_spontaneous=0, max_units=4096)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -42,7 +53,9 @@ class MLP(nn.Module):
 
     def said(self, name, hidden):
         factor = self.factors.get(name)
-        return hidden if factor is None else hidden * factor.view(-1, *[1] * (hidden.ndim - 2))
+        if factor is None:
+            return hidden
+        return hidden * (factor.view(-1, 1, 1) if hidden.ndim == 4 else factor)
 
     def forward(self, x):
         hidden = self.said("one", torch.relu(self.one(x)))
@@ -116,9 +129,8 @@ def test_slopes_are_derivatives_with_respect_to_factors_on_what_units_say(kind, 
         np.testing.assert_allclose(found[name], np.outer(slope, slope), rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize(("kind", "shape"), CASES[:1])
-def test_slopes_do_not_change_when_weights_are_rescaled_across_a_unit(kind, shape):
-    model, x, structure = watched(kind, shape)
+def test_slopes_do_not_change_when_weights_are_rescaled_across_a_unit():
+    model, x, structure = watched(*CASES[0])
     other = copy.deepcopy(model)
     scale = torch.tensor([0.01, 0.5, 1.0, 3.0, 200.0], dtype=torch.float64)
     with torch.no_grad():
@@ -205,9 +217,7 @@ def test_survivors_keep_what_is_known_of_them(seed, size, share, add):
     assert square.ndim == (2 if size <= LARGEST_JOINT else 1)
     after, new = earnings.resized(square, keep, add), len(keep) + add
     assert after.shape == ((new, new) if new <= LARGEST_JOINT else (new,))
-    np.testing.assert_array_equal(
-        earnings.alone(after), [*earnings.alone(full)[keep], *np.zeros(add)]
-    )
+    np.testing.assert_array_equal(earnings.alone(after), [*earnings.alone(full)[keep], *np.zeros(add)])
     if after.ndim == 2:
         pairs = full[np.ix_(keep, keep)] if square.ndim == 2 else np.diag(np.diag(full)[keep])
         np.testing.assert_array_equal(after[: len(keep), : len(keep)], pairs)
@@ -228,9 +238,8 @@ def test_a_unit_is_worth_what_silencing_it_costs_after_those_that_have_just_gone
     for _ in range(fewer):
         place = int(chance.integers(len(units)))
         change = Change(width, tuple(each for each in range(len(units)) if each != place), 0)
-        structure._last = {}
         gone[units.pop(place)] = -1
-        ds.surgery.operate([change])
+        operate([change])
         ledger.carry_out({"one": change})
         cost = [
             0.5 * (gone - np.eye(5)[each]) @ fisher @ (gone - np.eye(5)[each]) - 0.5 * gone @ fisher @ gone
@@ -254,13 +263,8 @@ def test_the_last_of_several_duplicates_is_not_let_go(duplicates):
     ledger.fisher["0"] /= ledger.fisher["0"].mean()
     for left in range(duplicates, 1, -1):
         assert left < duplicates or (ledger.saliences(width) < 1).all()
-        structure.carry_out(
-            {
-                "0": ds.rule.Decision(
-                    left, tuple(range(left - 1)), 0, ds.RuleState.newborn(left - 1)
-                )
-            }
-        )
+        last_goes = Decision(left, tuple(range(left - 1)), 0, ds.RuleState.newborn(left - 1))
+        structure.carry_out({"0": last_goes})
     assert width.size == 1
     assert ledger.saliences(width).item() > 1
     # The debt is forgotten as the moving average catches up.

@@ -300,6 +300,83 @@ def test_a_width_of_dead_units_is_drawn_anew_even_at_its_cap_and_minimum():
     assert (decision.keep, decision.add) == ((), 2)
 
 
+@settings(deadline=None, max_examples=300)
+@given(cases(), st.integers(1, 8))
+def test_with_a_trial_every_decision_keeps_the_promises(case, trial):
+    rule, pattern, saliences, state, seed = case
+    rule = dataclasses.replace(rule, trial=trial, redraw_after=None)
+    decision = rule.decide(saliences, state, generator(seed))
+    size, gone = len(pattern), set(range(len(pattern))) - set(decision.keep)
+    sub = {unit for unit, letter in enumerate(pattern) if letter != "+"}
+    tried = {unit for unit in range(size) if state.ages[unit] + 1 > trial}
+    assert gone <= sub & tried  # nobody goes before the end of the trial, however little it earns
+    assert rule.min_units <= decision.new_size <= rule.max_units
+    assert decision.add <= max(1, rule.reserve_of(size) - len(sub - gone))
+
+
+@settings(deadline=None, max_examples=200)
+@given(cases(), st.integers(1, 8))
+def test_with_a_trial_a_certain_rule_deletes_whom_it_may_and_refills_its_reserve(case, trial):
+    rule, pattern, saliences, state, seed = case
+    rule = dataclasses.replace(
+        rule, trial=trial, p_add=1.0, p_delete=1.0, p_spontaneous=0.0, redraw_after=None
+    )
+    decision = rule.decide(saliences, state, generator(seed))
+    size, below = len(pattern), [letter != "+" for letter in pattern]
+    condemned = sum(low and age + 1 > trial for low, age in zip(below, state.ages, strict=True))
+    stay = max(size - condemned, min(size, rule.min_units))
+    assert len(decision.keep) == stay
+    reserve = sum(below) - (size - stay)  # whoever is left, newborns and those that the minimum saves
+    wanted = max(0, rule.reserve_of(size) - reserve)
+    assert decision.add == min(wanted, rule.max_units - stay)
+
+
+@pytest.mark.parametrize("reserve", [0, 2, 9, 0.9])
+def test_with_a_trial_the_rate_of_deletion_does_not_depend_on_the_reserve(reserve):
+    """3 units whose trial is over, each gone at rate 0.2; 5 standard deviations."""
+    rule = Rule(reserve=reserve, p_add=0, p_delete=0.2, p_spontaneous=0, trial=4)
+    saliences = saliences_of("-+=--+-")
+    state, chance, n = RuleState(np.array([4, 9, 4, 3, 7, 9, 0]), np.zeros(7, bool)), generator(9), 2000
+    gone = Counter()
+    for _ in range(n):
+        gone.update(set(range(7)) - set(rule.decide(saliences, state, chance).keep))
+    assert set(gone) == {0, 2, 4}
+    assert all(abs(count - 0.2 * n) < 5 * math.sqrt(n * 0.2 * 0.8) for count in gone.values())
+
+
+def test_a_unit_may_go_at_the_first_decision_after_its_trial():
+    rule = Rule(reserve=0, p_delete=1, p_spontaneous=0, trial=3)
+    state = RuleState.newborn(2)
+    for _ in range(3):
+        decision = rule.decide(saliences_of("-+"), state, generator())
+        assert decision.keep == (0, 1)
+        state = decision.state
+    assert rule.decide(saliences_of("-+"), state, generator()).keep == (1,)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 4), (13, 4), (17, 5), (40, 12)])
+def test_a_reserve_that_is_a_fraction_has_its_least(size, expected):
+    assert Rule(reserve=0.3, min_reserve=4).reserve_of(size) == expected
+    assert Rule(reserve=3, min_reserve=4).reserve_of(size) == 3  # a count is what it says
+
+
+@settings(deadline=None, max_examples=100)
+@given(rules(), st.floats(0.01, 0.99) | st.integers(0, 100), st.integers(1, 3000), st.integers(1, 20))
+def test_a_rule_that_is_asked_less_often_does_as_much(rule, trial, updates, every):
+    rule = dataclasses.replace(rule, trial=trial)
+    timed = rule.timed(updates, every)
+    count = trial if isinstance(trial, int) else math.ceil(trial * updates)
+    assert isinstance(timed.trial, int)
+    assert count <= timed.trial * every < count + every  # in updates, rounded up
+    for name in ("p_add", "p_delete", "p_spontaneous"):  # that nothing happens in so many updates
+        assert 1 - getattr(timed, name) == pytest.approx((1 - getattr(rule, name)) ** every)
+    if rule.redraw_after is not None:
+        assert abs(timed.redraw_after * every - rule.redraw_after) <= every
+    same = ("threshold", "reserve", "min_reserve", "min_units", "max_units")
+    assert all(getattr(timed, name) == getattr(rule, name) for name in same)
+    assert rule.timed(updates) == dataclasses.replace(rule, trial=count)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("threshold", [0.05, 0.1, 1 / 3])
 def test_a_unit_exactly_at_the_threshold_is_below_it(dtype, threshold):
@@ -343,6 +420,8 @@ def test_saliences_that_are_large_but_finite_are_welcome(dtype):
         *[("min_units", value) for value in (0, -1, 100)],
         *[("max_units", value) for value in (0, -5, None, 9.5)],
         *[("redraw_after", value) for value in (0, -1, 2.5)],
+        *[("min_reserve", value) for value in (-1, 99, 1.5)],
+        *[("trial", value) for value in (-1, 0.0, 1.0, 1.5, -0.5, math.nan)],
     ],
 )
 def test_parameters_that_cannot_work_raise_and_are_named(parameter, value):

@@ -119,6 +119,45 @@ def test_widths_are_found_learned_and_left_in_a_plain_model(case):
         assert_same(say(exported(plain, inputs), inputs), said)
 
 
+SOME = {
+    *("deep_mlp", "batchnorm_mlp", "swiglu", "resnet_basic", "depthwise_separable", "densenet_block"),
+    *("shufflenet_unit", "gru", "lstm_two_layers", "handwritten_lstm", "tied_autoencoder", "gpt_tied"),
+    *("grouped_query_attention", "squeeze_and_excitation"),
+}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in SOME], ids=lambda case: case.name)
+def test_units_earn_their_price(case):
+    """The default way, with trials so short that units go as well as come."""
+    model, inputs = made(case)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    price = ds.UnitPrice(nats=1e-3, ease=1e-3)  # nobody is kept from coming
+    rule = ds.Rule(threshold=1e-3, reserve=0.3, p_add=1, p_delete=0.5, max_units=999, trial=2)
+    structure = ds.Structure(
+        model, optimizer, example_inputs=inputs, updates=10, every=1, price=price, rule=rule
+    )
+    readers = {id(slot.tensor) for width in structure.widths.values() for slot in width.having(*READERS)}
+    learn(model, inputs, optimizer, structure)
+    for name, width in structure.widths.items():
+        found = structure.ledger.saliences(width)
+        assert found.shape == (width.size,)
+        assert found.isfinite().all()
+        grown = structure.states[name].ages > 0
+        assert (found.numpy()[grown] >= 0).all() or structure.ledger.owed[name].any()
+        assert found.numpy()[grown].any(), name
+    assert structure.history.added() >= 3
+    plain = structure.finish()
+    assert not any(p._post_accumulate_grad_hooks for p in plain.parameters() if id(p) in readers)
+    assert_tells_the_truth(plain)
+    said = say(plain, inputs)
+    assert all(tensor.isfinite().all() for tensor in said if tensor.is_floating_point())
+    assert_loads_into_the_users_class(case, plain, structure, inputs, said)
+
+
+def test_the_cases_of_which_units_earn_their_price_are_there():
+    assert {case.name for case in CASES} >= SOME
+
+
 def assert_found(case, model, structure):
     """What was found is what was to be found, and what was not has a reason."""
     found = Counter(places(model, width) for width in structure.widths.values())
