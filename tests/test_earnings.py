@@ -73,6 +73,18 @@ class ConvNet(MLP):
         return self.out(self.said("two", torch.tanh(self.two(hidden))).flatten(1))
 
 
+class Concatenated(MLP):
+    """Two widths side by side in one dimension of one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.two, self.out = nn.Linear(4, 3), nn.Linear(5 + 3, 2)
+
+    def forward(self, x):
+        one = self.said("one", torch.tanh(self.one(x)))
+        return self.out(torch.cat([self.said("two", torch.tanh(self.two(x))), one], -1))
+
+
 class Recurrent(MLP):
     """`h_t = tanh(W x_t + U (f h_{t-1}) + b)`, read by two layers: all that reads a unit hears its factor."""
 
@@ -95,7 +107,7 @@ class Recurrent(MLP):
         return self.two(hidden).exp().sum(-1, keepdim=True) * self.out(hidden)
 
 
-CASES = [(MLP, (7, 4)), (ConvNet, (7, 2, 6, 6)), (Recurrent, (6, 7, 4))]
+CASES = [(MLP, (7, 4)), (ConvNet, (7, 2, 6, 6)), (Concatenated, (7, 4)), (Recurrent, (6, 7, 4))]
 
 
 def watched(kind, shape):
@@ -296,7 +308,7 @@ def test_who_earns_more_keeps_more(amounts, age, price, strength, power, trial, 
     assert (older <= factors).all()
     if age <= trial:
         assert (factors == 1).all()
-    if age >= trial + rise and 1e-3 < strength:  # who earns nothing pays in full
+    if age >= trial + rise and strength > 1e-3:  # who earns nothing pays in full
         nothing = earnings.remainder(np.zeros(1), ages[:1], price, strength, power, trial, rise)
         assert nothing[0] == pytest.approx(max(0, 1 - strength))
 

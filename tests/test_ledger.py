@@ -1,8 +1,11 @@
 """Structure by default, where units earn their price: what it looks at, when, and what it leaves alone."""
 
 import copy
+import gc
 import io
 import math
+import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from torch import nn
 import diffstruct as ds
 
 X = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
-Y = torch.arange(32) % 3
+Y = X[:, :3].argmax(1)
 EAGER = ds.Rule(threshold=4e-4, reserve=0.3, min_reserve=2, p_add=0.5, p_delete=0.5, max_units=32, trial=3)
 STILL = ds.Rule(threshold=4e-4, p_add=0, p_delete=0, p_spontaneous=0, max_units=64)
 
@@ -55,11 +58,9 @@ def learn(model, optimizer, structure, updates=40, between=lambda model: None):
 
 def everything(model, optimizer, structure):
     """All that a step could change, copied."""
-    ledger = structure.ledger
-    return copy.deepcopy(
-        (model.state_dict(), optimizer.state_dict(), structure.states, structure.history, structure.updates)
-        + (structure.generator.bit_generator.state, ledger.earned)
-    )
+    mine = structure.states, structure.history, structure.updates, structure.ledger.earned
+    chance = structure.generator.bit_generator.state
+    return copy.deepcopy((model.state_dict(), optimizer.state_dict(), chance, *mine))
 
 
 def assert_same(found, expected):
@@ -78,7 +79,7 @@ def test_units_come_and_go_and_every_one_of_them_is_looked_at():
     assert structure.history.added() > 8
     assert structure.history.removed() > 2
     for name, width in structure.widths.items():
-        assert (structure.ledger.fisher[name].shape) == (width.size, width.size)
+        assert structure.ledger.fisher[name].shape == (width.size, width.size)
         older = structure.states[name].ages > 0
         assert (np.diag(structure.ledger.fisher[name])[older] != 0).any()
     # After all this surgery the slopes are still those of every unit.
@@ -89,8 +90,9 @@ def test_units_come_and_go_and_every_one_of_them_is_looked_at():
     loss = nn.functional.cross_entropy(model[4](model[3](model[2](hidden * factor))), Y)
     (expected,) = torch.autograd.grad(loss, factor)
     backward(model)
-    (seen,) = (each for slot, each in structure.ledger._seen.items() if slot.module is model[2])
-    torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-7)
+    structure.ledger.observe({name: state.ages for name, state in structure.states.items()})
+    square = 32 * np.outer(expected, expected)  # alone: in so short a run the memory is one update long
+    np.testing.assert_allclose(structure.ledger.fisher["0"], square, rtol=1e-3, atol=1e-6 * square.max())
 
 
 def test_it_works_on_layers_that_were_told_what_they_feed():
@@ -110,7 +112,9 @@ def test_it_works_on_layers_that_were_told_what_they_feed():
         structure.step()
         state = structure.carry(state.detach(), "0")
     assert structure.ledger.predictions == 1
-    assert min(width.size for width in structure.widths.values()) > 1
+    for name, width in structure.widths.items():
+        assert structure.history.added(name) > 2
+        assert structure.ledger.fisher[name].shape == (width.size, width.size)
     assert structure.history.removed() > 0
     plain = structure.finish()
     assert type(plain[0]) is nn.GRU
@@ -131,7 +135,7 @@ def test_clipping_gradients_does_not_touch_what_units_earn():
 def test_gradients_that_add_up_are_looked_at_together():
     found = []
     for parts in (1, 4):
-        model, _, structure = structured(mlp().double().float(), start=None, rule=STILL)
+        model, _, structure = structured(start=None, rule=STILL)
         for part in range(parts):
             backward(model, slice(part * 32 // parts, (part + 1) * 32 // parts), 1 / parts)
         structure.step()
@@ -141,11 +145,13 @@ def test_gradients_that_add_up_are_looked_at_together():
 
 
 def test_only_the_gradients_of_judged_steps_are_looked_at():
-    model, optimizer, structure = structured(start=None, rule=STILL, every=4, lr=0)
+    model, optimizer, structure = structured(
+        start=None, rule=STILL, every=4, lr=0, price=ds.UnitPrice(memory=1.0)
+    )
     expected = []
     for step in range(1, 13):
         optimizer.zero_grad()
-        (backward(model, slice(step, step + 8)) * 1).detach()
+        backward(model, slice(step, step + 8))
         if step % 4:
             assert not structure.ledger._seen
         else:
@@ -169,8 +175,9 @@ def test_steps_without_backward_are_welcome_and_teach_nothing(every):
 def test_a_width_that_only_frozen_weights_read_is_refused_by_name():
     model = mlp()
     model[4].requires_grad_(False)
-    with pytest.raises(ds.StructureError, match="nothing that is trained reads width '2'.*exclude it"):
+    with pytest.raises(ds.StructureError, match=r"nothing that is trained reads width '2'.*exclude it"):
         structured(model)
+    assert [model[0].out_features, model[2].out_features] == [8, 6]  # the model is as it was
     structured(model, exclude=["2"])
 
 
@@ -207,9 +214,11 @@ def test_after_the_planned_updates_structure_and_weights_are_left_alone():
 
 
 def test_finish_keeps_those_that_earn_their_price_and_takes_the_hooks_away():
-    model, optimizer, structure = structured()
+    model, optimizer, structure = structured(start=None, rule=STILL, updates=1000)
     assert hooks(model) == 2
-    learn(model, optimizer, structure, 60)
+    with torch.no_grad():
+        model[2].weight[:, :3] = 0  # three that say nothing
+    learn(model, optimizer, structure, 1)
     above = {
         name: int((structure.ledger.saliences(width) > 4e-4).sum())
         for name, width in structure.widths.items()
@@ -233,9 +242,7 @@ def test_a_gradient_that_is_not_finite_is_refused_and_nothing_happens(value):
     learn(model, optimizer, structure, 10)
     optimizer.zero_grad()
     before = everything(model, optimizer, structure)
-    (backward(model) * value).detach()
-    with torch.enable_grad():
-        (model(X).sum() * value).backward()
+    (model(X).sum() * value).backward()
     with pytest.raises(ds.DivergenceError, match="the loss has diverged"):
         structure.step()
     assert_same(everything(model, optimizer, structure), before)
@@ -270,15 +277,14 @@ def test_predictions_are_counted_in_what_the_model_says(shape, predictions):
     assert structured(Says(shape), predictions=7)[2].ledger.predictions == 7
 
 
-def test_what_units_earn_does_not_depend_on_how_many_predictions_a_loss_is_the_mean_of():
-    """The loss of the same 32 rows twice over: twice the predictions, if they are not told apart."""
+def test_slopes_as_large_from_twice_as_many_predictions_are_worth_twice_as_much():
     found = []
     for predictions in (32, 64):
         model, _, structure = structured(start=None, rule=STILL, predictions=predictions)
         backward(model)
         structure.step()
         found.append(structure.ledger.saliences(structure.widths["0"]))
-    torch.testing.assert_close(found[1], 2 * found[0])  # mean slopes as large, from twice as many
+    torch.testing.assert_close(found[1], 2 * found[0])
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit():
@@ -325,7 +331,13 @@ def test_weights_by_which_two_readers_hear_a_unit_count_once_and_pay_once(kind):
     told = kind is SharedAsTold
     options = {"example_inputs": None} if told else {}
     model, _, structure = structured(
-        kind(), start=None, rule=STILL, predictions=1, price=ds.UnitPrice(rise=1e-9), lr=0.05, **options
+        kind(),
+        start=None,
+        rule=STILL,
+        predictions=1,
+        price=ds.UnitPrice(rise=1e-9, memory=1e-9),
+        lr=0.05,
+        **options,
     )
     before = model.two.weight.detach().clone()
     structure.step()  # no gradient, no earnings: the price alone
@@ -337,16 +349,15 @@ def test_weights_by_which_two_readers_hear_a_unit_count_once_and_pay_once(kind):
     expected = np.outer(model.factor.grad, model.factor.grad)
     structure.step()
     (fisher,) = structure.ledger.fisher.values()
-    np.testing.assert_allclose(fisher / fisher.max(), expected / expected.max(), rtol=1e-3, atol=1e-6)
-    age = 3  # observations are counted from birth, also those that saw nothing
-    np.testing.assert_allclose(fisher, expected / age, rtol=1e-3, atol=1e-8)
+    np.testing.assert_allclose(fisher, expected, rtol=1e-3, atol=1e-8)
 
 
 def test_a_second_graph_of_the_gradient_is_no_obstacle():
     model, _, structure = structured(start=None, rule=STILL)
-    grads_of = nn.functional.cross_entropy(model(X), Y)
-    with pytest.warns(UserWarning, match="create_graph"):
-        grads_of.backward(create_graph=True)
+    loss = nn.functional.cross_entropy(model(X), Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns of a cycle, once
+        loss.backward(create_graph=True)
     structure.step()
     assert structure.ledger.fisher["0"].any()
     model.zero_grad()
@@ -361,14 +372,17 @@ def test_copies_and_pickles_of_the_model_know_nothing_of_it():
     for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
         assert hooks(other) == 0
         backward(other)
-    assert not any(slot.module not in [*model] for slot in structure.ledger._seen)
+    assert not structure.ledger._seen  # their gradients are none of its business
 
 
 def test_the_model_does_not_keep_a_structure_alive():
     model, optimizer, structure = structured()
     learn(model, optimizer, structure, 3)
+    ledger = weakref.ref(structure.ledger)
     del structure
-    backward(model)  # its hooks look at nothing
+    gc.collect()
+    assert ledger() is None
+    backward(model)  # the hooks look at nothing
 
 
 def test_sizes_are_multiples_where_that_is_asked_for():

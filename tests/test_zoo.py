@@ -132,7 +132,7 @@ def test_units_earn_their_price(case):
     model, inputs = made(case)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     price = ds.UnitPrice(nats=1e-3, ease=1e-3)  # nobody is kept from coming
-    rule = ds.Rule(threshold=1e-3, reserve=0.3, p_add=1, p_delete=0.5, max_units=999, trial=2)
+    rule = ds.Rule(threshold=1e-3, reserve=3, p_add=1, p_delete=0.5, max_units=999, trial=2)
     structure = ds.Structure(
         model, optimizer, example_inputs=inputs, updates=10, every=1, price=price, rule=rule
     )
