@@ -60,16 +60,10 @@ class Ledger:
         """What units that have gone left to those that stay."""
         self.earned: dict[str, NDArray[np.float64]] = {}
         """What the price sets against itself, as of the last time that it was worked out."""
-        self._seen: dict[Slot, Tensor] = {}
+        self._seen: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
         readers: dict[int, tuple[Tensor, list[tuple[Slot, Width]]]] = {}
         for name, width in widths.items():
-            slots = [slot for slot in width.having(*SAYS) if slot.tensor.requires_grad]
-            if not slots:
-                raise StructureError(
-                    f"nothing that is trained reads width {name!r}, so what its units earn cannot be "
-                    "measured: exclude it, or use salience='outgoing'"
-                )
-            for slot in slots:
+            for slot in trained_readers(width):
                 readers.setdefault(id(slot.tensor), (slot.tensor, []))[1].append((slot, width))
             none = np.arange(0)
             self.fisher[name] = earnings.resized(np.zeros((0, 0)), none, width.size)
@@ -83,9 +77,9 @@ class Ledger:
         """Note the slopes of the loss with respect to factors on what the units say through `tensor`."""
         if not self.open or tensor.grad is None:
             return
-        product = tensor.detach() * tensor.grad
+        product = tensor.detach() * tensor.grad.detach()
         for slot, width in slots:
-            self._seen[slot] = slot.per_unit(product, width.axis)
+            self._seen[slot, width.name] = slot.per_unit(product, width.axis)
 
     def observe(self, ages: Mapping[str, NDArray[np.int64]]) -> None:
         """Enter the slopes since the last time.
@@ -100,7 +94,7 @@ class Ledger:
         if not seen:  # no backward since: nothing to learn from
             return
         for name, width in self.widths.items():
-            parts = [seen[slot] for slot in width.having(*SAYS) if slot in seen]
+            parts = [seen[slot, name] for slot in width.having(*SAYS) if (slot, name) in seen]
             if not parts:
                 continue
             total = parts[0] if len(parts) == 1 else torch.stack([part.to(parts[0]) for part in parts]).sum(0)
@@ -179,6 +173,21 @@ class Ledger:
         """Take the hooks away."""
         for hook in self._hooks:
             hook.remove()
+
+
+def trained_readers(width: Width) -> list[Slot]:
+    """The slots through which units speak and that are trained.
+
+    Raises:
+        StructureError: there is none.
+    """
+    slots = [slot for slot in width.having(*SAYS) if slot.tensor.requires_grad]
+    if not slots:
+        raise StructureError(
+            f"nothing that is trained reads width {width.name!r}, so what its units earn cannot be "
+            "measured: exclude it, or use salience='outgoing'"
+        )
+    return slots
 
 
 def left_behind(

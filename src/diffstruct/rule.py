@@ -124,11 +124,8 @@ class Rule:
             )
         else:
             need(0 < self.reserve < 1, "reserve", "a count, or a fraction between 0 and 1")
-        need(
-            isinstance(self.min_reserve, int) and 0 <= self.min_reserve < self.max_units,
-            "min_reserve",
-            f"a count of at least 0 and below max_units ({self.max_units})",
-        )
+        least = self.min_reserve
+        need(isinstance(least, int) and least >= 0, "min_reserve", "a count of at least 0")
         whole = isinstance(self.trial, int)
         need(self.trial >= 0 if whole else 0 < self.trial < 1, "trial", "a count, or a fraction below 1")
         after = self.redraw_after
@@ -264,7 +261,7 @@ def choose(
     redrawn = 0
     if redraw_after > 0:
         for unit in range(size):
-            if not (gone[unit] or risen[unit]) and ages[unit] > redraw_after:
+            if not (gone[unit] or risen[unit]) and ages[unit] > max(redraw_after, trial):
                 gone[unit] = True
                 redrawn += 1
     # Both draws are always made, so that chance does not depend on what it decides.

@@ -20,7 +20,7 @@ from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.finish import plain
 from diffstruct.granularity import in_multiples, multiple
 from diffstruct.history import Event, History
-from diffstruct.ledger import Ledger
+from diffstruct.ledger import Ledger, trained_readers
 from diffstruct.multipliers import attach, detach
 from diffstruct.newborn import Newborn
 from diffstruct.optimizers import check_optimizer, check_state
@@ -217,8 +217,11 @@ class Structure:
     def _start(self, start: Mapping[str, int | None], proof: Proof | None) -> None:
         """Cut every width down to where it starts from."""
         for width in self.widths.values():
-            if self._kind != "earnings":
-                self._salience(width)  # which refuses a width that it cannot judge
+            # Which refuse a width that they cannot judge.
+            if self._kind == "earnings":
+                trained_readers(width)
+            else:
+                self._salience(width)
             for slot in width.slots:
                 for optimizer in self.optimizers:
                     check_state(optimizer, slot.tensor)
