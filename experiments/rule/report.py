@@ -218,12 +218,12 @@ def _ablation(results: Results) -> Iterator[str]:
             cells.setdefault(name, []).append(f"{np.median([*map(score, runs)]):.2f} / {units:g}")
     yield "## Each ingredient taken out\n"
     seeds = {len(_of(results, study)["all of it"]) for study in studies}
-    yield f"Median loss, or accuracy in %, and units, of {min(seeds)} seeds.\n"
+    yield f"Median loss, or accuracy in %, and units; seeds of each cell: {min(seeds)} to {max(seeds)}.\n"
     yield table(
         ["", *(study.split(": ")[1] for study in studies)], [[name, *row] for name, row in cells.items()]
     )
     if any(setting.study.startswith("knobs") for setting in results):
         yield "## Each knob turned\n"
         fewest = min(len(runs) for setting, runs in results.items() if setting.study.startswith("knobs"))
-        yield f"Median and quartiles over seeds, {fewest} at least; those of the default are above.\n"
+        yield f"Median and quartiles over seeds (of a knob that is turned, at least: {fewest}).\n"
         yield "![Loss, accuracy and units as each knob is turned](knobs.png)\n"

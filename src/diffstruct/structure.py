@@ -77,8 +77,8 @@ class Structure:
         updates: steps in which the structure is learned, most often those of the whole run: the times of rule
             and price are fractions of it. After that, sizes stay as they are.
         predictions: that the loss is the mean of, in one step; None: as many as the model makes for
-            `example_inputs` (rows of its first output, all but the last dimension; of images, pixels).
-            `1 / n` where the loss is the sum of n, and so 1 without `example_inputs`.
+            `example_inputs` (rows of its first output, all but the last dimension; of images, pixels), or 1
+            without these. Where the loss is the sum of n, say `1 / n`.
         salience: what a unit is judged by: `"earnings"`, the nats of loss that it saves;
             `"outgoing"`, the L1 norm of its outgoing weights; or `"multiplier"`, a trainable factor
             per unit: a `ds.nn.Multiplier` of the model's or, with `example_inputs`, one that
