@@ -218,7 +218,7 @@ def _ablation(results: Results) -> Iterator[str]:
             cells.setdefault(name, []).append(f"{np.median([*map(score, runs)]):.2f} / {units:g}")
     yield "## Each ingredient taken out\n"
     seeds = {len(_of(results, study)["all of it"]) for study in studies}
-    yield f"Median loss, or accuracy in %, and units; seeds of each cell: {min(seeds)} to {max(seeds)}.\n"
+    yield f"Median loss, or accuracy in %, and units; at least {min(seeds)} seeds each.\n"
     yield table(
         ["", *(study.split(": ")[1] for study in studies)], [[name, *row] for name, row in cells.items()]
     )
