@@ -18,6 +18,7 @@ from diffstruct import earnings
 from diffstruct.errors import DivergenceError, StructureError
 from diffstruct.layout import owners
 from diffstruct.price import UnitPrice
+from diffstruct.rule import Rule
 from diffstruct.surgery import Change
 from diffstruct.width import Role, Slot, Width
 
@@ -91,20 +92,19 @@ class Ledger:
             DivergenceError: a slope is not finite.
         """
         seen, self._seen = self._seen, {}
-        if not seen:  # no backward since: nothing to learn from
-            return
+        found: dict[str, NDArray[np.float64]] = {}
         for name, width in self.widths.items():
             parts = [seen[slot, name] for slot in width.having(*SAYS) if (slot, name) in seen]
-            if not parts:
+            if not parts:  # no backward since: nothing to learn from
                 continue
             total = parts[0] if len(parts) == 1 else torch.stack([part.to(parts[0]) for part in parts]).sum(0)
-            slopes = total.double().cpu().numpy()
-            if not np.isfinite(slopes).all():
+            found[name] = math.sqrt(self.predictions) * total.double().cpu().numpy()
+            if not np.isfinite(found[name]).all():
                 raise DivergenceError(
                     f"a gradient of what width {name!r} says is not finite: the loss has diverged; lower "
                     "the learning rate, or, if a GradScaler scales it, use salience='outgoing'"
                 )
-            slopes *= math.sqrt(self.predictions)
+        for name, slopes in found.items():  # only now: nothing is entered where anything is wrong
             self.owed[name] *= 1 - self.rate
             earnings.observe(self.fisher[name], slopes, ages[name] + 1, self.rate)
 
@@ -116,8 +116,7 @@ class Ledger:
     def collect(
         self,
         ages: Mapping[str, NDArray[np.int64]],
-        prices: Mapping[str, float],
-        trials: Mapping[str, int],
+        rules: Mapping[str, Rule],
         optimizers: Sequence[Optimizer],
         update: int,
     ) -> None:
@@ -125,8 +124,7 @@ class Ledger:
 
         Args:
             ages: of the units of each width, in decisions.
-            prices: of a unit of each width, in nats per prediction.
-            trials: in decisions.
+            rules: of each width, with the price of a unit for its threshold, and times in decisions.
             optimizers: whose learning rates count.
             update: the number of the last one.
         """
@@ -138,10 +136,10 @@ class Ledger:
                 factors = earnings.remainder(
                     self.earned[name],
                     ages[name],
-                    prices[name],
+                    rules[name].threshold,
                     strength,
                     price.power,
-                    trials[name],
+                    int(rules[name].trial),
                     self.rise,
                 )
                 if (factors < 1).any():
@@ -158,16 +156,16 @@ class Ledger:
             self.fisher[name] = earnings.resized(self.fisher[name], keep, change.add)
             self.earned[name] = np.concatenate([self.earned[name][keep], new])
 
-    def settle(self, prices: Mapping[str, float], updates: int) -> None:
+    def settle(self, rules: Mapping[str, Rule], updates: int) -> None:
         """Work out anew what units have earned, if it is time for it.
 
         Args:
-            prices: of a unit of each width, in nats per prediction.
+            rules: as in `collect`.
             updates: made so far.
         """
         if updates % (self.refresh * self._every) == 0:
             for name, fisher in self.fisher.items():
-                self.earned[name] = earnings.earned(fisher, prices[name])
+                self.earned[name] = earnings.earned(fisher, rules[name].threshold)
 
     def close(self) -> None:
         """Take the hooks away."""

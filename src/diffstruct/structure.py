@@ -291,9 +291,7 @@ class Structure:
         if self.ledger is not None:
             ages = {name: state.ages for name, state in self.states.items()}
             self.ledger.observe(ages)
-            prices = {name: rule.threshold for name, rule in self._rules.items()}
-            trials = {name: int(rule.trial) for name, rule in self._rules.items()}
-            self.ledger.collect(ages, prices, trials, self.optimizers, self.updates + 1)
+            self.ledger.collect(ages, self._rules, self.optimizers, self.updates + 1)
         elif isinstance(self.price, L1Price):
             late = replace(self.price, strength=self.price.strength * self.every)
             for tensor, which in paying(self.widths.values(), self._kind):
@@ -339,7 +337,7 @@ class Structure:
         self.states = {name: decision.state for name, decision in decisions.items()}
         self.updates += updates
         if self.ledger is not None:
-            self.ledger.settle({name: rule.threshold for name, rule in self._rules.items()}, self.updates)
+            self.ledger.settle(self._rules, self.updates)
         events = tuple(self._event(name, decisions[name]) for name in self._last)
         self.history.events.extend(events)
         return events

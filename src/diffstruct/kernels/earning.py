@@ -20,9 +20,9 @@ from diffstruct.kernels.network import (
     CONTINUES,
     DIVERGED,
     Tensors,
-    _backward,
-    _choose,
-    _forward,
+    backward,
+    choose,
+    forward,
 )
 
 _observe = compiled(earnings.observe)
@@ -155,10 +155,10 @@ def advance(
         start = position + update * length
         inputs = text[start : start + length]
         targets = text[start + 1 : start + length + 1]
-        loss = _forward(inputs, targets, w, state, states, errors)
+        loss = forward(inputs, targets, w, state, states, errors)
         if not math.isfinite(loss):
             return DIVERGED, update, smoothed, loss, none, 0
-        _backward(inputs, w, states, errors, g, False)
+        backward(inputs, w, states, errors, g, False)
         if c.ruled:
             owed *= 1 - c.rate
             _observe(fisher, math.sqrt(c.predictions) * _slopes(w, g), ages + 1, c.rate)
@@ -188,7 +188,7 @@ def advance(
             saliences = _alone(fisher) + owed
             if not np.isfinite(saliences).all():
                 return DIVERGED, update + 1, smoothed, loss, none, 0
-            gone, add = _choose(saliences, ages, risen, generator, *numbers)
+            gone, add = choose(saliences, ages, risen, generator, *numbers)
             if add > 0 or gone.any():
                 return CHANGES, update + 1, smoothed, loss, gone, add
     return CONTINUES, updates, smoothed, loss, none, 0

@@ -76,11 +76,11 @@ def _clamp(input: Any, min: Any) -> Any:
 _subgradient = compiled(price.subgradient)
 _sign_step = compiled(price.sign_step)
 _at_least = compiled(price.at_least)
-_choose = compiled(rule.choose)
+choose = compiled(rule.choose)
 
 
 @compiled
-def _forward(inputs: Any, targets: Any, w: Any, state: Any, states: Any, errors: Any) -> Any:
+def forward(inputs: Any, targets: Any, w: Any, state: Any, states: Any, errors: Any) -> Any:
     """The loss on `inputs`, `targets` (each `[T]`), in nats, read from the state `[N]` on.
 
     Writes the states before, between and after, `[T + 1, N]`, and the loss's gradient with respect to the
@@ -126,8 +126,8 @@ def _forward(inputs: Any, targets: Any, w: Any, state: Any, states: Any, errors:
 
 
 @compiled
-def _backward(inputs: Any, w: Any, states: Any, errors: Any, g: Any, defect: bool) -> None:
-    """Write the gradient of the loss into `g`; arguments as `_forward` left them."""
+def backward(inputs: Any, w: Any, states: Any, errors: Any, g: Any, defect: bool) -> None:
+    """Write the gradient of the loss into `g`; arguments as `forward` left them."""
     steps, symbols, units = len(inputs), w.W_hy.shape[0], states.shape[1]
     one = w.b_y.dtype.type(1)
     into = np.zeros((steps, units), states.dtype)  # [T, N]: W_hy^T dy, then dL/d what the tanh is taken of
@@ -262,10 +262,10 @@ def advance(
         start = position + update * length
         inputs = text[start : start + length]
         targets = text[start + 1 : start + length + 1]
-        loss = _forward(inputs, targets, w, state, states, errors)
+        loss = forward(inputs, targets, w, state, states, errors)
         if not math.isfinite(loss):
             return DIVERGED, update, smoothed, loss, none, 0
-        _backward(inputs, w, states, errors, g, c.defect)
+        backward(inputs, w, states, errors, g, c.defect)
         if c.multiplier:
             for j in range(units):
                 g.m[j] += _subgradient(w.m[j], c.price)
@@ -287,7 +287,7 @@ def advance(
             saliences = _salience(w, c)
             if not np.isfinite(saliences).all():
                 return DIVERGED, update + 1, smoothed, loss, none, 0
-            gone, add = _choose(saliences, ages, risen, generator, *numbers)
+            gone, add = choose(saliences, ages, risen, generator, *numbers)
             if add > 0 or gone.any():
                 return CHANGES, update + 1, smoothed, loss, gone, add
     return CONTINUES, updates, smoothed, loss, none, 0
