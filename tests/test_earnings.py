@@ -12,8 +12,6 @@ from torch import nn
 import diffstruct as ds
 from diffstruct import earnings
 from diffstruct.earnings import LARGEST_JOINT
-from diffstruct.rule import Decision
-from diffstruct.surgery import Change, operate
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -155,32 +153,50 @@ def test_slopes_do_not_change_when_weights_are_rescaled_across_a_unit():
 
 
 @settings(deadline=None, max_examples=50)
-@given(seed=SEEDS, size=st.integers(1, 6), updates=st.integers(1, 12), rate=st.floats(0.05, 1))
-def test_the_moving_average_by_loops(seed, size, updates, rate):
+@given(
+    seed=SEEDS,
+    size=st.integers(1, 6),
+    updates=st.integers(1, 12),
+    rate=st.floats(0.05, 1),
+    predictions=st.floats(0.1, 1e3),
+)
+def test_the_moving_averages_by_loops(seed, size, updates, rate, predictions):
     """All that two units have seen together counts alike, until there is more of it than the memory holds."""
     chance = np.random.default_rng(seed)
-    square, line = np.zeros((size, size)), np.zeros(size)
+    square, line, mean, same_mean = np.zeros((size, size)), np.zeros(size), np.zeros(size), np.zeros(size)
     expected, ages = np.zeros((size, size)), chance.integers(0, 9, size)
+    expected_mean = np.zeros(size)
     for _ in range(updates):
         slopes = chance.standard_normal(size)
         ages += 1
-        earnings.observe(square, slopes, ages, rate)
-        earnings.observe(line, slopes, ages, rate)
+        earnings.observe(square, mean, slopes, predictions, ages, rate)
+        earnings.observe(line, same_mean, slopes, predictions, ages, rate)
         for i in range(size):
+            weight = max(rate, 1 / ages[i])
+            expected_mean[i] = (1 - weight) * expected_mean[i] + weight * slopes[i]
             for j in range(size):
                 weight = max(rate, 1 / min(ages[i], ages[j]))
-                expected[i, j] = (1 - weight) * expected[i, j] + weight * slopes[i] * slopes[j]
+                expected[i, j] = (1 - weight) * expected[i, j] + weight * predictions * slopes[i] * slopes[j]
     np.testing.assert_allclose(square, expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(line, np.diag(expected), rtol=1e-9, atol=1e-12)
-    np.testing.assert_array_equal(earnings.alone(square), 0.5 * np.diag(square))
-    np.testing.assert_array_equal(earnings.alone(line), 0.5 * line)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(mean, same_mean)
+    np.testing.assert_array_equal(earnings.diagonal(square), np.diag(square))
+    np.testing.assert_array_equal(earnings.diagonal(line), line)
 
 
 def test_what_newborns_have_seen_counts_alike():
-    fisher, slopes = np.zeros((2, 2)), np.array([[1.0, 2.0], [3.0, -1.0], [5.0, 0.5], [-2.0, 4.0]])
+    fisher, mean, slopes = (
+        np.zeros((2, 2)),
+        np.zeros(2),
+        np.array([[1.0, 2.0], [3.0, -1.0], [5.0, 0.5], [-2.0, 4.0]]),
+    )
     for age, each in enumerate(slopes, 1):
-        earnings.observe(fisher, each, np.array([age, age]), 0.01)
-    np.testing.assert_allclose(fisher, slopes.T @ slopes / 4)
+        earnings.observe(fisher, mean, each, 10, np.array([age, age]), 0.01)
+    np.testing.assert_allclose(fisher, 10 * slopes.T @ slopes / 4)
+    np.testing.assert_allclose(mean, slopes.mean(0))
+    alone = earnings.alone(earnings.diagonal(fisher), mean, 10)
+    np.testing.assert_allclose(alone, 5 * slopes.var(0) - slopes.mean(0))
 
 
 def silenced(fisher, unit, ridge):
@@ -197,12 +213,15 @@ def silenced(fisher, unit, ridge):
 def test_what_others_could_not_take_over_is_the_least_that_silencing_costs(seed, size, rank, price):
     fisher = curvature(size, rank, seed)
     before = fisher.copy()
-    jointly, alone = earnings.jointly(fisher, price), earnings.alone(fisher)
+    jointly, alone = earnings.jointly(fisher, price), 0.5 * np.diag(fisher)
     expected = [silenced(fisher, unit, 2 * price) for unit in range(size)]
     np.testing.assert_allclose(jointly, expected, rtol=1e-7, atol=1e-10)
     assert (jointly >= 0).all()
     assert (jointly <= alone).all()
-    np.testing.assert_allclose(earnings.earned(fisher, price), np.sqrt(alone * expected), atol=1e-6)
+    mean = np.random.default_rng(seed).standard_normal(size)
+    own = np.maximum(earnings.alone(np.diag(fisher), mean, 7.0), 0)
+    found = earnings.earned(fisher, mean, 7.0, price)
+    np.testing.assert_allclose(found, np.sqrt(own * expected), atol=1e-5)
     assert np.array_equal(fisher, before)
 
 
@@ -211,7 +230,7 @@ def test_duplicates_earn_next_to_nothing_together_and_independent_units_all_that
     jointly = earnings.jointly(fisher, 1e-6)
     np.testing.assert_allclose(jointly, [0, 0, 1.5, 0.25], atol=1e-5)
     line = np.array([2.0, 0.0, 1.0])  # of a width that is too large to look at pairs
-    np.testing.assert_array_equal(earnings.jointly(line, 1e-6), earnings.alone(line))
+    np.testing.assert_array_equal(earnings.jointly(line, 1e-6), 0.5 * line)
 
 
 @settings(deadline=None, max_examples=25)
@@ -229,62 +248,12 @@ def test_survivors_keep_what_is_known_of_them(seed, size, share, add):
     assert square.ndim == (2 if size <= LARGEST_JOINT else 1)
     after, new = earnings.resized(square, keep, add), len(keep) + add
     assert after.shape == ((new, new) if new <= LARGEST_JOINT else (new,))
-    np.testing.assert_array_equal(earnings.alone(after), [*earnings.alone(full)[keep], *np.zeros(add)])
+    np.testing.assert_array_equal(earnings.diagonal(after), [*np.diag(full)[keep], *np.zeros(add)])
     if after.ndim == 2:
         pairs = full[np.ix_(keep, keep)] if square.ndim == 2 else np.diag(np.diag(full)[keep])
         np.testing.assert_array_equal(after[: len(keep), : len(keep)], pairs)
         assert not after[len(keep) :].any()
         assert not after[:, len(keep) :].any()
-
-
-@settings(deadline=None, max_examples=20)
-@given(seed=SEEDS, fewer=st.integers(1, 4))
-def test_a_unit_is_worth_what_silencing_it_costs_after_those_that_have_just_gone(seed, fewer):
-    """In any order, and at several times, whatever they have in common."""
-    model = MLP()
-    structure = observer(model, torch.zeros(7, 4))
-    ledger, width, chance = structure.ledger, structure.widths["one"], np.random.default_rng(seed)
-    fisher = curvature(5, 2, seed)
-    ledger.fisher["one"] = fisher.copy()
-    units, gone = list(range(5)), np.zeros(5)
-    for _ in range(fewer):
-        place = int(chance.integers(len(units)))
-        change = Change(width, tuple(each for each in range(len(units)) if each != place), 0)
-        gone[units.pop(place)] = -1
-        operate([change])
-        ledger.carry_out({"one": change})
-        cost = [
-            0.5 * (gone - np.eye(5)[each]) @ fisher @ (gone - np.eye(5)[each]) - 0.5 * gone @ fisher @ gone
-            for each in units
-        ]
-        np.testing.assert_allclose(ledger.saliences(width), cost, atol=1e-10)
-
-
-@pytest.mark.parametrize("duplicates", [2, 3, 5])
-def test_the_last_of_several_duplicates_is_not_let_go(duplicates):
-    """Each alone earns half the price, and so is sub-threshold; all together earn much more than it."""
-    torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Linear(3, duplicates), nn.Tanh(), nn.Linear(duplicates, 2)), torch.randn(8, 3)
-    with torch.no_grad():
-        for parameter, dim in ((model[0].weight, 0), (model[0].bias, 0), (model[2].weight, 1)):
-            parameter.copy_(parameter.narrow(dim, 0, 1).expand_as(parameter))
-    structure = observer(model, x, nats=1.0)
-    ledger, width = structure.ledger, structure.widths["0"]
-    model(x).sum().backward()
-    structure.step()
-    ledger.fisher["0"] /= ledger.fisher["0"].mean()
-    for left in range(duplicates, 1, -1):
-        assert left < duplicates or (ledger.saliences(width) < 1).all()
-        last_goes = Decision(left, tuple(range(left - 1)), 0, ds.RuleState.newborn(left - 1))
-        structure.carry_out({"0": last_goes})
-    assert width.size == 1
-    assert ledger.saliences(width).item() > 1
-    # The debt is forgotten as the moving average catches up.
-    before = ledger.owed["0"].item()
-    model.zero_grad()
-    model(x).sum().backward()
-    structure.step()
-    assert ledger.owed["0"].item() == pytest.approx(before * (1 - ledger.rate))
 
 
 @settings(deadline=None, max_examples=100)
@@ -323,8 +292,9 @@ def test_the_price_eases_to_nothing_over_the_end_of_the_run():
     assert due == pytest.approx([1, 1, 1, 0.75, 0.5, 0, 0])
 
 
-def test_what_a_unit_earns_is_what_the_loss_rises_by_without_it():
-    """A readout at its optimum, of small weights, where the second order is what counts."""
+@pytest.mark.parametrize("held_down", [1.0, 0.9, 0.7])
+def test_what_a_unit_earns_is_what_the_loss_rises_by_without_it(held_down):
+    """A readout of small weights, at its optimum, or held down from there, as the price does."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     x = torch.randn(4096, 4, dtype=torch.float64)
@@ -345,7 +315,9 @@ def test_what_a_unit_earns_is_what_the_loss_rises_by_without_it():
         return value
 
     newton.step(closure)
-    batch, optimum = 16, loss().item()
+    with torch.no_grad():
+        model[2].weight.mul_(held_down)
+    batch, before_it_goes = 16, loss().item()
     structure = observer(model, x[:batch], updates=len(x) // batch, memory=1.0)
     structure.ledger.predictions = batch
     for some in torch.arange(len(x)).split(batch):
@@ -358,9 +330,7 @@ def test_what_a_unit_earns_is_what_the_loss_rises_by_without_it():
         weight = model[2].weight.detach()
         before = weight.clone()
         weight[:, unit] = 0
-        risen.append(loss().item() - optimum)
+        risen.append(loss().item() - before_it_goes)
         weight.copy_(before)
-    assert min(risen) > 1e-5
-    assert max(risen) > 30 * min(risen)  # over more than an order of magnitude
-    for mine, right in zip(found, risen, strict=True):
-        assert 0.6 < mine / right < 1.6
+    assert max(risen) > 30 * min(risen)  # over more than an order of magnitude, or some do harm
+    assert found == pytest.approx(risen, rel=0.2, abs=2e-4)

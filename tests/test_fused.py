@@ -128,7 +128,7 @@ def test_it_agrees_with_the_ordinary_loop_through_a_whole_run_of_units_that_earn
     assert max(event.update for event in fused.history.events if event.added) < 0.9 * 1500
     assert difference(fused, ordinary) < 1e-8
     mine, theirs = fused.structure.ledger, ordinary.structure.ledger
-    for name in ("fisher", "owed", "earned"):
+    for name in ("fisher", "mean_slopes", "earned"):
         found, expected = getattr(mine, name)["rnn"], getattr(theirs, name)["rnn"]
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8 * max(1e-9, abs(expected).max()))
 

@@ -16,8 +16,8 @@ import diffstruct as ds
 
 X = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
 Y = X[:, :3].argmax(1)
-EAGER = ds.Rule(threshold=4e-4, reserve=0.3, min_reserve=2, p_add=0.5, p_delete=0.5, max_units=32, trial=3)
-STILL = ds.Rule(threshold=4e-4, p_add=0, p_delete=0, p_spontaneous=0, max_units=64)
+EAGER = ds.Rule(threshold=1e-3, reserve=0.3, min_reserve=2, p_add=0.5, p_delete=0.5, max_units=32, trial=3)
+STILL = ds.Rule(threshold=1e-3, p_add=0, p_delete=0, p_spontaneous=0, max_units=64)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -90,8 +90,9 @@ def test_units_come_and_go_and_every_one_of_them_is_looked_at():
     loss = nn.functional.cross_entropy(model[4](model[3](model[2](hidden * factor))), Y)
     (expected,) = torch.autograd.grad(loss, factor)
     backward(model)
+    structure.ledger.rate = 1.0  # remember nothing else
     structure.ledger.observe({name: state.ages for name, state in structure.states.items()})
-    square = 32 * np.outer(expected, expected)  # alone: in so short a run the memory is one update long
+    square = 32 * np.outer(expected, expected)
     np.testing.assert_allclose(structure.ledger.fisher["0"], square, rtol=1e-3, atol=1e-6 * square.max())
 
 
@@ -190,6 +191,7 @@ def test_a_width_that_only_frozen_weights_read_is_refused_by_name():
         ({"updates": 10.0}, "updates must be a whole number"),
         ({"predictions": 0}, "predictions must be a number above 0"),
         ({"predictions": math.inf}, "predictions must be a number above 0"),
+        ({"reduction": "none"}, "reduction must be 'mean' or 'sum'"),
         ({"every": 0}, "every must be at least 1"),
     ],
 )
@@ -220,7 +222,7 @@ def test_finish_keeps_those_that_earn_their_price_and_takes_the_hooks_away():
         model[2].weight[:, :3] = 0  # three that say nothing
     learn(model, optimizer, structure, 1)
     above = {
-        name: int((structure.ledger.saliences(width) > 4e-4).sum())
+        name: int((structure.ledger.saliences(width) > 1e-3).sum())
         for name, width in structure.widths.items()
     }
     assert structure.finish() is model
@@ -277,14 +279,27 @@ def test_predictions_are_counted_in_what_the_model_says(shape, predictions):
     assert structured(Says(shape), predictions=7)[2].ledger.predictions == 7
 
 
-def test_slopes_as_large_from_twice_as_many_predictions_are_worth_twice_as_much():
+def test_slopes_as_large_from_twice_as_many_predictions_have_twice_the_curvature():
     found = []
     for predictions in (32, 64):
         model, _, structure = structured(start=None, rule=STILL, predictions=predictions)
         backward(model)
         structure.step()
+        found.append((structure.ledger.fisher["0"], structure.ledger.mean_slopes["0"]))
+    np.testing.assert_allclose(found[1][0], 2 * found[0][0])
+    np.testing.assert_array_equal(found[1][1], found[0][1])
+
+
+def test_the_sum_over_predictions_is_judged_as_their_mean_is():
+    found = []
+    for reduction in ("mean", "sum"):
+        model, optimizer, structure = structured(start=None, rule=STILL, reduction=reduction)
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(X), Y, reduction=reduction).backward()
+            structure.step()
         found.append(structure.ledger.saliences(structure.widths["0"]))
-    torch.testing.assert_close(found[1], 2 * found[0])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-8)
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit():
@@ -342,11 +357,12 @@ def test_weights_by_which_two_readers_hear_a_unit_count_once_and_pay_once(kind):
     before = model.two.weight.detach().clone()
     structure.step()  # no gradient, no earnings: the price alone
     structure.step()
-    left = 1 - 4.0 * 0.05  # kappa * lr, from the first decision after birth on
+    left = 1 - 5.0 * 0.05  # kappa * lr, from the first decision after birth on
     torch.testing.assert_close(model.two.weight.detach(), left * before)
     model.factor = torch.ones(4, requires_grad=True)
     nn.functional.cross_entropy(model(X), Y).backward()
     expected = np.outer(model.factor.grad, model.factor.grad)
+    structure.ledger.rate = 1.0  # remember nothing else
     structure.step()
     (fisher,) = structure.ledger.fisher.values()
     np.testing.assert_allclose(fisher, expected, rtol=1e-3, atol=1e-8)

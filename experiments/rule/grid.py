@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from types import FunctionType
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
+import numba
 from points import classify, digits, spirals
-from text import CYCLES, read
+from text import read
 
 from diffstruct import UnitPrice, earnings, tasks
+from diffstruct.kernels import earning
+from diffstruct.kernels.compile import OPTIONS
+from diffstruct.revisions import OWN, get_revision
 from diffstruct.structure import EARNING_RULE
 
-HARD_SIZES = (10, 20, 27, 37, 50, 100)
+HARD_SIZES = (10, 20, 27, 37, 50, 100, 200)
 DIGIT_SIZES = (8, 12, 16, 20, 24, 32, 64)
 SPIRAL_SIZES = (8, 12, 16, 24, 32, 64)
 STARTS = (1, 8, 128)
 KNOBS: dict[str, tuple[float, ...]] = {
     "nats": (0.1, 0.3, 3, 10),
     "strength": (0.1, 0.3, 3, 10),
-    "power": (0.5, 2),
+    "power": (0.1, 0.5, 2, 10),
     "rise": (0.1, 10),
     "memory": (0.1, 10),
     "ease": (0.1, 3, 10),
     "trial": (0.1, 10),
     "reserve": (0.1, 3),
+    "min_reserve": (0.25, 10),
+    "p_add": (0.1, 10),
+    "p_delete": (0.1, 10),
 }
 """Knobs of `UnitPrice` and `Rule`, and what their defaults are multiplied by."""
 
@@ -59,10 +66,11 @@ def settings() -> Iterator[Setting]:
     """All settings of all studies."""
     for task in ("hard", "easy", "transition"):
         yield Setting("paper", task, 20, partial(_text, task))
+    for number in (2, 3):
+        yield Setting("revisions", f"revision {number}", 20, partial(_text, "hard", revision=number))
     for size in HARD_SIZES:
-        yield Setting(
-            "sizes", f"hard, {size} fixed", 20 if size < 100 else 10, partial(_text, "hard", fixed=size), size
-        )
+        seeds = 20 if size <= 100 else 10
+        yield Setting("sizes", f"hard, {size} fixed", seeds, partial(_text, "hard", fixed=size), size)
     for name, sizes in (("digits", DIGIT_SIZES), ("spirals", SPIRAL_SIZES)):
         yield Setting("points", name, 10, partial(_points, name))
         for size in sizes:
@@ -78,7 +86,7 @@ def settings() -> Iterator[Setting]:
 def _difficulties() -> Iterator[Setting]:
     for letters in range(3, 9):
         task = (tasks.Phase(0, tasks.hard(letters)),)
-        yield Setting("letters", f"{letters} letters a group", 5, partial(_phases, task), letters)
+        yield Setting("letters", f"{letters} letters a group", 10, partial(_phases, task), letters)
     for turns in (0.5, 1.0, 1.5, 2.0):
         run = partial(_points, "spirals", scale=turns)
         yield Setting("turns", f"spirals of {turns:g} turns", 10, run, turns)
@@ -94,17 +102,22 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "price in proportion (power 1)": {"price": {"power": 1.0}},
     "price to the end (no easing)": {"price": {"ease": 1e-9}},
     "earnings alone, not jointly": {"without": "joint"},
-    "nothing left by those who go": {"without": "owed"},
+    "curvature alone, not the slope": {"without": "slope"},
     "no trial": {"rule": {"trial": 1}},
     "one newborn at a time": {"rule": {"reserve": 1}},
     "newborns hear and speak at 0.01": {"without": "voice"},
 }
 
 
+CLOSE = ("all of it", "price at once, not with age")
+"""What differs too little to be told apart with few seeds."""
+
+
 def _ablations() -> Iterator[Setting]:
     for task, run in (("hard", _text), ("transition", _text), ("digits", _points), ("spirals", _points)):
         for name, change in ABLATIONS.items():
-            yield Setting(f"ablation: {task}", name, 5, partial(run, task, **change))
+            seeds = 20 if name in CLOSE else 5
+            yield Setting(f"ablation: {task}", name, seeds, partial(run, task, **change))
 
 
 def _sensitivities() -> Iterator[Setting]:
@@ -113,23 +126,36 @@ def _sensitivities() -> Iterator[Setting]:
             for factor in factors:
                 kind = "price" if hasattr(UnitPrice(), knob) else "rule"
                 default = getattr(UnitPrice() if kind == "price" else EARNING_RULE, knob)
-                change: dict[str, Any] = {
-                    kind: {knob: min(factor * default, 0.999) if kind == "rule" else factor * default}
-                }
+                value = type(default)(factor * default)
+                if knob in ("trial", "reserve"):  # fractions
+                    value = min(value, 0.999)
+                change: dict[str, Any] = {kind: {knob: value}}
                 yield Setting(
                     f"knobs: {task}", f"{knob} x {factor:g}", seeds, partial(run, task, **change), factor
                 )
 
 
 def _text(task: str, seed: int, shorter: int, **change: Any) -> dict[str, Any]:
-    cycles = CYCLES // shorter
-    phases = tasks.schedule(task, cycles)[1]
-    return _phases(phases, seed, shorter, **change)
+    cycles = get_revision(change.get("revision")).cycles // shorter
+    return _phases(tasks.schedule(task, cycles)[1], seed, shorter, **change)
 
 
-def _phases(phases: Any, seed: int, shorter: int, **change: Any) -> dict[str, Any]:
-    with _without(change.pop("without", None)):
-        return read(phases, seed, cycles=CYCLES // shorter, **_made(change, max_units=256))
+def _phases(
+    phases: Sequence[tasks.Phase],
+    seed: int,
+    shorter: int,
+    revision: int | None = None,
+    fixed: int | None = None,
+    start: int = 1,
+    without: str | None = None,
+    **change: Any,
+) -> dict[str, Any]:
+    way = get_revision(revision)
+    made = _made(change, max_units=way.rule.max_units)
+    # The losses of all are smoothed alike: revision 3's own average is ten times shorter.
+    way = replace(way, cycles=way.cycles // shorter, smoothing=OWN.smoothing, **made)
+    with _without(without):
+        return read(phases, seed, way, fixed, start)
 
 
 def _points(task: str, seed: int, shorter: int, scale: float | None = None, **change: Any) -> dict[str, Any]:
@@ -148,17 +174,28 @@ def _made(change: dict[str, Any], **rule: Any) -> dict[str, Any]:
     return change
 
 
+def _curvature(diagonal: Any, mean: Any, predictions: float) -> Any:
+    return 0.5 * diagonal
+
+
+@cache
+def _compiled_so() -> Callable[..., Any]:
+    """The training loop with `_curvature` compiled into it, kept for this process alone."""
+    loop = earning.advance.py_func
+    names = loop.__globals__ | {"_alone": numba.njit(_curvature)}
+    return numba.njit(nogil=True, **OPTIONS)(FunctionType(loop.__code__, names, argdefs=loop.__defaults__))
+
+
 @contextmanager
 def _without(ingredient: str | None) -> Iterator[None]:
     """Take out of the rule what no knob turns off."""
     if ingredient is None:
         yield
     elif ingredient == "joint":
-        with patch.object(earnings, "jointly", lambda fisher, unit_price: earnings.alone(fisher)):
+        with patch.object(earnings, "jointly", lambda fisher, unit_price: 0.5 * earnings.diagonal(fisher)):
             yield
-    elif ingredient == "owed":
-        resized = np.zeros_like
-        with patch("diffstruct.ledger.left_behind", lambda fisher, keep, gone: resized(keep, float)):
+    elif ingredient == "slope":
+        with patch.object(earnings, "alone", _curvature), patch.object(earning, "advance", _compiled_so()):
             yield
     elif ingredient == "voice":
         with (

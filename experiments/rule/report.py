@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def write(out: Path, results: Results) -> None:
     """Write RESULTS.md, summary.json and the figures of all studies that have been run."""
     sections = [
         section
-        for make in (_paper, _sizes, _points, _starts, _difficulty, _ablation)
+        for make in (_paper, _revisions, _sizes, _points, _starts, _difficulty, _ablation)
         for section in make(results)
     ]
     (out / "RESULTS.md").write_text("\n".join([HEAD, *sections]))
@@ -80,28 +80,11 @@ def _paper(results: Results) -> Iterator[str]:
     runs = _of(results, "paper")
     if len(runs) < 3:
         return
-    solved = [run["solved"] or float("inf") for run in runs["hard"]]
-    medians = np.median([run["curve"][0] for run in runs["hard"]], axis=0)
-    below = np.flatnonzero(medians < 10.2)
-    when = "never" if not len(below) else f"{int(below[0] + 1) * 1000:,}"
-    per_seed = f"{np.median(solved):,.0f}"
     ends = [[run["phases"][i] for run in runs["transition"]] for i in range(3)]
     final, alone = (np.median(_values(runs[task], "units")) for task in ("transition", "easy"))
     last_alone = _values(runs["easy"], "units")
     rows = [
-        ["hard: loss", spread(_values(runs["hard"], "loss"), ".2f"), f"floor {SEQUENCE * hard().floor:.2f}"],
-        ["hard: units", spread(_values(runs["hard"], "units"), ".0f"), ""],
-        [
-            "hard: updates until the median loss is below 10.2",
-            when,
-            f"median over seeds of the first time: {per_seed}",
-        ],
-        [
-            "hard: seeds with a loss below 11",
-            f"{np.mean(np.array(_values(runs['hard'], 'loss')) < 11):.0%}",
-            "",
-        ],
-        ["hard: worst smoothed loss in the last fifth", spread(_values(runs["hard"], "worst"), ".2f"), ""],
+        *([f"hard: {what}", value, ""] for what, value in _hard(runs["hard"]).items()),
         ["easy: loss", spread(_values(runs["easy"], "loss"), ".3f"), f"floor {SEQUENCE * easy().floor:.3f}"],
         ["easy: units", spread(last_alone, ".0f"), ""],
         [
@@ -123,6 +106,34 @@ def _paper(results: Results) -> Iterator[str]:
     yield f"## The paper's tasks, 100,000 updates, {len(runs['hard'])} seeds\n"
     yield table(["", "median (quartiles)", ""], rows)
     yield "![Loss and units over time](paper.png)\n"
+
+
+def _hard(runs: Runs) -> dict[str, str]:
+    """What is asked of runs on the hard task, and the answers."""
+    medians = np.median([run["curve"][0] for run in runs], axis=0)  # at every thousandth update
+    below = np.flatnonzero((medians < 10.2) & (np.arange(len(medians)) > 0))
+    return {
+        f"loss (floor {SEQUENCE * hard().floor:.2f})": spread(_values(runs, "loss"), ".2f"),
+        "units": spread(_values(runs, "units"), ".0f"),
+        "updates until the median loss is below 10.2": f"{1000 * (below[0] + 1):,}"
+        if len(below)
+        else "never",
+        "seeds with a loss below 11": f"{np.mean(np.array(_values(runs, 'loss')) < 11):.0%}",
+        "worst smoothed loss in the last fifth": spread(_values(runs, "worst"), ".2f"),
+    }
+
+
+def _revisions(results: Results) -> Iterator[str]:
+    runs = _of(results, "revisions")
+    own = _of(results, "paper").get("hard")
+    if not runs or own is None:
+        return
+    columns = {"default": _hard(own)} | {name: _hard(some) for name, some in runs.items()}
+    lengths = [f"{1000 * len(some[0]['curve'][0]):,}" for some in (own, *runs.values())]
+    seeds = [str(len(some)) for some in (own, *runs.values())]
+    rows = [[what, *(column[what] for column in columns.values())] for what in columns["default"]]
+    yield "## The paper's revisions on hard\n"
+    yield table(["", *columns], [["updates", *lengths], ["seeds", *seeds], *rows])
 
 
 def _sizes(results: Results) -> Iterator[str]:
@@ -208,22 +219,33 @@ def _ablation(results: Results) -> Iterator[str]:
     studies = [s for s in dict.fromkeys(setting.study for setting in results) if s.startswith("ablation")]
     if not studies:
         return
+    yield "## Each ingredient taken out\n"
+    yield (
+        "Medians. hard, transition (easy-hard-easy): loss, units; of hard, the updates until the loss was\n"
+        "first below 10.2; of transition, the worst smoothed loss in the last fifth of the run. digits and\n"
+        "spirals: accuracy in %, units.\n"
+    )
     cells: dict[str, list[str]] = {}
     for study in studies:
         for name, runs in _of(results, study).items():
-            score: Callable[[Any], float] = (
-                (lambda r: r["accuracy"]) if "accuracy" in runs[0] else (lambda r: r["loss"])
-            )
-            units = np.median(_values(runs, "units"))
-            cells.setdefault(name, []).append(f"{np.median([*map(score, runs)]):.2f} / {units:g}")
-    yield "## Each ingredient taken out\n"
-    seeds = {len(_of(results, study)["all of it"]) for study in studies}
-    yield f"Median loss, or accuracy in %, and units; at least {min(seeds)} seeds each.\n"
+            cells.setdefault(name, [str(len(runs))]).append(_cell(study, runs))
     yield table(
-        ["", *(study.split(": ")[1] for study in studies)], [[name, *row] for name, row in cells.items()]
+        ["", "seeds", *(study.split(": ")[1] for study in studies)],
+        [[name, *row] for name, row in cells.items()],
     )
     if any(setting.study.startswith("knobs") for setting in results):
         yield "## Each knob turned\n"
         fewest = min(len(runs) for setting, runs in results.items() if setting.study.startswith("knobs"))
         yield f"Median and quartiles over seeds (of a knob that is turned, at least: {fewest}).\n"
         yield "![Loss, accuracy and units as each knob is turned](knobs.png)\n"
+
+
+def _cell(study: str, runs: Runs) -> str:
+    units = f"{np.median(_values(runs, 'units')):g}"
+    if "accuracy" in runs[0]:
+        return f"{np.median(_values(runs, 'accuracy')):.2f} / {units}"
+    begin = f"{np.median(_values(runs, 'loss')):.2f} / {units} / "
+    if study.endswith("hard"):
+        solved = np.median([run["solved"] or np.inf for run in runs])
+        return begin + (f"{solved:,.0f}" if np.isfinite(solved) else "never")
+    return begin + f"{np.median(_values(runs, 'worst')):.2f}"

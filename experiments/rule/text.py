@@ -3,58 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from diffstruct import Rule, UnitPrice, tasks
+from diffstruct import tasks
 from diffstruct.fused import FusedTrainer
-from diffstruct.revisions import OWN
+from diffstruct.revisions import Revision
 
-CYCLES = 100_000
 EVERY = 100
 """Updates between two looks at loss and units."""
 
 
 def read(
-    phases: Sequence[tasks.Phase],
-    seed: int,
-    fixed: int | None = None,
-    start: int = 1,
-    cycles: int = CYCLES,
-    price: UnitPrice | None = None,
-    rule: Rule | None = None,
+    phases: Sequence[tasks.Phase], seed: int, way: Revision, fixed: int | None = None, start: int = 1
 ) -> dict[str, Any]:
     """Train a network on a text.
 
     Args:
         phases: what to read when.
         seed: of the weights, the structure and the text.
+        way: price, rule, optimizer and number of updates.
         fixed: units; None to learn them.
         start: units to start from.
-        cycles: updates.
-        price: in the place of the default.
-        rule: in the place of the default.
     """
     torch.set_num_threads(1)
-    price = price or OWN.price
-    assert isinstance(price, UnitPrice)
-    way = replace(OWN, cycles=cycles, price=price, rule=rule or replace(OWN.rule, threshold=price.nats))
     network_seed, text_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
     reader = tasks.Reader(phases, torch.Generator().manual_seed(text_seed))
     trainer = FusedTrainer(way, len(phases[0].task.alphabet), network_seed, fixed, start_units=start)
     losses, units = [], []
-    while trainer.updates < cycles:
-        until = min(EVERY - trainer.updates % EVERY, cycles - trainer.updates)
+    while trainer.updates < way.cycles:
+        until = min(EVERY - trainer.updates % EVERY, way.cycles - trainer.updates)
         trainer.advance(reader.take(until))
         if trainer.updates % EVERY == 0:
             losses.append(trainer.smoothed)
             units.append(trainer.units)
     measured = np.array(losses)
     below = np.flatnonzero((measured < 10.2) & (np.arange(len(measured)) * EVERY > 1000))
-    switches = [phase.start for phase in phases[1:]] + [cycles]
+    switches = [phase.start for phase in phases[1:]] + [way.cycles]
     return {
         "loss": trainer.smoothed,
         "units": trainer.units,

@@ -2,14 +2,14 @@
 
 Let `G_i` be the derivative of the loss with respect to a factor on all that unit i says. It needs no factor:
 `G_i = sum(w * dL/dw)` over the unit's outgoing weights. Near a minimum of a log-likelihood the covariance of
-such derivatives is the curvature (Fisher information), so with `F = n E[G G^T]`, where the loss is the
-mean over n predictions and E a moving average:
+such derivatives is the curvature (Fisher information): with `F = n E[G G^T]`, where the loss is the
+mean over n predictions and E a moving average, it is `F - n E[G] E[G]^T`.
 
-- alone: silencing unit i costs `S_i = F_ii / 2` nats per prediction (compare Theis et al. 2018 and Molchanov
-  et al. 2019). It does not change when weights are rescaled across the unit, nor with the optimizer;
-- after others: what a unit that has just gone had in common with those that stay, `F_id`, falls to them: it
-  is added to what they earn until the moving average has caught up, so that of units that all say the same
-  the last is not let go for saying nothing new;
+- alone: silencing unit i, a factor of 0 for one of 1, costs `S_i = (F_ii - n E[G_i]^2) / 2 - E[G_i]` nats per
+  prediction, the first two orders of Taylor's series (compare Molchanov et al. 2017 and 2019, who take either,
+  and Theis et al. 2018). It does not change when weights are rescaled across the unit, nor with the
+  optimizer. The first order counts where the loss still falls, and where the price holds down what the loss
+  would raise;
 - jointly: if the other units may rescale what they say in return, silencing i costs the minimum of
   `d^T F d / 2 + r |d_others|^2 / 2` over `d` with `d_i = -1`, `J_i = 1 / (2 [(F + r)^-1]_ii) - r / 2`
   (compare optimal brain surgeon, Hassibi and Stork 1992; here for units, and with a price `r` on what the
@@ -31,37 +31,51 @@ LARGEST_JOINT = 256
 wider ones only the diagonal of `F` is kept, `[n]`."""
 
 
-def observe(fisher: Any, slopes: Any, ages: Any, rate: float) -> None:
-    """Bring the moving average `fisher` up to date, in place.
+def observe(fisher: Any, mean: Any, slopes: Any, predictions: float, ages: Any, rate: float) -> None:
+    """Bring the moving averages `fisher` and `mean` up to date, in place.
 
     Args:
         fisher: `[n, n]` or `[n]`, of `n G_i G_j`; to a pair of units that has just
             met, all that it has seen counts alike.
-        slopes: `[n]`, `sqrt(n) * G_i` of the update.
+        mean: `[n]`, of `G_i`.
+        slopes: `[n]`, `G_i` of the update.
+        predictions: that the loss is the mean of.
         ages: `[n]`, observations of each unit, with this one.
         rate: of the moving average.
     """
+    mean += np.maximum(rate, 1.0 / ages) * (slopes - mean)
     if fisher.ndim == 1:
-        fisher += np.maximum(rate, 1.0 / ages) * (slopes * slopes - fisher)
+        fisher += np.maximum(rate, 1.0 / ages) * (predictions * slopes * slopes - fisher)
         return
     since = np.minimum(ages.reshape((len(ages), 1)), ages)
-    fisher += np.maximum(rate, 1.0 / since) * (np.outer(slopes, slopes) - fisher)
+    fisher += np.maximum(rate, 1.0 / since) * (predictions * np.outer(slopes, slopes) - fisher)
 
 
 def resized(fisher: NDArray[np.float64], keep: NDArray[np.int64], add: int) -> NDArray[np.float64]:
     """`fisher` of the units that stay and of `add` new ones, of which nothing has been seen."""
     size = len(keep) + add
     if size > LARGEST_JOINT:
-        return np.concatenate([2 * alone(fisher)[keep], np.zeros(add)])
+        return np.concatenate([diagonal(fisher)[keep], np.zeros(add)])
     square = np.diag(fisher[keep]) if fisher.ndim == 1 else fisher[np.ix_(keep, keep)]
     return np.pad(square, (0, add))
 
 
-def alone(fisher: Any) -> Any:
-    """What each unit earns by itself, `[n]`, in nats per prediction."""
+def diagonal(fisher: Any) -> Any:
+    """Of `F`, `[n]`, however much of it is kept."""
     if fisher.ndim == 1:
-        return 0.5 * fisher
-    return 0.5 * np.diag(fisher)
+        return fisher
+    return np.diag(fisher)
+
+
+def alone(diagonal: Any, mean: Any, predictions: float) -> Any:
+    """What each unit earns by itself, `[n]`, in nats per prediction; below 0 if it does harm.
+
+    Args:
+        diagonal: `[n]`, of `F`.
+        mean: `[n]`, of `G_i`.
+        predictions: that the loss is the mean of.
+    """
+    return 0.5 * (diagonal - predictions * mean * mean) - mean
 
 
 def eased(update: int, updates: int, ease: float) -> float:
@@ -80,17 +94,28 @@ def jointly(fisher: NDArray[np.float64], unit_price: float) -> NDArray[np.float6
         return 0.5 * fisher
     ridge = 2 * unit_price
     inverse = np.linalg.inv(fisher + ridge * np.eye(len(fisher)))
-    joint: NDArray[np.float64] = np.clip(0.5 / np.diagonal(inverse) - 0.5 * ridge, 0.0, alone(fisher))
+    joint: NDArray[np.float64] = np.clip(
+        0.5 / np.diagonal(inverse) - 0.5 * ridge, 0.0, 0.5 * diagonal(fisher)
+    )
     return joint
 
 
-def earned(fisher: NDArray[np.float64], unit_price: float) -> NDArray[np.float64]:
+def earned(
+    fisher: NDArray[np.float64], mean: NDArray[np.float64], predictions: float, unit_price: float
+) -> NDArray[np.float64]:
     """What the price sets against itself, `[n]`: the geometric mean of what units earn alone and jointly.
 
     Alone overrates units of which many say the same; jointly underrates them all at once.
+
+    Args:
+        fisher: `[n, n]` or `[n]`.
+        mean: `[n]`, of `G_i`.
+        predictions: that the loss is the mean of.
+        unit_price: in nats per prediction.
     """
-    mean: NDArray[np.float64] = np.sqrt(alone(fisher) * jointly(fisher, unit_price))
-    return mean
+    own = np.maximum(alone(diagonal(fisher), mean, predictions), 0.0)
+    between: NDArray[np.float64] = np.sqrt(own * jointly(fisher, unit_price))
+    return between
 
 
 def remainder(

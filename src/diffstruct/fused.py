@@ -118,9 +118,9 @@ class FusedTrainer(Trainer):
         means, squares = self._memories(parameters)
         ledger = None if self.structure is None else self.structure.ledger
         updates = stretch.windows - done
-        fisher, owed, earned = np.zeros((self.units, self.units)), np.zeros(self.units), np.zeros(self.units)
+        fisher, mean, earned = np.zeros((self.units, self.units)), np.zeros(self.units), np.zeros(self.units)
         if ledger is not None:
-            fisher, owed, earned = ledger.fisher["rnn"], ledger.owed["rnn"], ledger.earned["rnn"]
+            fisher, mean, earned = ledger.fisher["rnn"], ledger.mean_slopes["rnn"], ledger.earned["rnn"]
             # No further than to where earnings are worked out anew, or the rule is another one.
             updates = min(updates, ledger.refresh - self.updates % ledger.refresh)
             if self.updates + 1 < ledger.last_call:
@@ -138,7 +138,7 @@ class FusedTrainer(Trainer):
             self.smoothed,
             self._earning_constants(rule),
             fisher,
-            owed,
+            mean,
             earned,
             memory.ages,
             memory.risen,
@@ -195,6 +195,7 @@ class FusedTrainer(Trainer):
             eps=real(group["eps"]),
             longest=LARGEST_NORM,
             predictions=1.0 if ledger is None else ledger.predictions,
+            share=1.0 if ledger is None else ledger.share,
             rate=1.0 if ledger is None else ledger.rate,
             unit_price=rule.threshold,
             strength=price.strength * group["lr"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from diffstruct.width import Role, Slot, Width
 
 SAYS = (Role.OUTGOING, Role.RECURRENT)
 
+FEWEST = 10
+"""Observations that the moving averages look back on, at least."""
+
 
 class Ledger:
     """Earnings of the units of every width, measured from the gradients of what they say.
@@ -33,7 +36,8 @@ class Ledger:
     Args:
         widths: by name.
         price: what units pay.
-        predictions: that the loss is the mean of; `1 / n` where it is the sum of n.
+        predictions: that the loss is the mean of, or the sum.
+        reduction: which of the two.
         updates: of the whole run.
         every: updates between two observations.
 
@@ -42,12 +46,20 @@ class Ledger:
     """
 
     def __init__(
-        self, widths: Mapping[str, Width], price: UnitPrice, predictions: float, updates: int, every: int
+        self,
+        widths: Mapping[str, Width],
+        price: UnitPrice,
+        predictions: float,
+        reduction: Literal["mean", "sum"],
+        updates: int,
+        every: int,
     ) -> None:
         self.widths = widths
         self.price = price
         self.predictions = predictions
-        self.rate = min(1.0, every / (price.memory * updates))
+        self.share = 1.0 if reduction == "mean" else 1.0 / predictions
+        """Of what `backward` sees, what the mean over predictions is."""
+        self.rate = min(1 / FEWEST, every / (price.memory * updates))
         self.rise = max(1, math.ceil(price.rise * updates / every))
         self.updates = updates
         self.last_call = math.floor((1 - price.ease) * updates)
@@ -57,8 +69,8 @@ class Ledger:
         self.open = True
         """Whether the next gradients are looked at."""
         self.fisher: dict[str, NDArray[np.float64]] = {}
-        self.owed: dict[str, NDArray[np.float64]] = {}
-        """What units that have gone left to those that stay."""
+        self.mean_slopes: dict[str, NDArray[np.float64]] = {}
+        """Moving averages: `F` and `E[G]` of `earnings`."""
         self.earned: dict[str, NDArray[np.float64]] = {}
         """What the price sets against itself, as of the last time that it was worked out."""
         self._seen: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
@@ -68,7 +80,7 @@ class Ledger:
                 readers.setdefault(id(slot.tensor), (slot.tensor, []))[1].append((slot, width))
             none = np.arange(0)
             self.fisher[name] = earnings.resized(np.zeros((0, 0)), none, width.size)
-            self.owed[name] = np.zeros(width.size)
+            self.mean_slopes[name] = np.zeros(width.size)
             self.earned[name] = np.zeros(width.size)
         self.readers = [*readers.values()]
         """The tensors through which units speak, each with all of its slots that are read."""
@@ -98,19 +110,23 @@ class Ledger:
             if not parts:  # no backward since: nothing to learn from
                 continue
             total = parts[0] if len(parts) == 1 else torch.stack([part.to(parts[0]) for part in parts]).sum(0)
-            found[name] = math.sqrt(self.predictions) * total.double().cpu().numpy()
+            found[name] = self.share * total.double().cpu().numpy()
             if not np.isfinite(found[name]).all():
                 raise DivergenceError(
                     f"a gradient of what width {name!r} says is not finite: the loss has diverged; lower "
                     "the learning rate, or, if a GradScaler scales it, use salience='outgoing'"
                 )
         for name, slopes in found.items():  # only now: nothing is entered where anything is wrong
-            self.owed[name] *= 1 - self.rate
-            earnings.observe(self.fisher[name], slopes, ages[name] + 1, self.rate)
+            known = self.fisher[name], self.mean_slopes[name]
+            earnings.observe(*known, slopes, self.predictions, ages[name] + 1, self.rate)
 
     def saliences(self, width: Width) -> Tensor:
         """What each unit earns, `[n]`, in nats per prediction."""
-        return torch.from_numpy(earnings.alone(self.fisher[width.name]) + self.owed[width.name])
+        return torch.from_numpy(
+            earnings.alone(
+                earnings.diagonal(self.fisher[width.name]), self.mean_slopes[width.name], self.predictions
+            )
+        )
 
     @torch.no_grad()
     def collect(
@@ -149,12 +165,9 @@ class Ledger:
         """Follow a change of structure."""
         for name, change in changes.items():
             keep = np.asarray(change.keep, np.int64)
-            gone = np.setdiff1d(np.arange(change.size), keep)
-            owed, new = self.owed[name][keep], np.zeros(change.add)
-            owed = owed + left_behind(self.fisher[name], keep, gone)
-            self.owed[name] = np.concatenate([owed, new])
             self.fisher[name] = earnings.resized(self.fisher[name], keep, change.add)
-            self.earned[name] = np.concatenate([self.earned[name][keep], new])
+            for known in (self.mean_slopes, self.earned):
+                known[name] = np.concatenate([known[name][keep], np.zeros(change.add)])
 
     def settle(self, rules: Mapping[str, Rule], updates: int) -> None:
         """Work out anew what units have earned, if it is time for it.
@@ -165,7 +178,9 @@ class Ledger:
         """
         if updates % (self.refresh * self._every) == 0:
             for name, fisher in self.fisher.items():
-                self.earned[name] = earnings.earned(fisher, rules[name].threshold)
+                self.earned[name] = earnings.earned(
+                    fisher, self.mean_slopes[name], self.predictions, rules[name].threshold
+                )
 
     def close(self) -> None:
         """Take the hooks away."""
@@ -186,13 +201,6 @@ def trained_readers(width: Width) -> list[Slot]:
             "measured: exclude it, or use salience='outgoing'"
         )
     return slots
-
-
-def left_behind(
-    fisher: NDArray[np.float64], keep: NDArray[np.int64], gone: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """What units that go leave to each that stays, `[len(keep)]`: what they had in common."""
-    return np.zeros(len(keep)) if fisher.ndim == 1 else fisher[np.ix_(keep, gone)].sum(1)
 
 
 def _watch(ledger: Ledger, tensor: Tensor, slots: list[tuple[Slot, Width]]) -> RemovableHandle:

@@ -113,15 +113,16 @@ class UnitPrice:
         strength: `kappa`, the rate at which what a useless unit says decays, as a weight decay's.
         power: how much sooner than in proportion those that earn more are let off.
         rise: the fraction of the run that the ramp takes, from the end of a unit's trial on.
-        memory: the fraction of the run that the moving averages of earnings look back on.
+        memory: the fraction of the run that the moving averages of earnings look back on, and ten decisions
+            at least.
         ease: the fraction of the run, at its end, over which the price eases to nothing.
 
     Raises:
         ConfigurationError: a parameter that cannot work.
     """
 
-    nats: float = 4e-4
-    strength: float = 4.0
+    nats: float = 1e-3
+    strength: float = 5.0
     power: float = 1.5
     rise: float = 0.2
     memory: float = 0.01

@@ -226,7 +226,8 @@ def build(
             price=revision.price,
             start=None,
             updates=revision.cycles,
-            predictions=1 / SEQUENCE,  # the loss is the sum of so many
+            predictions=SEQUENCE,
+            reduction="sum",
             every=1,
             seed=structure_seed,
         )

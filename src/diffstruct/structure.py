@@ -78,7 +78,8 @@ class Structure:
             and price are fractions of it. After that, sizes stay as they are.
         predictions: that the loss is the mean of, in one step; None: as many as the model makes for
             `example_inputs` (rows of its first output, all but the last dimension; of images, pixels), or 1
-            without these. Where the loss is the sum of n, say `1 / n`.
+            without these.
+        reduction: `"mean"`, or `"sum"` where the loss is the sum over the predictions.
         salience: what a unit is judged by: `"earnings"`, the nats of loss that it saves;
             `"outgoing"`, the L1 norm of its outgoing weights; or `"multiplier"`, a trainable factor
             per unit: a `ds.nn.Multiplier` of the model's or, with `example_inputs`, one that
@@ -110,6 +111,7 @@ class Structure:
         example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
         updates: int = 10_000,
         predictions: float | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
         salience: Literal["earnings", "outgoing", "multiplier"] = "earnings",
         price: UnitPrice | L1Price | None = None,
         rule: Rule | Mapping[str, Rule] | None = None,
@@ -148,6 +150,8 @@ class Structure:
         self.every = every
         if self.every < 1:
             raise ConfigurationError(f"every must be at least 1, got {every}")
+        if reduction not in ("mean", "sum"):
+            raise ConfigurationError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
         self.price = price or (UnitPrice() if salience == "earnings" else L1Price(1e-4))
         if isinstance(self.price, UnitPrice) != (salience == "earnings"):
             raise ConfigurationError(
@@ -180,7 +184,7 @@ class Structure:
         if isinstance(self.price, UnitPrice):
             if predictions is None:
                 predictions = 1.0 if proof is None else proof.predictions
-            self.ledger = Ledger(self.widths, self.price, predictions, updates, self.every)
+            self.ledger = Ledger(self.widths, self.price, predictions, reduction, updates, self.every)
             self.ledger.open = self.every == 1
         self._hooks = []
         if isinstance(self.price, L1Price) and self.price.how == "gradient":

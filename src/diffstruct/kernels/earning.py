@@ -27,6 +27,7 @@ from diffstruct.kernels.network import (
 
 _observe = compiled(earnings.observe)
 _alone = compiled(earnings.alone)
+_diagonal = compiled(earnings.diagonal)
 _eased = compiled(earnings.eased)
 _remainder = compiled(earnings.remainder)
 
@@ -41,6 +42,7 @@ class Constants(NamedTuple):
     eps: Any
     longest: float  # norm of the gradient
     predictions: float
+    share: float  # of the loss, which is their sum, that their mean is
     rate: float
     unit_price: float
     strength: float
@@ -109,7 +111,7 @@ def advance(
     smoothed: float,
     c: Any,
     fisher: Any,
-    owed: Any,
+    mean_slopes: Any,
     earned: Any,
     ages: Any,
     risen: Any,
@@ -128,7 +130,7 @@ def advance(
         smoothed: the moving average of the loss.
         c: a `Constants`.
         fisher: `[N, N]` or `[N]`, what is known of the units' earnings, in place; see `earnings`.
-        owed: `[N]`, what units that have gone left to those that stay, in place.
+        mean_slopes: `[N]`, their moving averages, in place.
         earned: `[N]`, what the price sets against itself.
         ages: `[N]`, the rule's memory, like `risen` in place.
         generator: of the rule.
@@ -160,8 +162,7 @@ def advance(
             return DIVERGED, update, smoothed, loss, none, 0
         backward(inputs, w, states, errors, g, False)
         if c.ruled:
-            owed *= 1 - c.rate
-            _observe(fisher, math.sqrt(c.predictions) * _slopes(w, g), ages + 1, c.rate)
+            _observe(fisher, mean_slopes, c.share * _slopes(w, g), c.predictions, ages + 1, c.rate)
         norm = math.sqrt(
             _sum_of_squares(g.W_xh)
             + _sum_of_squares(g.W_hh)
@@ -185,7 +186,7 @@ def advance(
             left = _remainder(earned, ages, c.unit_price, due, c.power, c.trial, c.rise).astype(real)
             _pay(w.W_hh, left)
             _pay(w.W_hy, left)
-            saliences = _alone(fisher) + owed
+            saliences = _alone(_diagonal(fisher), mean_slopes, c.predictions)
             if not np.isfinite(saliences).all():
                 return DIVERGED, update + 1, smoothed, loss, none, 0
             gone, add = choose(saliences, ages, risen, generator, *numbers)
