@@ -40,8 +40,19 @@ def test_runs_are_made_once_and_end_in_tables_and_figures(program, tmp_path, cap
     assert "easy-hard-easy" in written
     assert "Spearman" in written
     assert (tmp_path / "paper.png").stat().st_size > 1000
+    text, points = (
+        tmp_path / "runs" / f"{name}--0.json" for name in ("paper--hard", "turns--spirals_of_1_turns")
+    )
+    for setting in program.settings():  # what else there is to report, from the same runs
+        if setting.study == "revisions" or setting.study.startswith("ablation"):
+            result = (points if setting.study.endswith(("digits", "spirals")) else text).read_text()
+            program._file(tmp_path, setting, 0).write_text(result)
     assert program.main(arguments) == 0
     assert capsys.readouterr().out.startswith("7 runs, 0 of them still to be made")
+    hard = summary["paper: hard"]
+    written = (tmp_path / "RESULTS.md").read_text()
+    assert f"| no trial | 1 | {hard['loss'][0]:.2f} / {hard['units'][0]:g} / " in written
+    assert "| updates | 10,000 | 10,000 | 10,000 |" in written
 
 
 def test_a_run_that_fails_is_reported_and_stops_no_other(program, tmp_path, capsys):
@@ -67,4 +78,4 @@ def test_every_ingredient_that_is_taken_out_makes_a_difference(program):
 def test_unknown_studies_are_refused(program, capsys):
     with pytest.raises(SystemExit):
         program.main(["no-such-study"])
-    assert "the studies are paper, sizes" in capsys.readouterr().err
+    assert "the studies are paper, revisions, sizes" in capsys.readouterr().err

@@ -6,7 +6,7 @@ such derivatives is the curvature (Fisher information): with `F = n E[G G^T]`, w
 mean over n predictions and E a moving average, it is `F - n E[G] E[G]^T`.
 
 - alone: silencing unit i, a factor of 0 for one of 1, costs `S_i = (F_ii - n E[G_i]^2) / 2 - E[G_i]` nats per
-  prediction, the first two orders of Taylor's series (compare Molchanov et al. 2017 and 2019, who take either,
+  prediction, two orders of Taylor's series (compare Molchanov et al. 2017 and 2019, who take either,
   and Theis et al. 2018). It does not change when weights are rescaled across the unit, nor with the
   optimizer. The first order counts where the loss still falls, and where the price holds down what the loss
   would raise;
