@@ -357,7 +357,7 @@ def test_weights_by_which_two_readers_hear_a_unit_count_once_and_pay_once(kind):
     before = model.two.weight.detach().clone()
     structure.step()  # no gradient, no earnings: the price alone
     structure.step()
-    left = 1 - 5.0 * 0.05  # kappa * lr, from the first decision after birth on
+    left = 1 - 7.0 * 0.05  # kappa * lr, from the first decision after birth on
     torch.testing.assert_close(model.two.weight.detach(), left * before)
     model.factor = torch.ones(4, requires_grad=True)
     nn.functional.cross_entropy(model(X), Y).backward()

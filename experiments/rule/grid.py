@@ -30,14 +30,17 @@ KNOBS: dict[str, tuple[float, ...]] = {
     "power": (0.1, 0.5, 2, 10),
     "rise": (0.1, 10),
     "memory": (0.1, 10),
-    "ease": (0.1, 3, 10),
-    "trial": (0.1, 10),
+    "ease": (0.1, 3, 8),
+    "trial": (0.1, 3, 8),
     "reserve": (0.1, 3),
     "min_reserve": (0.25, 10),
     "p_add": (0.1, 10),
     "p_delete": (0.1, 10),
 }
-"""Knobs of `UnitPrice` and `Rule`, and what their defaults are multiplied by."""
+"""Knobs of `UnitPrice` and `Rule`, and what their defaults are multiplied by.
+
+No more than 8 for trial and easing: ten times as long, they would fill the run, and no unit would ever come.
+"""
 
 QUICK = 10
 """How many times shorter a quick run is."""

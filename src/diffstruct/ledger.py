@@ -40,6 +40,7 @@ class Ledger:
         reduction: which of the two.
         updates: of the whole run.
         every: updates between two observations.
+        trial: the longest that a newborn has, in updates.
 
     Raises:
         StructureError: nothing that could be trained reads a width.
@@ -53,6 +54,7 @@ class Ledger:
         reduction: Literal["mean", "sum"],
         updates: int,
         every: int,
+        trial: int,
     ) -> None:
         self.widths = widths
         self.price = price
@@ -62,8 +64,8 @@ class Ledger:
         self.rate = min(1 / FEWEST, every / (price.memory * updates))
         self.rise = max(1, math.ceil(price.rise * updates / every))
         self.updates = updates
-        self.last_call = math.floor((1 - price.ease) * updates)
-        """The update from which on nobody new comes."""
+        self.last_call = math.floor((1 - price.ease) * updates) - trial
+        """The update from which on nobody new comes: who came later would still be on trial at the easing."""
         self._every = every
         self.refresh = max(1, round(0.05 / self.rate))
         self.open = True

@@ -105,8 +105,8 @@ class UnitPrice:
     once its trial is over is deleted; and what a unit says shrinks in proportion to
     `strength * lr * ramp * (nats / (earned + nats)) ** power` at each update, `lr` being the learning rate,
     and `ramp` rising from 0 to 1 with the unit's age. So useless units fade, useful ones hardly pay, and
-    newborns have time to find their place. Towards the end of the run the price eases to nothing and nobody
-    new comes, so that those who stay can settle; then the structure rests.
+    newborns have time to find their place. Towards the end of the run the price eases to nothing, so that those
+    who stay can settle, and nobody comes whose trial would not be over by then; then the structure rests.
 
     Args:
         nats: of loss per prediction, `lambda`: the one knob. Half of it, and about as many units more.
@@ -122,8 +122,8 @@ class UnitPrice:
     """
 
     nats: float = 1e-3
-    strength: float = 5.0
-    power: float = 1.5
+    strength: float = 7.0
+    power: float = 2.0
     rise: float = 0.2
     memory: float = 0.01
     ease: float = 0.1

@@ -36,10 +36,10 @@ EARNING_RULE = Rule(
     reserve=0.3,
     min_reserve=4,
     p_add=0.05,
-    p_delete=0.05,
+    p_delete=0.1,
     p_spontaneous=0,
     max_units=4096,
-    trial=0.04,
+    trial=0.1,
 )
 """For units that are judged by what they earn: many newborns, and each has its trial."""
 
@@ -184,7 +184,10 @@ class Structure:
         if isinstance(self.price, UnitPrice):
             if predictions is None:
                 predictions = 1.0 if proof is None else proof.predictions
-            self.ledger = Ledger(self.widths, self.price, predictions, reduction, updates, self.every)
+            longest = self.every * max(int(each.trial) for each in self._rules.values())
+            self.ledger = Ledger(
+                self.widths, self.price, predictions, reduction, updates, self.every, longest
+            )
             self.ledger.open = self.every == 1
         self._hooks = []
         if isinstance(self.price, L1Price) and self.price.how == "gradient":
