@@ -6,6 +6,7 @@ import io
 import math
 import warnings
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,6 +194,8 @@ def test_a_width_that_only_frozen_weights_read_is_refused_by_name():
         ({"predictions": math.inf}, "predictions must be a number above 0"),
         ({"reduction": "none"}, "reduction must be 'mean' or 'sum'"),
         ({"every": 0}, "every must be at least 1"),
+        ({"price": ds.UnitPrice(ease=0.98)}, "leave no time in which units could come"),
+        ({"rule": replace(EAGER, trial=10), "updates": 11}, "the trial, 91% of 11 updates"),
     ],
 )
 def test_options_that_cannot_work_raise(options, message):

@@ -105,8 +105,9 @@ class UnitPrice:
     once its trial is over is deleted; and what a unit says shrinks in proportion to
     `strength * lr * ramp * (nats / (earned + nats)) ** power` at each update, `lr` being the learning rate,
     and `ramp` rising from 0 to 1 with the unit's age. So useless units fade, useful ones hardly pay, and
-    newborns have time to find their place. Towards the end of the run the price eases to nothing, so that those
-    who stay can settle, and nobody comes whose trial would not be over by then; then the structure rests.
+    newborns have time to find their place. Towards the end of the run the price eases to nothing, so that
+    those who stay can settle, and nobody comes whose trial would not be over by then; then the structure
+    rests.
 
     Args:
         nats: of loss per prediction, `lambda`: the one knob. Half of it, and about as many units more.

@@ -163,7 +163,7 @@ class Structure:
             default = replace(EARNING_RULE, threshold=self.price.nats)
         self.rules = by_name(rule or default, self.widths, default, "rule")
         self.granularity = by_name(granularity, self.widths, 1, "granularity")
-        self._check_price()
+        self._check_price(updates)
         self._rules = {name: each.timed(updates, self.every) for name, each in self.rules.items()}
         self.history = History()
         self.updates = 0
@@ -209,8 +209,16 @@ class Structure:
                 + (f":\n{self.explain()}" if self.refused else ": include and exclude leave none")
             )
 
-    def _check_price(self) -> None:
+    def _check_price(self, updates: int) -> None:
         for name, rule in self.rules.items():
+            if isinstance(self.price, UnitPrice) and (rule.p_add or rule.p_spontaneous):
+                trial = rule.trial / updates if isinstance(rule.trial, int) else rule.trial
+                if trial + self.price.ease >= 1:
+                    raise ConfigurationError(
+                        f"the trial, {trial:.0%} of {updates} updates for width {name!r}, and the easing of "
+                        f"the price, {self.price.ease:.0%}, leave no time in which units could come: "
+                        "shorten one of them, or let none come (p_add=0, p_spontaneous=0)"
+                    )
             if (
                 isinstance(self.price, L1Price)
                 and self.price.floor is not None
