@@ -50,8 +50,8 @@ def knobs(results: Mapping[Setting, Runs]) -> bytes:
                 for s, runs in results.items()
                 if s.study == f"knobs: {task}" and s.name.startswith(f"{knob} x")
             }
-            if default is not None:
-                turned[1.0] = default
+            if default is not None and turned:  # of the same seeds, for these differ from each other
+                turned[1.0] = default[: max(map(len, turned.values()))]
             for row, key in enumerate((score, "units")):
                 axes = panels[2 * pair + row, column]
                 factors = sorted(turned)

@@ -112,15 +112,28 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-CLOSE = ("all of it", "price at once, not with age")
-"""What differs too little to be told apart with few seeds."""
+CLOSE = (
+    "all of it",
+    "price at once, not with age",
+    "price to the end (no easing)",
+    "curvature alone, not the slope",
+)
+"""What differs too little, or goes wrong too seldom, to be told apart with few seeds."""
 
 
 def _ablations() -> Iterator[Setting]:
-    for task, run in (("hard", _text), ("transition", _text), ("digits", _points), ("spirals", _points)):
+    runs: dict[str, Callable[..., dict[str, Any]]] = {
+        "hard": partial(_text, "hard"),
+        "hardest": partial(_phases, (tasks.Phase(0, tasks.hard(8)),)),
+        "easy": partial(_text, "easy"),
+        "transition": partial(_text, "transition"),
+        "digits": partial(_points, "digits"),
+        "spirals": partial(_points, "spirals"),
+    }
+    for task, run in runs.items():
         for name, change in ABLATIONS.items():
             seeds = 20 if name in CLOSE else 5
-            yield Setting(f"ablation: {task}", name, seeds, partial(run, task, **change))
+            yield Setting(f"ablation: {task}", name, seeds, partial(run, **change))
 
 
 def _sensitivities() -> Iterator[Setting]:

@@ -56,8 +56,7 @@ def _task(build: Callable[[Size], nn.Module], seed: int, quick: bool) -> Task:
         wrong = model(x[test]).argmax(1) != y[test]
         return {"error, %": 100 * wrong.double().mean().item()}
 
-    an_epoch = len(train) // BATCH
-    return Task(build, batches, F.cross_entropy, score, RATE, epochs * an_epoch, every=an_epoch)
+    return Task(build, batches, F.cross_entropy, score, RATE, every=len(train) // BATCH)
 
 
 METRICS = {"error, %": ".2f"}

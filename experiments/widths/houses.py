@@ -66,8 +66,7 @@ def _task(source: tuple[str, str, str], batch: int, epochs: int, seed: int, quic
             "median error, %": 100 * wrong.expm1().abs().median().item(),
         }
 
-    an_epoch = len(train) // batch
-    return Task(build, batches, F.mse_loss, score, RATE, epochs * an_epoch, every=an_epoch)
+    return Task(build, batches, F.mse_loss, score, RATE, every=len(train) // batch)
 
 
 SIZES: tuple[Size, ...] = tuple((n, n) for n in (4, 8, 16, 32, 64, 128, 256))

@@ -47,7 +47,7 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
     start = time.perf_counter()
     for update, (x, y) in enumerate(task.batches(generator)):
         if structure is None and size is None:  # from the first batch, for what a model takes
-            structure = ds.Structure(model, optimizer, example_inputs=(x,), updates=task.updates, seed=seed)
+            structure = ds.Structure(model, optimizer, example_inputs=(x,), salience="outgoing", seed=seed)
         if structure is not None and update % task.every == 0:
             growth.append((update, units(structure)))
         loss = task.loss(model(x), y)
