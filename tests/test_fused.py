@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import diffstruct as ds
@@ -38,12 +38,24 @@ def eventful(number, **changes):
 
 
 def train(
-    trainer_class, revision, updates, *, fixed=None, dtype=torch.float64, seed=0, most=1000, phases=None
+    trainer_class,
+    revision,
+    updates,
+    *,
+    fixed=None,
+    dtype=torch.float64,
+    seed=0,
+    most=1000,
+    phases=None,
+    nudge=0.0,
 ):
     # Both the end of a text and a switch of task come up.
     phases = phases or (Phase(0, easy(length=4_001)), Phase(updates // 2, hard(length=3_001)))
     symbols = len(phases[0].task.alphabet)
     trainer = trainer_class(revision, symbols, seed, fixed_units=fixed, dtype=dtype)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.mul_(1 + nudge)
     reader = Reader(phases, torch.Generator().manual_seed(seed))
     while trainer.updates < updates:
         trainer.advance(reader.take(min(most, updates - trainer.updates)))
@@ -112,11 +124,14 @@ def test_it_agrees_in_single_precision(number):
     p_delete=st.sampled_from([0.0, 0.3, 1.0]),
     trial=st.sampled_from([0, 3, 20]),
 )
+@example(number=1, seed=14, reserve=3, redraw_after=None, max_units=10, p_delete=1.0, trial=3)  # chaotic
 def test_it_decides_as_the_ordinary_loop_does_under_any_rule(number, seed, max_units, **changes):
     revision = eventful(number, p_add=0.5, max_units=max_units, **changes)
     ordinary, fused = (train(kind, revision, 80, seed=seed) for kind in (Trainer, FusedTrainer))
     assert fused.history.events == ordinary.history.events
-    assert difference(fused, ordinary) < 1e-8
+    # Some of these networks are chaotic: in either loop rounding grows a hundredfold in ten updates.
+    nudged = train(Trainer, revision, 80, seed=seed, nudge=1e-15)
+    assert difference(fused, ordinary) < max(1e-8, 100 * difference(nudged, ordinary))
 
 
 def test_it_agrees_with_the_ordinary_loop_through_a_whole_run_of_units_that_earn_their_price():
