@@ -59,7 +59,7 @@ def _task(seed: int, quick: bool) -> Task:
         nats = sum(loss(model(x), y).item() * len(x) for x, y in parts) / scored
         return {"bits per byte": nats / math.log(2)}
 
-    return Task(build, batches, loss, score, RATE, every=50)
+    return Task(build, batches, loss, score, RATE, updates, every=50)
 
 
 STUDIES = (

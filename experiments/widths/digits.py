@@ -56,7 +56,8 @@ def _task(build: Callable[[Size], nn.Module], seed: int, quick: bool) -> Task:
         wrong = model(x[test]).argmax(1) != y[test]
         return {"error, %": 100 * wrong.double().mean().item()}
 
-    return Task(build, batches, F.cross_entropy, score, RATE, every=len(train) // BATCH)
+    an_epoch = len(train) // BATCH
+    return Task(build, batches, F.cross_entropy, score, RATE, epochs * an_epoch, every=an_epoch)
 
 
 METRICS = {"error, %": ".2f"}

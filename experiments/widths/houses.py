@@ -66,7 +66,8 @@ def _task(source: tuple[str, str, str], batch: int, epochs: int, seed: int, quic
             "median error, %": 100 * wrong.expm1().abs().median().item(),
         }
 
-    return Task(build, batches, F.mse_loss, score, RATE, every=len(train) // batch)
+    an_epoch = len(train) // batch
+    return Task(build, batches, F.mse_loss, score, RATE, epochs * an_epoch, every=an_epoch)
 
 
 SIZES: tuple[Size, ...] = tuple((n, n) for n in (4, 8, 16, 32, 64, 128, 256))

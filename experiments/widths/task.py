@@ -22,6 +22,7 @@ class Task:
         loss: of the model's output and the targets.
         score: measures a model that is in evaluation mode, on data that it was not trained on.
         rate: Adam's learning rate.
+        updates: of a training run.
         every: updates between two records of the widths.
     """
 
@@ -30,6 +31,7 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor]
     score: Callable[[nn.Module], dict[str, float]]
     rate: float
+    updates: int
     every: int
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import torch
 from task import Size, Study
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 import diffstruct as ds
 
@@ -47,7 +49,7 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
     start = time.perf_counter()
     for update, (x, y) in enumerate(task.batches(generator)):
         if structure is None and size is None:  # from the first batch, for what a model takes
-            structure = ds.Structure(model, optimizer, example_inputs=(x,), salience="outgoing", seed=seed)
+            structure = ds.Structure(model, optimizer, example_inputs=(x,), updates=task.updates, seed=seed)
         if structure is not None and update % task.every == 0:
             growth.append((update, units(structure)))
         loss = task.loss(model(x), y)
@@ -63,6 +65,8 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
     if structure is not None:
         growth.append((update + 1, units(structure)))
         model, names = structure.finish(), [*structure.widths]
+        # What BatchNorm remembers is of units that have just gone, too; without it this does nothing.
+        update_bn(islice(task.batches(generator), task.every), model)
     seconds = time.perf_counter() - start
     return {
         "scores": score(task.score, model),

@@ -366,7 +366,8 @@ class Structure:
         """Remove the reserve, and all that is ours; return the plain model.
 
         Of each width the units stay whose salience is above the threshold, one at least. The optimizer goes
-        on working; `step` does not.
+        on working; `step` does not. The running means of a `BatchNorm` are still of the units that have gone:
+        `torch.optim.swa_utils.update_bn(loader, model)` takes them anew.
 
         Raises:
             StructureError: a `ds.nn.Multiplier` cannot be folded into what reads it.
