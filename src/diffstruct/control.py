@@ -1,4 +1,7 @@
-"""Options that may differ from width to width: given once, or by patterns of the widths' names."""
+"""Options that may differ from width to width: given once, or by patterns of the widths' names.
+
+And whether they go together.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from diffstruct.errors import ConfigurationError
+from diffstruct.price import L1Price, UnitPrice
+from diffstruct.rule import Rule
 
 T = TypeVar("T")
 
@@ -40,3 +45,30 @@ def chosen(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return any(fnmatchcase(name, each) for each in include) and not any(
         fnmatchcase(name, each) for each in exclude
     )
+
+
+def check_price(price: UnitPrice | L1Price, rule: Rule, updates: int, name: str) -> None:
+    """Refuse a price that leaves a rule nothing to do.
+
+    Args:
+        price: of a unit.
+        rule: of a width.
+        updates: of the whole run.
+        name: of the width.
+
+    Raises:
+        ConfigurationError: no unit could come, or none could go.
+    """
+    if isinstance(price, UnitPrice):
+        trial = rule.trial / updates if isinstance(rule.trial, int) else rule.trial
+        if (rule.p_add or rule.p_spontaneous) and trial + price.ease >= 1:
+            raise ConfigurationError(
+                f"the trial, {trial:.0%} of {updates} updates for width {name!r}, and the easing of "
+                f"the price, {price.ease:.0%}, leave no time in which units could come: "
+                "shorten one of them, or let none come (p_add=0, p_spontaneous=0)"
+            )
+    elif price.floor is not None and price.floor >= rule.threshold:
+        raise ConfigurationError(
+            f"threshold must be above the floor of the price, {price.floor}, below which no "
+            f"salience falls, got {rule.threshold} for width {name!r}"
+        )

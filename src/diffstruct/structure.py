@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from diffstruct.control import by_name, chosen
+from diffstruct.control import by_name, check_price, chosen
 from diffstruct.couple import Proof, Refusal, declared_widths, traced_widths
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.finish import plain
@@ -163,7 +163,8 @@ class Structure:
             default = replace(EARNING_RULE, threshold=self.price.nats)
         self.rules = by_name(rule or default, self.widths, default, "rule")
         self.granularity = by_name(granularity, self.widths, 1, "granularity")
-        self._check_price(updates)
+        for name, one in self.rules.items():
+            check_price(self.price, one, updates, name)
         self._rules = {name: each.timed(updates, self.every) for name, each in self.rules.items()}
         self.history = History()
         self.updates = 0
@@ -208,26 +209,6 @@ class Structure:
                 f"{type(self.model).__name__} has no width that could be learned"
                 + (f":\n{self.explain()}" if self.refused else ": include and exclude leave none")
             )
-
-    def _check_price(self, updates: int) -> None:
-        for name, rule in self.rules.items():
-            if isinstance(self.price, UnitPrice) and (rule.p_add or rule.p_spontaneous):
-                trial = rule.trial / updates if isinstance(rule.trial, int) else rule.trial
-                if trial + self.price.ease >= 1:
-                    raise ConfigurationError(
-                        f"the trial, {trial:.0%} of {updates} updates for width {name!r}, and the easing of "
-                        f"the price, {self.price.ease:.0%}, leave no time in which units could come: "
-                        "shorten one of them, or let none come (p_add=0, p_spontaneous=0)"
-                    )
-            if (
-                isinstance(self.price, L1Price)
-                and self.price.floor is not None
-                and self.price.floor >= rule.threshold
-            ):
-                raise ConfigurationError(
-                    f"threshold must be above the floor of the price, {self.price.floor}, below which no "
-                    f"salience falls, got {rule.threshold} for width {name!r}"
-                )
 
     def _start(self, start: Mapping[str, int | None], proof: Proof | None) -> None:
         """Cut every width down to where it starts from."""
