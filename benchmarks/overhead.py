@@ -21,8 +21,8 @@ from timing import ratio, spread
 from torch import Tensor, nn
 
 import diffstruct as ds
-from diffstruct.rule import RuleState
-from diffstruct.structure import EARNING_RULE
+from diffstruct.rule.rule import RuleState
+from diffstruct.structure.structure import EARNING_RULE
 
 BATCH = 32
 STILL = replace(EARNING_RULE, p_add=0, p_delete=0, max_units=100_000)
@@ -90,7 +90,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         training.append(seconds(train))
         ledger.open = True
-        looking = seconds(lambda: [ledger.look(*each) for each in ledger.readers])
+        looking = seconds(lambda: [ledger.record_gradients(*each) for each in ledger.readers])
         steps.append(
             mean(seconds(structure.step) for _ in range(structure.every)) + looking / structure.every
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from diffstruct.reproduce.runs import machine, versions
+from diffstruct.paper.reproduce.runs import machine, versions
 
 
 def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -18,13 +18,13 @@ import torch
 from timing import in_turn, ratio, spread
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from oracle import Oracle
+from helpers.oracle import Oracle
 
 from diffstruct import Rule
-from diffstruct.fused import FusedTrainer
-from diffstruct.revisions import get_revision
-from diffstruct.tasks import Phase, Reader, hard, windows
-from diffstruct.training import Trainer
+from diffstruct.paper.compiled.trainer import FusedTrainer
+from diffstruct.paper.revisions import get_revision
+from diffstruct.paper.tasks import Phase, Reader, hard, windows
+from diffstruct.paper.training import Trainer
 
 UNITS = (1, 5, 10, 20, 37, 50, 75, 100)
 SLOW, FAST = 100, 1000  # updates per call: both about as long

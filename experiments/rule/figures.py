@@ -11,7 +11,7 @@ from grid import KNOBS, Setting
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffstruct.tasks import SEQUENCE, easy, hard
+from diffstruct.paper.tasks import SEQUENCE, easy, hard
 
 BLUE, VERMILION = "#0072B2", "#D55E00"
 Runs = Sequence[Mapping[str, Any]]

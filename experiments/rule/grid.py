@@ -14,11 +14,13 @@ import numba
 from points import classify, digits, spirals
 from text import read
 
-from diffstruct import UnitPrice, earnings, tasks
-from diffstruct.kernels import earning
-from diffstruct.kernels.compile import OPTIONS
-from diffstruct.revisions import OWN, get_revision
-from diffstruct.structure import EARNING_RULE
+from diffstruct import UnitPrice
+from diffstruct.criteria import importance
+from diffstruct.nn.kernels.compile import OPTIONS
+from diffstruct.paper import tasks
+from diffstruct.paper.compiled import earning
+from diffstruct.paper.revisions import OWN, get_revision
+from diffstruct.structure.structure import EARNING_RULE
 
 HARD_SIZES = (10, 20, 27, 37, 50, 100, 200)
 DIGIT_SIZES = (8, 12, 16, 20, 24, 32, 64)
@@ -31,7 +33,7 @@ KNOBS: dict[str, tuple[float, ...]] = {
     "rise": (0.1, 10),
     "memory": (0.1, 10),
     "ease": (0.1, 3, 8),
-    "trial": (0.1, 3, 8),
+    "grace_period": (0.1, 3, 8),
     "reserve": (0.1, 3),
     "min_reserve": (0.25, 10),
     "p_add": (0.1, 10),
@@ -106,7 +108,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "price to the end (no easing)": {"price": {"ease": 1e-9}},
     "earnings alone, not jointly": {"without": "joint"},
     "curvature alone, not the slope": {"without": "slope"},
-    "no trial": {"rule": {"trial": 1}},
+    "no trial": {"rule": {"grace_period": 1}},
     "one newborn at a time": {"rule": {"reserve": 1}},
     "newborns hear and speak at 0.01": {"without": "voice"},
 }
@@ -143,7 +145,7 @@ def _sensitivities() -> Iterator[Setting]:
                 kind = "price" if hasattr(UnitPrice(), knob) else "rule"
                 default = getattr(UnitPrice() if kind == "price" else EARNING_RULE, knob)
                 value = type(default)(factor * default)
-                if knob in ("trial", "reserve"):  # fractions
+                if knob in ("grace_period", "reserve"):  # fractions
                     value = min(value, 0.999)
                 change: dict[str, Any] = {kind: {knob: value}}
                 yield Setting(
@@ -208,15 +210,17 @@ def _without(ingredient: str | None) -> Iterator[None]:
     if ingredient is None:
         yield
     elif ingredient == "joint":
-        with patch.object(earnings, "jointly", lambda fisher, unit_price: 0.5 * earnings.diagonal(fisher)):
+        with patch.object(
+            importance, "jointly", lambda fisher, unit_price: 0.5 * importance.diagonal(fisher)
+        ):
             yield
     elif ingredient == "slope":
-        with patch.object(earnings, "alone", _curvature), patch.object(earning, "advance", _compiled_so()):
+        with patch.object(importance, "alone", _curvature), patch.object(earning, "advance", _compiled_so()):
             yield
     elif ingredient == "voice":
         with (
-            patch("diffstruct.newborn.Newborn._scale", lambda self, slot: 0.01),
-            patch("diffstruct.newborn.VOICE", 1.0),
+            patch("diffstruct.criteria.initialization.Newborn._scale", lambda self, slot: 0.01),
+            patch("diffstruct.criteria.initialization.VOICE", 1.0),
         ):
             yield
     else:

@@ -12,7 +12,7 @@ from figures import knobs, over_time
 from grid import Setting
 from scipy.stats import mannwhitneyu, spearmanr
 
-from diffstruct.tasks import SEQUENCE, easy, hard
+from diffstruct.paper.tasks import SEQUENCE, easy, hard
 
 Runs = Sequence[Mapping[str, Any]]
 Results = Mapping[Setting, Runs]

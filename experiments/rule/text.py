@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffstruct import tasks
-from diffstruct.fused import FusedTrainer
-from diffstruct.revisions import Revision
+from diffstruct.paper import tasks
+from diffstruct.paper.compiled.trainer import FusedTrainer
+from diffstruct.paper.revisions import Revision
 
 EVERY = 100
 """Updates between two looks at loss and units."""

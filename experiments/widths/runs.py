@@ -17,7 +17,7 @@ from task import Size, Study
 from train import train
 
 import diffstruct
-from diffstruct.run_folder import replace_file
+from diffstruct.paper.run_folder import replace_file
 
 Run = dict[str, Any]
 

@@ -2,7 +2,8 @@
 
 from importlib.metadata import version
 
-from diffstruct import nn, tasks
+from diffstruct import nn
+from diffstruct.criteria.l1 import L1Price, UnitPrice
 from diffstruct.errors import (
     ConfigurationError,
     DataError,
@@ -11,37 +12,12 @@ from diffstruct.errors import (
     RunFolderError,
     StructureError,
 )
-from diffstruct.history import Event, History, Measurement
-from diffstruct.price import L1Price, UnitPrice
-from diffstruct.rmsprop import ClippedRMSprop
-from diffstruct.rule import Decision, Rule, RuleState
-from diffstruct.run import Run
-from diffstruct.structure import Structure
-from diffstruct.width import Role, Slot, Width
+from diffstruct.paper import tasks
+from diffstruct.paper.rmsprop import ClippedRMSprop
+from diffstruct.paper.run import Run
+from diffstruct.rule.rule import Decision, Rule, RuleState
+from diffstruct.structure.history import Event, History, Measurement
+from diffstruct.structure.structure import Structure
+from diffstruct.width.width import Role, Slot, Width
 
 __version__ = version("diffstruct")
-
-__all__ = [
-    "ClippedRMSprop",
-    "ConfigurationError",
-    "DataError",
-    "Decision",
-    "DiffstructError",
-    "DivergenceError",
-    "Event",
-    "History",
-    "L1Price",
-    "Measurement",
-    "Role",
-    "Rule",
-    "RuleState",
-    "Run",
-    "RunFolderError",
-    "Slot",
-    "Structure",
-    "StructureError",
-    "UnitPrice",
-    "Width",
-    "nn",
-    "tasks",
-]

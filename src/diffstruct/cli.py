@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 
 from diffstruct import __version__
-from diffstruct.display import LivePanel, PlainLines, duration
+from diffstruct.criteria.l1 import UnitPrice
 from diffstruct.errors import ConfigurationError, DiffstructError
-from diffstruct.price import UnitPrice
-from diffstruct.revisions import REVISIONS, get_revision
-from diffstruct.run import Run
+from diffstruct.paper.display import LivePanel, PlainLines, duration
+from diffstruct.paper.revisions import REVISIONS, get_revision
+from diffstruct.paper.run import Run
 
 FAILED = 1
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
@@ -252,9 +252,9 @@ def reproduce_command(
       diffstruct reproduce --cycles 3000 --seeds 3 --out runs/quick
     """
     # Here and not above: only this command needs joblib and SciPy, which take a while to import.
-    from diffstruct.reproduce.display import GridBar, GridLines
-    from diffstruct.reproduce.settings import FIGURES, choose, panels
-    from diffstruct.reproduce.study import Study
+    from diffstruct.paper.reproduce.display import GridBar, GridLines
+    from diffstruct.paper.reproduce.settings import FIGURES, choose, panels
+    from diffstruct.paper.reproduce.study import Study
 
     figures = choose(figure, FIGURES, "figure")
     revisions = map(int, choose(revision, [str(number) for number in REVISIONS], "revision"))

@@ -14,8 +14,8 @@ from torch import nn
 
 from diffstruct.couple.terms import Leaf, Product, Sum, Term, find, leaves, product_of
 from diffstruct.couple.trace import Findings, Place
-from diffstruct.layout import Axis
-from diffstruct.width import Attribute, Width
+from diffstruct.width.layout import Axis
+from diffstruct.width.width import Attribute, Width
 
 # For each class the attribute, and the tensor and dimension whose size it is.
 _TABLE: tuple[tuple[type[nn.Module], str, str, int], ...] = (

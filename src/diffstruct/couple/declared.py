@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from diffstruct.errors import StructureError
-from diffstruct.width import Width
+from diffstruct.width.width import Width
 
 
 @runtime_checkable

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from diffstruct.control import chosen
 from diffstruct.couple.proof import Proof, Unproved, undisturbed
 from diffstruct.couple.terms import unify
 from diffstruct.couple.trace import Findings, trace
 from diffstruct.couple.widths import Found, Refusal, widths_of
 from diffstruct.errors import StructureError
-from diffstruct.width import Width
+from diffstruct.width.patterns import chosen
+from diffstruct.width.width import Width
 
 
 def traced_widths(

@@ -21,11 +21,9 @@ from torch import Tensor, nn
 
 from diffstruct.couple.attributes import Candidate
 from diffstruct.couple.trace import tensors_in
-from diffstruct.layout import owners
-from diffstruct.surgery import Change, plan
-from diffstruct.width import Role, Width
-
-READERS = (Role.OUTGOING, Role.RECURRENT)
+from diffstruct.surgery.plan import Change, plan
+from diffstruct.width.layout import owners
+from diffstruct.width.width import READERS, Role, Width
 
 
 class Unproved(Exception):

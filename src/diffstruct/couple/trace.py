@@ -122,7 +122,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         from diffstruct.couple.call import Call  # which needs what is defined here
-        from diffstruct.couple.operators import describe, expand
+        from diffstruct.couple.registry import describe, expand
 
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]

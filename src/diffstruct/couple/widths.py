@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from diffstruct import layout
 from diffstruct.couple.attributes import Candidate, candidates, known_attributes
 from diffstruct.couple.terms import Leaf, Product, Sum, Term, find, fix, leaves
 from diffstruct.couple.trace import Findings, Place
-from diffstruct.layout import Axis, Fixed, Layout
 from diffstruct.nn.multiplier import Multiplier
-from diffstruct.width import Role, Slot, Width
+from diffstruct.width import layout
+from diffstruct.width.layout import Axis, Fixed, Layout
+from diffstruct.width.width import Role, Slot, Width
 
 NO_WIDTH = ("is space", "is the size of a kernel")
 """Reasons of axes that nobody would take for a width, and that need no word."""

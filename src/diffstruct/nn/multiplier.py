@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
-from diffstruct.layout import Layout
 from diffstruct.nn.readers import reader_slots
-from diffstruct.width import Attribute, Role, Slot
+from diffstruct.width.layout import Layout
+from diffstruct.width.width import Attribute, Role, Slot
 
 
 class Multiplier(nn.Module):

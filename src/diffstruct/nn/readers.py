@@ -7,8 +7,8 @@ from functools import singledispatch
 from torch import nn
 
 from diffstruct.errors import StructureError
-from diffstruct.layout import Layout
-from diffstruct.width import Attribute, Role, Slot
+from diffstruct.width.layout import Layout
+from diffstruct.width.width import Attribute, Role, Slot
 
 
 @singledispatch

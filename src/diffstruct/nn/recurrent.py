@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from diffstruct import kernels
 from diffstruct.errors import StructureError
-from diffstruct.kernels.elman import elman
-from diffstruct.kernels.gru import gru
-from diffstruct.kernels.lstm import lstm
-from diffstruct.kernels.sequence import LIKE, Kernel
-from diffstruct.kernels.sizes import pays
-from diffstruct.layout import Axis, Fixed, Layout, Product
+from diffstruct.nn import kernels
+from diffstruct.nn.kernels.elman import elman
+from diffstruct.nn.kernels.gru import gru
+from diffstruct.nn.kernels.lstm import lstm
+from diffstruct.nn.kernels.sequence import LIKE, Kernel
+from diffstruct.nn.kernels.sizes import pays
 from diffstruct.nn.readers import reader_slots
-from diffstruct.width import Attribute, Role, Slot, Width
+from diffstruct.width.layout import Axis, Fixed, Layout, Product
+from diffstruct.width.width import Attribute, Role, Slot, Width
 
 
 class _Recurrent(nn.RNNBase):

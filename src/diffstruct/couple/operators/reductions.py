@@ -1,0 +1,93 @@
+"""Operators in which the entries of a dimension meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffstruct.couple.call import Call, Dims, fresh, rule
+from diffstruct.couple.operators.elementwise import pointwise
+
+HEARD_AS_ONE = {
+    "mean": "the mean is taken over it",
+    "var": "the variance is taken over it",
+    "std": "the standard deviation is taken over it",
+    "var_mean": "the variance is taken over it",
+    "std_mean": "the standard deviation is taken over it",
+    "amax": "the maximum is taken over it",
+    "amin": "the minimum is taken over it",
+    "max": "the maximum is taken over it",
+    "min": "the minimum is taken over it",
+    "prod": "the product is taken over it",
+    "argmax": "the maximum is taken over it",
+    "argmin": "the minimum is taken over it",
+    "logsumexp": "log-sum-exp is taken over it",
+    "median": "the median is taken over it",
+}
+
+
+@rule("sum", "nansum", "linalg_vector_norm", "norm", "any", "all", "count_nonzero", *HEARD_AS_ONE)
+def _reduce(call: Call) -> Sequence[Dims]:
+    x, which = call.args[0], call.arg(2 if "norm" in call.name else 1, "dim")
+    if call.name in ("max", "min") and len(call.tensors) == 2:
+        return pointwise(call)
+    dims = call.dims(x)
+    which = [which] if isinstance(which, int) else which
+    gone = {index % len(dims) for index in which} if which and dims else set(range(len(dims)))
+    for index in gone:
+        if call.name in HEARD_AS_ONE:
+            call.over(dims[index], HEARD_AS_ONE[call.name])
+    found = []
+    for result in call.results:
+        if result.ndim == len(dims):
+            kept = [fresh(1) if index in gone else dim for index, dim in enumerate(dims)]
+        else:
+            kept = [dim for index, dim in enumerate(dims) if index not in gone]
+        found.append(tuple(kept))
+    return found
+
+
+ALONG = {
+    "_softmax": "softmax is taken over it",
+    "_log_softmax": "softmax is taken over it",
+    "_safe_softmax": "softmax is taken over it",
+    "softmax": "softmax is taken over it",
+    "log_softmax": "softmax is taken over it",
+    "cumsum": "is summed up in order",
+    "cumprod": "is multiplied in order",
+    "sort": "is sorted",
+    "flip": "is turned round",
+    "roll": "is turned",
+    "logcumsumexp": "is summed up in order",
+}
+
+
+@rule(*ALONG)
+def _along(call: Call) -> Sequence[Dims]:
+    """Along one dimension (or some) entries meet; the shape stays."""
+    dims = call.dims(call.args[0])
+    which = call.arg(2 if call.name == "roll" else 1, "dims" if call.name in ("flip", "roll") else "dim", -1)
+    for index in [which] if isinstance(which, int) else which or range(len(dims)):
+        if dims:
+            call.over(dims[index], ALONG[call.name])
+    return [dims] * len(call.results)
+
+
+@rule("topk", "kthvalue")
+def _topk(call: Call) -> Sequence[Dims]:
+    dims = [*call.dims(call.args[0])]
+    index = call.arg(2, "dim", -1)
+    call.over(dims[index], "the largest of it are taken")
+    shape = call.results[0].shape
+    if len(shape) == len(dims):
+        dims[index] = fresh(shape[index], call.why)
+    else:
+        dims.pop(index)
+    return [tuple(dims)] * len(call.results)
+
+
+@rule("tril", "triu")
+def _triangle(call: Call) -> Sequence[Dims]:
+    dims = call.dims(call.args[0])
+    for dim in dims[-2:]:
+        call.over(dim, f"a triangle of it is taken by {call.name}")
+    return [dims]

@@ -1,0 +1,159 @@
+"""The Elman layer's compiled loops: `h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)`, and back.
+
+Arguments are addresses (0 for what is absent) and sizes; `kept` is `[steps, batch, padded]`, the hidden
+states. This module needs Numba; import it only where `kernels.available` says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffstruct.nn.kernels.blocks import tanh
+from diffstruct.nn.kernels.compile import compiled
+from diffstruct.nn.kernels.layer import (
+    add_bias,
+    add_rows,
+    bias_gradient,
+    copy_rows,
+    input_gradient,
+    line,
+    packed_back,
+    packed_weight,
+    pad,
+    padded_rows,
+    project,
+    weight_gradients,
+)
+from diffstruct.nn.kernels.memory import array, bare, zeros
+from diffstruct.nn.kernels.products import multiply
+
+
+@compiled
+def _step(rows: Any) -> None:
+    columns = rows.shape[1]
+    for b in range(rows.shape[0]):
+        row = line(rows, b, 0, columns)
+        for j in range(columns):
+            row[j] = tanh(row[j])
+
+
+@compiled
+def _step_back(slopes: Any, states: Any) -> None:
+    columns = slopes.shape[1]
+    one = slopes.dtype.type(1)
+    for b in range(slopes.shape[0]):
+        slope, state = line(slopes, b, 0, columns), line(states, b, 0, columns)
+        for j in range(columns):
+            slope[j] *= one - state[j] * state[j]
+
+
+@compiled
+def _steps(states: Any, outputs: Any, x: Any, hidden: Any, bias: Any, packed_x: Any, packed: Any) -> None:
+    """All steps forward, from the state `hidden` `[batch, padded]`: write `states` and `outputs`."""
+    units, each = outputs.shape[2], hidden.shape[1]
+    states, outputs, x, hidden = bare(states), bare(outputs), bare(x), bare(hidden)
+    bias, packed_x, packed = bare(bias), bare(packed_x), bare(packed)
+    for t in range(len(states)):
+        project(states, bias, x, packed_x, t)
+        before = states[t - 1] if t else hidden[:, :each]
+        multiply(states[t], before[:, :units], packed)
+        _step(states[t])
+        copy_rows(outputs[t], states[t])
+
+
+@compiled
+def _steps_back(slopes: Any, grads: Any, states: Any, packed: Any, units: int) -> None:
+    """All steps back: from the loss by the outputs, `grads` `[steps or 0, batch, n]`, to `slopes`.
+
+    In the last of `slopes` stands the loss by the last state.
+    """
+    slopes, grads, states, packed = bare(slopes), bare(grads), bare(states), bare(packed)
+    last = len(states) - 1
+    for t in range(last, -1, -1):
+        if len(grads):
+            add_rows(slopes[t], grads[t])
+        if t < last:
+            multiply(slopes[t], slopes[t + 1][:, :units], packed)
+        _step_back(slopes[t], states[t])
+
+
+@compiled
+def forward(
+    like: Any,
+    steps: int,
+    batch: int,
+    inputs: int,
+    units: int,
+    begin: int,
+    end: int,
+    x: int,
+    weight_ih: int,
+    weight_hh: int,
+    bias_ih: int,
+    bias_hh: int,
+    hidden: int,
+    output: int,
+    last: int,
+    kept: int,
+) -> None:
+    """Sequences `begin` to `end` of the batch: writes `output`, `last` and `kept`."""
+    each = pad(units)
+    states = array(kept, (steps, batch, each), like)[:, begin:end]
+    outputs = array(output, (steps, batch, units), like)[:, begin:end]
+    bias = zeros((each,), like)
+    add_bias(bias, bias_ih, units, 0)
+    add_bias(bias, bias_hh, units, 0)
+    x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
+    packed_x = packed_weight(array(weight_ih, (units, inputs), like), units, 0)
+    packed = packed_weight(array(weight_hh, (units, units), like), units, 0)
+    initial = padded_rows(hidden, batch, units, begin, end, like)
+    _steps(states, outputs, x_part, initial, bias, packed_x, packed)
+    copy_rows(array(last, (batch, units), like)[begin:end], states[steps - 1])
+
+
+@compiled
+def backward(
+    like: Any,
+    steps: int,
+    batch: int,
+    inputs: int,
+    units: int,
+    begin: int,
+    end: int,
+    grad_output: int,
+    grad_last: int,
+    x: int,
+    weight_ih: int,
+    weight_hh: int,
+    hidden: int,
+    kept: int,
+    grad_x: int,
+    grad_weight_ih: int,
+    grad_weight_hh: int,
+    grad_bias_ih: int,
+    grad_bias_hh: int,
+    grad_hidden: int,
+) -> None:
+    """The gradients of what has an address, from sequences `begin` to `end` of the batch."""
+    each = pad(units)
+    states = array(kept, (steps, batch, each), like)[:, begin:end]
+    weight = array(weight_hh, (units, units), like)
+    packed = packed_back(weight, units, 0)[0]
+    slopes = zeros((steps, end - begin, each), like)  # the loss by the argument of tanh
+    if grad_last:
+        add_rows(slopes[steps - 1], array(grad_last, (batch, units), like)[begin:end])
+    grads = array(grad_output, (steps if grad_output else 0, batch, units), like)[:, begin:end]
+    _steps_back(slopes, grads, states, packed, units)
+    if grad_hidden:
+        total = zeros((end - begin, each), like)
+        multiply(total, slopes[0][:, :units], packed)
+        copy_rows(array(grad_hidden, (batch, units), like)[begin:end], total)
+    x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
+    if grad_weight_ih or grad_weight_hh:
+        initial = padded_rows(hidden, batch, units, begin, end, like)
+        weight_gradients(grad_weight_ih, grad_weight_hh, slopes, x_part, states, initial, units)
+    if grad_x:
+        result = array(grad_x, (steps, batch, inputs), like)[:, begin:end]
+        input_gradient(result, slopes, array(weight_ih, (units, inputs), like), units, 0)
+    if grad_bias_ih or grad_bias_hh:
+        bias_gradient(grad_bias_ih, grad_bias_hh, slopes, units, 0)

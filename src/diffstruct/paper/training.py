@@ -1,0 +1,97 @@
+"""The paper's training loop: one sequence an update, hidden state carried over."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffstruct.errors import DivergenceError
+from diffstruct.paper.revisions import Revision, build
+from diffstruct.paper.tasks import SEQUENCE, Stretch, Window
+from diffstruct.structure.history import History
+
+
+class Trainer:
+    """Trains one network of the paper, an update at a time.
+
+    Args:
+        revision: the paper's constants.
+        symbols: size of the alphabet.
+        seed: of the weights and of the structure.
+        fixed_units: as in `revisions.build`.
+        dtype: of all parameters.
+        start_units: as in `revisions.build`.
+    """
+
+    stride: ClassVar[int] = 10
+    """Updates that take so little time that nobody need be told in between."""
+
+    def __init__(
+        self,
+        revision: Revision,
+        symbols: int,
+        seed: int,
+        fixed_units: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        start_units: int = 1,
+    ) -> None:
+        network = build(revision, symbols, seed, fixed_units, dtype, start_units)
+        self.model, self.optimizer, self.structure = (
+            network.model,
+            network.optimizer,
+            network.structure,
+        )
+        self.history = History() if self.structure is None else self.structure.history
+        self.revision = revision
+        self.updates = 0
+        self.smoothed = SEQUENCE * math.log(symbols)
+        """Moving average of the loss in nats per sequence, from that of a network that knows nothing."""
+        self._state: Tensor | None = None
+        self._one_hot = torch.eye(symbols, dtype=dtype)
+
+    @property
+    def units(self) -> int:
+        """Hidden units now."""
+        return self.model.rnn.hidden_size
+
+    def prepare(self) -> None:
+        """Do what the first update would otherwise have to wait for."""
+
+    def advance(self, stretch: Stretch) -> None:
+        """Learn from every window of a stretch; see `update`."""
+        for window in stretch.split():
+            self.update(window)
+
+    def update(self, window: Window) -> float:
+        """Learn from one window; return its loss in nats, summed over the window.
+
+        Raises:
+            DivergenceError: the loss is not finite; nothing has changed then.
+        """
+        if window.restart:
+            self._state = None
+        logits, state = self.model(self._one_hot[window.inputs], self._state)  # [steps, symbols]
+        loss = F.cross_entropy(logits, window.targets, reduction="sum")
+        value = loss.item()
+        if not math.isfinite(value):
+            raise diverged(f"the loss is {value}", self.updates + 1)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self._state = state.detach()
+        if self.structure is not None:
+            self.structure.step()
+            self._state = self.structure.carry(self._state)
+        self.updates += 1
+        decay = self.revision.smoothing
+        self.smoothed = decay * self.smoothed + (1 - decay) * value
+        return value
+
+
+def diverged(what: str, update: int) -> DivergenceError:
+    """The error of a training that has gone astray."""
+    return DivergenceError(f"{what} at update {update}: the weights have diverged")

@@ -1,0 +1,103 @@
+"""What surgery must know of an optimizer: whether its state can follow, how, and what it begins with.
+
+Almost every optimizer keeps state that is shaped like the parameter and begins at zero. The exceptions
+are listed here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from diffstruct.errors import StructureError
+from diffstruct.paper.rmsprop import ClippedRMSprop
+
+Group = Mapping[str, Any]
+
+_CANNOT = {
+    torch.optim.LBFGS: "its curvature history is one flat vector over all parameters; use another optimizer, "
+    "such as torch.optim.Adam",
+    torch.optim.SparseAdam: "it takes sparse gradients only, and the layers of a learned width have dense "
+    "ones; use torch.optim.Adam",
+}
+
+# By kind and key: from the parameter's group and the parameter's own new value.
+_BEGINS_AT: Mapping[tuple[type[Optimizer], str], Callable[[Group, Tensor], float | Tensor]] = {
+    (torch.optim.Adagrad, "sum"): lambda group, _: float(group["initial_accumulator_value"]),
+    (torch.optim.Rprop, "step_size"): lambda group, _: float(group["lr"]),
+    # The average of a parameter follows it from its first update on.
+    (torch.optim.ASGD, "ax"): lambda _, value: value,
+    (ClippedRMSprop, "square_avg"): lambda group, _: float(group["newborn"]),
+}
+
+# Adafactor (Shazeer and Stern, 2018) keeps row and column means: the dimension named here is reduced to 1.
+_REDUCED = {(torch.optim.Adafactor, "row_var"): -1, (torch.optim.Adafactor, "col_var"): -2}
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Refuse an optimizer whose state cannot follow a change of structure.
+
+    Raises:
+        StructureError: says why, and which optimizer to use.
+    """
+    for kind, why in _CANNOT.items():
+        if isinstance(optimizer, kind):
+            raise StructureError(f"{type(optimizer).__name__} cannot follow changes of structure: {why}")
+
+
+def check_state(optimizer: Optimizer, parameter: Tensor) -> None:
+    """Refuse state of `parameter` that surgery could not cut.
+
+    Raises:
+        StructureError: names the entry and its shape.
+    """
+    for key, value in optimizer.state.get(parameter, {}).items():
+        if isinstance(value, Tensor):
+            state_dims(optimizer, key, value, parameter)
+        elif isinstance(value, (list, tuple, dict)):
+            raise StructureError(
+                f"{type(optimizer).__name__} keeps state {key!r} in a {type(value).__name__}, which surgery "
+                "cannot follow: use another optimizer"
+            )
+
+
+def initial_value(optimizer: Optimizer, key: str, parameter: Tensor, value: Tensor) -> float | Tensor:
+    """What `optimizer` begins new entries of state `key` with: a number, or one for each entry.
+
+    Args:
+        optimizer: the optimizer.
+        key: the name of the state.
+        parameter: whose state it is.
+        value: what the parameter will be, with its new entries.
+    """
+    for (kind, name), begin in _BEGINS_AT.items():
+        if isinstance(optimizer, kind) and name == key:
+            groups = optimizer.param_groups
+            group = next(g for g in groups if any(p is parameter for p in g["params"]))
+            return begin(group, value)
+    return 0.0
+
+
+def state_dims(optimizer: Optimizer, key: str, value: Tensor, parameter: Tensor) -> list[bool]:
+    """For each dimension of `parameter`, whether entry `key` of its state, `value`, has it too.
+
+    Raises:
+        StructureError: the shapes do not match, so that the entry cannot be cut safely.
+    """
+    if value.ndim == 0:
+        return [False] * parameter.ndim
+    dims = [True] * parameter.ndim
+    expected = [*parameter.shape]
+    for (kind, name), dim in _REDUCED.items():
+        if isinstance(optimizer, kind) and name == key:
+            dims[dim], expected[dim] = False, 1
+    if [*value.shape] != expected:
+        raise StructureError(
+            f"{type(optimizer).__name__} keeps state {key!r} of shape {[*value.shape]} for a parameter of "
+            f"shape {[*parameter.shape]}, which surgery cannot follow: use another optimizer"
+        )
+    return dims

@@ -1,0 +1,296 @@
+"""Layouts: how the units of widths lie along one dimension of a tensor. Pure.
+
+A layout is a width's axis, a fixed number of entries, a sum of layouts (one behind the other, as
+concatenation makes) or a product of layouts (every combination, as flattening makes):
+
+    the four gates of an LSTM                Product((Fixed(4), units))
+    7 x 7 pixels of each channel, flat       Product((channels, Fixed(49)))
+    two widths, concatenated                 Sum((first, second))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from types import MappingProxyType
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Axis:
+    """The units of one width. Two axes are the same only if they are one object.
+
+    Args:
+        size: units now; only surgery changes it.
+    """
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Entries whose number no change of structure touches."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Layouts one behind the other."""
+
+    parts: tuple[Layout, ...]
+
+
+@dataclass(frozen=True)
+class Product:
+    """Every combination of entries of the factors; those of the last factor are adjacent in memory."""
+
+    factors: tuple[Layout, ...]
+
+
+Layout: TypeAlias = Axis | Fixed | Sum | Product
+Sizes: TypeAlias = Mapping[Axis, int]
+NOW: Sizes = MappingProxyType({})
+"""Every axis has the size that it has."""
+
+
+def length(layout: Layout, sizes: Sizes = NOW) -> int:
+    """Entries of a dimension that is laid out like this; `sizes` stand for those that the axes have."""
+    match layout:
+        case Axis():
+            return sizes.get(layout, layout.size)
+        case Fixed():
+            return layout.size
+        case Sum():
+            return sum(length(part, sizes) for part in layout.parts)
+        case Product():
+            return math.prod(length(factor, sizes) for factor in layout.factors)
+
+
+def axes(layout: Layout) -> Iterator[Axis]:
+    """The axes of a layout in order, each once."""
+    return iter(dict.fromkeys(_occurrences(layout)))
+
+
+def sources(layout: Layout, moves: Mapping[Axis, Tensor]) -> Tensor:
+    """Where the entries of a dimension come from when the units of some axes change.
+
+    Args:
+        layout: of the dimension; the sizes of its axes are those before the change.
+        moves: for each axis that changes, by new unit, the old unit that it was, or -1: int64
+            `[new units]`.
+
+    Returns:
+        For each position of the new dimension its old position, or -1 for a new entry: int64.
+    """
+    match layout:
+        case Axis():
+            return moves[layout] if layout in moves else torch.arange(layout.size)
+        case Fixed():
+            return torch.arange(layout.size)
+        case Sum():
+            parts, before = [torch.zeros(0, dtype=torch.int64)], 0
+            for part in layout.parts:
+                source = sources(part, moves)
+                parts.append(torch.where(source < 0, source, source + before))
+                before += length(part)
+            return torch.cat(parts)
+        case Product():
+            result = torch.zeros(1, dtype=torch.int64)
+            for factor in layout.factors:
+                outer, inner = result[:, None], sources(factor, moves)
+                new = (outer < 0) | (inner < 0)
+                result = torch.where(new, -1, outer * length(factor) + inner).flatten()
+            return result
+
+
+def owners(layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
+    """For each position the unit of `axis` that it belongs to, or -1: int64 `[length]`."""
+    match layout:
+        case Sum():
+            none = torch.zeros(0, dtype=torch.int64)
+            return torch.cat([none, *(owners(part, axis, sizes) for part in layout.parts)])
+        case Product():
+            result = torch.full([1], -1)
+            for factor in layout.factors:
+                # The axis is in one factor at most: all others say -1.
+                result = torch.maximum(result[:, None], owners(factor, axis, sizes)).flatten()
+            return result
+        case _ if layout is axis:
+            return torch.arange(length(axis, sizes))
+        case _:
+            return torch.full([length(layout, sizes)], -1)
+
+
+def spread(values: Tensor, layout: Layout, axis: Axis, sizes: Sizes = NOW, fill: float = 1.0) -> Tensor:
+    """`values` `[units]` of the units of `axis`, by position: `[length]`; `fill` where a position has no unit."""
+    # Positions of no unit have -1 there, and so take the entry at the end.
+    units = owners(layout, axis, sizes).to(values.device)
+    return torch.cat([values, values.new_full((1,), fill)])[units]
+
+
+def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
+    """A view of `vector` that broadcasts along dimension `dim` of a tensor of `ndim` dimensions."""
+    shape = [1] * ndim
+    shape[dim] = -1
+    return vector.view(shape)
+
+
+def belongs(layout: Layout, some: Collection[Axis]) -> Tensor | None:
+    """For each position whether a unit of `some` axes has it: bool `[length]`; None if all are had."""
+    if _all_belong(layout, some):
+        return None
+    found = torch.zeros(length(layout), dtype=torch.bool)
+    for axis in axes(layout):
+        if axis in some:
+            found |= owners(layout, axis) >= 0
+    return found
+
+
+def _all_belong(layout: Layout, some: Collection[Axis]) -> bool:
+    match layout:
+        case Sum():
+            return all(_all_belong(part, some) for part in layout.parts)
+        case Product():
+            return any(_all_belong(factor, some) for factor in layout.factors)
+        case _:
+            return layout in some
+
+
+def only(layout: Layout, axis: Axis) -> Layout:
+    """How the entries that belong to units of `axis` lie if all others are left out."""
+    match layout:
+        case Sum():
+            return Sum(tuple(only(part, axis) for part in layout.parts if _has(part, axis)))
+        case Product():
+            return Product(tuple(only(f, axis) if _has(f, axis) else f for f in layout.factors))
+        case _:
+            return layout
+
+
+def copies(layout: Layout, axis: Axis, sizes: Sizes = NOW) -> int:
+    """How many entries each unit of `axis` has along the dimension."""
+    return length(only(layout, axis), {**sizes, axis: 1})
+
+
+def unit_sums(values: Tensor, layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
+    """Sum `values` `[length]` over all entries of each unit of `axis`, which has some: `[units]`.
+
+    Made of views and sums: it asks for no index, and rounds the same way on every run and device.
+    """
+    match layout:
+        case Sum():
+            lengths = [length(part, sizes) for part in layout.parts]
+            pairs = zip(layout.parts, torch.split(values, lengths), strict=True)
+            sums = [unit_sums(own, part, axis, sizes) for part, own in pairs if _has(part, axis)]
+            return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
+        case Product():
+            which = next(i for i, factor in enumerate(layout.factors) if _has(factor, axis))
+            inner = math.prod(length(factor, sizes) for factor in layout.factors[which + 1 :])
+            outer = math.prod(length(factor, sizes) for factor in layout.factors[:which])
+            values = values if inner == 1 else values.view(-1, inner).sum(1)
+            values = values if outer == 1 else values.view(outer, -1).sum(0)
+            return unit_sums(values, layout.factors[which], axis, sizes)
+        case _:
+            return values
+
+
+def nested_twice(layout: Layout) -> Axis | None:
+    """An axis that is a factor of itself: its units would lie along a diagonal, which nothing can cut."""
+    if isinstance(layout, Product):
+        seen: set[Axis] = set()
+        for factor in layout.factors:
+            here = {*axes(factor)}
+            if seen & here:
+                return (seen & here).pop()
+            seen |= here
+    inside = (nested_twice(child) for child in _children(layout))
+    return next((axis for axis in inside if axis is not None), None)
+
+
+def canonical(layout: Layout) -> Layout:
+    """The same layout, written in one way, so that equal layouts compare equal (most that people write)."""
+    terms = (term for term in _terms(layout) if term[0])
+    parts: list[Layout] = []
+    for factors, repeats in groupby(terms, key=lambda term: term[1]):
+        count = sum(count for count, _ in repeats)
+        leading = () if count == 1 and factors else (Fixed(count),)
+        parts.append(_unwrapped(Product((*leading, *factors))))
+    return _unwrapped(Sum(tuple(parts))) if parts else Fixed(0)
+
+
+def formula(layout: Layout) -> str:
+    """The layout in sizes as they are now, such as `3 x 49 + 2 x 49`."""
+    match layout:
+        case Sum():
+            return " + ".join(map(formula, layout.parts))
+        case Product():
+            return " x ".join(f"({formula(f)})" if isinstance(f, Sum) else formula(f) for f in layout.factors)
+        case _:
+            return str(layout.size)
+
+
+def _children(layout: Layout) -> tuple[Layout, ...]:
+    match layout:
+        case Sum():
+            return layout.parts
+        case Product():
+            return layout.factors
+        case _:
+            return ()
+
+
+def _occurrences(layout: Layout) -> Iterator[Axis]:
+    if isinstance(layout, Axis):
+        yield layout
+    for child in _children(layout):
+        yield from _occurrences(child)
+
+
+def _has(layout: Layout, axis: Axis) -> bool:
+    return layout is axis or any(_has(child, axis) for child in _children(layout))
+
+
+def _unwrapped(layout: Sum | Product) -> Layout:
+    """The only child of a layout that has but one."""
+    children = _children(layout)
+    return children[0] if len(children) == 1 else layout
+
+
+def _terms(layout: Layout) -> Iterator[tuple[int, tuple[Layout, ...]]]:
+    """The layout as a sum of products, each with its leading number apart: how often the rest repeats."""
+    match layout:
+        case Fixed():
+            yield layout.size, ()
+        case Axis():
+            yield 1, (layout,)
+        case Sum():
+            for part in layout.parts:
+                yield from _terms(part)
+        case Product():
+            count, factors = _factors(layout)
+            if count == 1 and factors and isinstance(factors[0], Sum):  # the first factor is the slowest
+                for part in factors[0].parts:
+                    yield from _terms(Product((part, *factors[1:])))
+            else:
+                yield count, factors
+
+
+def _factors(layout: Product) -> tuple[int, tuple[Layout, ...]]:
+    """The leading number of a product, and its other factors, none a product, or a number beside another."""
+    flat: list[Layout] = [Fixed(1)]
+    for factor in map(canonical, layout.factors):
+        for each in factor.factors if isinstance(factor, Product) else (factor,):
+            last = flat[-1]
+            if isinstance(each, Fixed) and isinstance(last, Fixed):
+                flat[-1] = Fixed(last.size * each.size)
+            elif each != Fixed(1):
+                flat.append(each)
+    if Fixed(0) in flat:
+        return 0, ()
+    return length(flat[0]), tuple(flat[1:])

@@ -1,0 +1,336 @@
+"""What units earn: the derivatives against autograd, each formula against an oracle of its own."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import diffstruct as ds
+from diffstruct.criteria import importance
+from diffstruct.criteria.importance import LARGEST_CONDITIONAL
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads cost small models more than they give."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
+
+STILL = ds.Rule(threshold=1e-3, p_add=0, p_delete=0, p_spontaneous=0, max_units=4096)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def observer(model, example, updates=100, **price):
+    """A structure that watches the model and changes nothing."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    inputs = None if example is None else (example,)
+    options = {"rule": STILL, "start": None, "every": 1, "predictions": 1, "updates": updates}
+    return ds.Structure(
+        model, optimizer, example_inputs=inputs, price=ds.UnitPrice(**price) if price else None, **options
+    )
+
+
+def curvature(size, rank, seed):
+    """A random positive semidefinite matrix, as that of moving averages is."""
+    slopes = np.random.default_rng(seed).standard_normal((rank, size))
+    return slopes.T @ slopes / rank
+
+
+class MLP(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.out = nn.Linear(4, 5), nn.Linear(5, 3), nn.Linear(3, 2)
+        self.factors = {}  # on what units say, by width; none while the structure looks
+
+    def said(self, name, hidden):
+        factor = self.factors.get(name)
+        if factor is None:
+            return hidden
+        return hidden * (factor.view(-1, 1, 1) if hidden.ndim == 4 else factor)
+
+    def forward(self, x):
+        hidden = self.said("one", torch.relu(self.one(x)))
+        return self.out(self.said("two", torch.relu(self.two(hidden))))
+
+
+class ConvNet(MLP):
+    def __init__(self):
+        super().__init__()
+        self.one, self.norm, self.two = nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.Conv2d(5, 3, 3)
+        self.out = nn.Linear(3 * 4, 2)  # four pixels of each channel
+
+    def forward(self, x):
+        hidden = self.said("one", torch.relu(self.norm(self.one(x))))
+        return self.out(self.said("two", torch.tanh(self.two(hidden))).flatten(1))
+
+
+class Concatenated(MLP):
+    """Two widths side by side in one dimension of one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.two, self.out = nn.Linear(4, 3), nn.Linear(5 + 3, 2)
+
+    def forward(self, x):
+        one = self.said("one", torch.tanh(self.one(x)))
+        return self.out(torch.cat([self.said("two", torch.tanh(self.two(x))), one], -1))
+
+
+class Recurrent(MLP):
+    """`h_t = tanh(W x_t + U (f h_{t-1}) + b)`, read by two layers: all that reads a unit hears its factor."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.out = ds.nn.RNN(4, 5), nn.Linear(5, 3), nn.Linear(5, 2)
+        self.one.feeds(self.two, self.out)
+
+    def forward(self, x):
+        if not self.factors:
+            hidden = self.one(x)[0]
+        else:
+            last, hidden = x.new_zeros(x.shape[1], 5), []
+            for now in x:
+                rnn = self.one
+                heard = now @ rnn.weight_ih_l0.T + self.said("one", last) @ rnn.weight_hh_l0.T
+                last = torch.tanh(heard + rnn.bias_ih_l0 + rnn.bias_hh_l0)
+                hidden.append(last)
+            hidden = self.said("one", torch.stack(hidden))
+        return self.two(hidden).exp().sum(-1, keepdim=True) * self.out(hidden)
+
+
+CASES = [(MLP, (7, 4)), (ConvNet, (7, 2, 6, 6)), (Concatenated, (7, 4)), (Recurrent, (6, 7, 4))]
+
+
+def watched(kind, shape):
+    """A model in double precision, what it is trained on, and a structure that watches it."""
+    torch.manual_seed(0)
+    model, x = kind().double(), torch.randn(shape, dtype=torch.float64)
+    return model, x, observer(model, None if kind is Recurrent else x)
+
+
+def observed(model, x, structure):
+    """`F` of each width after the first observation, which is the square of the slopes."""
+    model.zero_grad()
+    model(x).sin().sum().backward()
+    structure.step()
+    return dict(structure.ledger.fisher)
+
+
+@pytest.mark.parametrize(("kind", "shape"), CASES)
+def test_slopes_are_derivatives_with_respect_to_factors_on_what_units_say(kind, shape):
+    model, x, structure = watched(kind, shape)
+    found = observed(model, x, structure)
+    assert len(found) == (1 if kind is Recurrent else 2)
+    factors = {
+        name: torch.ones(width.size, dtype=torch.float64, requires_grad=True)
+        for name, width in structure.widths.items()
+    }
+    model.factors = factors
+    slopes = torch.autograd.grad(model(x).sin().sum(), list(factors.values()))
+    for name, slope in zip(factors, slopes, strict=True):
+        assert slope.abs().max() > 1e-3
+        np.testing.assert_allclose(found[name], np.outer(slope, slope), rtol=1e-9, atol=1e-14)
+
+
+def test_slopes_do_not_change_when_weights_are_rescaled_across_a_unit():
+    model, x, structure = watched(*CASES[0])
+    other = copy.deepcopy(model)
+    scale = torch.tensor([0.01, 0.5, 1.0, 3.0, 200.0], dtype=torch.float64)
+    with torch.no_grad():
+        other.one.weight.mul_(scale[:, None])
+        other.one.bias.mul_(scale)
+        other.two.weight.div_(scale)
+    mine, theirs = observed(model, x, structure), observed(other, x, observer(other, x))
+    for name, fisher in mine.items():
+        np.testing.assert_allclose(theirs[name], fisher, rtol=1e-8, atol=1e-16)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    seed=SEEDS,
+    size=st.integers(1, 6),
+    updates=st.integers(1, 12),
+    rate=st.floats(0.05, 1),
+    predictions=st.floats(0.1, 1e3),
+)
+def test_the_moving_averages_by_loops(seed, size, updates, rate, predictions):
+    """All that two units have seen together counts alike, until there is more of it than the memory holds."""
+    chance = np.random.default_rng(seed)
+    square, line, mean, same_mean = np.zeros((size, size)), np.zeros(size), np.zeros(size), np.zeros(size)
+    expected, ages = np.zeros((size, size)), chance.integers(0, 9, size)
+    expected_mean = np.zeros(size)
+    for _ in range(updates):
+        slopes = chance.standard_normal(size)
+        ages += 1
+        importance.update_averages(square, mean, slopes, predictions, ages, rate)
+        importance.update_averages(line, same_mean, slopes, predictions, ages, rate)
+        for i in range(size):
+            weight = max(rate, 1 / ages[i])
+            expected_mean[i] = (1 - weight) * expected_mean[i] + weight * slopes[i]
+            for j in range(size):
+                weight = max(rate, 1 / min(ages[i], ages[j]))
+                expected[i, j] = (1 - weight) * expected[i, j] + weight * predictions * slopes[i] * slopes[j]
+    np.testing.assert_allclose(square, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(line, np.diag(expected), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(mean, same_mean)
+    np.testing.assert_array_equal(importance.diagonal(square), np.diag(square))
+    np.testing.assert_array_equal(importance.diagonal(line), line)
+
+
+def test_what_newborns_have_seen_counts_alike():
+    fisher, mean, slopes = (
+        np.zeros((2, 2)),
+        np.zeros(2),
+        np.array([[1.0, 2.0], [3.0, -1.0], [5.0, 0.5], [-2.0, 4.0]]),
+    )
+    for age, each in enumerate(slopes, 1):
+        importance.update_averages(fisher, mean, each, 10, np.array([age, age]), 0.01)
+    np.testing.assert_allclose(fisher, 10 * slopes.T @ slopes / 4)
+    np.testing.assert_allclose(mean, slopes.mean(0))
+    alone = importance.marginal(importance.diagonal(fisher), mean, 10)
+    np.testing.assert_allclose(alone, 5 * slopes.var(0) - slopes.mean(0))
+
+
+def silenced(fisher, unit, ridge):
+    """The least of `d'Fd / 2 + r |d_others|^2 / 2` over what the others do, `d_unit` being -1."""
+    others = [each for each in range(len(fisher)) if each != unit]
+    system = fisher[np.ix_(others, others)] + ridge * np.eye(len(others))
+    change = np.full(len(fisher), -1.0)
+    change[others] = np.linalg.solve(system, fisher[others, unit])
+    return 0.5 * change @ fisher @ change + 0.5 * ridge * change[others] @ change[others]
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, size=st.integers(1, 9), rank=st.integers(1, 12), price=st.floats(1e-3, 10))
+def test_what_others_could_not_take_over_is_the_least_that_silencing_costs(seed, size, rank, price):
+    fisher = curvature(size, rank, seed)
+    before = fisher.copy()
+    jointly, alone = importance.conditional(fisher, price), 0.5 * np.diag(fisher)
+    expected = [silenced(fisher, unit, 2 * price) for unit in range(size)]
+    np.testing.assert_allclose(jointly, expected, rtol=1e-7, atol=1e-10)
+    assert (jointly >= 0).all()
+    assert (jointly <= alone).all()
+    mean = np.random.default_rng(seed).standard_normal(size)
+    own = np.maximum(importance.marginal(np.diag(fisher), mean, 7.0), 0)
+    found = importance.geometric_mean(fisher, mean, 7.0, price)
+    np.testing.assert_allclose(found, np.sqrt(own * expected), atol=1e-5)
+    assert np.array_equal(fisher, before)
+
+
+def test_duplicates_earn_next_to_nothing_together_and_independent_units_all_that_they_earn_alone():
+    fisher = np.array([[2.0, 2, 0, 0], [2, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 0.5]])
+    jointly = importance.conditional(fisher, 1e-6)
+    np.testing.assert_allclose(jointly, [0, 0, 1.5, 0.25], atol=1e-5)
+    line = np.array([2.0, 0.0, 1.0])  # of a width that is too large to look at pairs
+    np.testing.assert_array_equal(importance.conditional(line, 1e-6), 0.5 * line)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=SEEDS,
+    size=st.integers(1, 8) | st.integers(LARGEST_CONDITIONAL - 3, LARGEST_CONDITIONAL + 3),
+    share=st.floats(0, 1),
+    add=st.sampled_from([0, 1, 5, LARGEST_CONDITIONAL]),
+)
+def test_survivors_keep_what_is_known_of_them(seed, size, share, add):
+    chance = np.random.default_rng(seed)
+    keep = np.flatnonzero(chance.random(size) < share)
+    full = curvature(size, 3, seed)
+    square = importance.resize_averages(full, np.arange(size), 0)  # `[n]` where it is large
+    assert square.ndim == (2 if size <= LARGEST_CONDITIONAL else 1)
+    after, new = importance.resize_averages(square, keep, add), len(keep) + add
+    assert after.shape == ((new, new) if new <= LARGEST_CONDITIONAL else (new,))
+    np.testing.assert_array_equal(importance.diagonal(after), [*np.diag(full)[keep], *np.zeros(add)])
+    if after.ndim == 2:
+        pairs = full[np.ix_(keep, keep)] if square.ndim == 2 else np.diag(np.diag(full)[keep])
+        np.testing.assert_array_equal(after[: len(keep), : len(keep)], pairs)
+        assert not after[len(keep) :].any()
+        assert not after[:, len(keep) :].any()
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    amounts=st.lists(st.floats(0, 1e3), min_size=1, max_size=8),
+    age=st.integers(0, 50),
+    price=st.floats(1e-6, 10),
+    strength=st.floats(0, 3),
+    power=st.floats(0.1, 4),
+    grace_period=st.integers(0, 20),
+    rise=st.integers(1, 30),
+)
+def test_who_earns_more_keeps_more(amounts, age, price, strength, power, grace_period, rise):
+    amounts = np.sort(amounts)
+    ages = np.full(len(amounts), age)
+    factors = importance.decay_factors(amounts, ages, price, strength, power, grace_period, rise)
+    assert (factors >= 0).all()
+    assert (factors <= 1).all()
+    assert (np.diff(factors) >= 0).all()
+    older = importance.decay_factors(amounts, ages + 1, price, strength, power, grace_period, rise)
+    assert (older <= factors).all()
+    if age <= grace_period:
+        assert (factors == 1).all()
+    if age >= grace_period + rise and strength > 1e-3:  # who earns nothing pays in full
+        nothing = importance.decay_factors(np.zeros(1), ages[:1], price, strength, power, grace_period, rise)
+        assert nothing[0] == pytest.approx(max(0, 1 - strength))
+
+
+def test_who_earns_the_price_pays_half_of_what_the_power_leaves():
+    (factor,) = importance.decay_factors(np.array([0.25]), np.array([13]), 0.25, 0.5, 2.0, 10, 6)
+    assert factor == 1 - 0.5 * 0.5 * 0.25  # half of the strength, half of the ramp, half to the power of 2
+
+
+def test_the_price_eases_to_nothing_over_the_end_of_the_run():
+    due = [importance.annealing(update, 1000, 0.1) for update in (1, 500, 900, 925, 950, 1000, 1200)]
+    assert due == pytest.approx([1, 1, 1, 0.75, 0.5, 0, 0])
+
+
+@pytest.mark.parametrize("held_down", [1.0, 0.9, 0.7])
+def test_what_a_unit_earns_is_what_the_loss_rises_by_without_it(held_down):
+    """A readout of small weights, at its optimum, or held down from there, as the price does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    x = torch.randn(4096, 4, dtype=torch.float64)
+    with torch.no_grad():
+        model[2].weight.mul_(torch.tensor([0.1, 0.2, 0.4, 0.8, 1.2, 1.6]))
+        y = torch.distributions.Categorical(logits=model(x)).sample()
+
+    def loss(inputs=x, targets=y):
+        return nn.functional.cross_entropy(model(inputs), targets)
+
+    readout = [*model[2].parameters()]
+    newton = torch.optim.LBFGS(readout, max_iter=100, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure():
+        model.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    newton.step(closure)
+    with torch.no_grad():
+        model[2].weight.mul_(held_down)
+    batch, before_it_goes = 16, loss().item()
+    structure = observer(model, x[:batch], updates=len(x) // batch, memory=1.0)
+    structure.ledger.predictions = batch
+    for some in torch.arange(len(x)).split(batch):
+        model.zero_grad()
+        loss(x[some], y[some]).backward()
+        structure.step()
+    found = structure.ledger.saliences(structure.widths["0"]).tolist()
+    risen = []
+    for unit in range(6):
+        weight = model[2].weight.detach()
+        before = weight.clone()
+        weight[:, unit] = 0
+        risen.append(loss().item() - before_it_goes)
+        weight.copy_(before)
+    assert max(risen) > 30 * min(risen)  # over more than an order of magnitude, or some do harm
+    assert found == pytest.approx(risen, rel=0.2, abs=2e-4)

@@ -1,0 +1,335 @@
+"""`diffstruct reproduce` as a user meets it: a few updates a run, but everything else for real."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from diffstruct.cli import main
+from diffstruct.errors import DivergenceError
+from diffstruct.paper.reproduce import runs
+from diffstruct.paper.reproduce.settings import Setting
+from diffstruct.paper.run import fastest_trainer
+
+COMMAND = [sys.executable, "-c", "from diffstruct.cli import main; main()", "reproduce"]
+SMALL = ("--figure", "hard", "--revision", "2", "--cycles", "60", "--seeds", "3")
+
+
+def reproduce(*arguments, cwd=None, env=None):
+    """Run the command; return exit code, standard output and standard error."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def records(out):
+    """What each run gave, without what differs from one time to the next."""
+    found = {path.relative_to(out): json.loads(path.read_text()) for path in out.glob("runs/*/*.json")}
+    return {str(path): {**record, "seconds": 0} for path, record in found.items()}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Three runs by joblib's own processes, to compare with."""
+    out = tmp_path_factory.mktemp("small")
+    assert reproduce(*SMALL, "--jobs", 2, "--out", out)[0] == 0
+    return out
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs the command in this process, where it can be tampered with; gives the exit code."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["diffstruct", "reproduce", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_one_command_makes_every_figure_table_and_summary(tmp_path):
+    out = tmp_path / "deep" / "paper"
+    code, stdout, stderr = reproduce("--cycles", 60, "--seeds", 2, "--jobs", 2, "--out", out)
+    assert (code, stderr) == (0, "")
+    names = [
+        f"{figure}-r{revision}" for figure in ("easy", "hard", "fixed", "transition") for revision in "123"
+    ]
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        f"{name}.{form}" for name in names for form in ("png", "svg")
+    }
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["runs"] == {"asked": 34, "finished": 34, "failed": 0}
+    assert len(records(out)) == 34
+    page = (out / "RESULTS.md").read_text()
+    for link in re.findall(r"\]\(([^)]+)\)", page):
+        assert (out / link).exists()
+    for name in names:
+        figure, revision = name.split("-r")
+        settings = summary["figures"][figure][revision]["settings"]
+        assert len(settings) == (5 if figure == "fixed" else 1)
+        for row in settings:
+            assert row["seeds"] == 2
+            mine = [
+                record
+                for path, record in records(out).items()
+                if path.startswith(f"runs/{Setting(row['revision'], row['task'], row['fixed_units']).name}/")
+            ]
+            assert row["loss"]["median"] == pytest.approx(sum(record["final_loss"] for record in mine) / 2)
+            assert row["units"]["median"] == sum(record["final_units"] for record in mine) / 2
+            if row["fixed_units"] is not None:
+                assert row["units"]["median"] == row["fixed_units"]
+                assert 0 <= row["learned_size_is_better"]["p"] <= 1
+
+    # Plain lines, since this is no terminal: one at the start, one a run, one at the end.
+    lines = stdout.splitlines()
+    assert len(lines) == 36
+    assert all("\x1b" not in line for line in lines)
+    assert lines[0] == "34 runs, none found, 2 side by side, left -"
+    assert lines[-2].startswith("34 of 34  ")
+    assert lines[-2].endswith("left 0:00")
+    assert lines[-1].startswith("Done: 34 of 34 runs finished, 0 failed.")
+
+
+def test_a_second_command_makes_only_what_is_missing_or_damaged(tmp_path, small, capsys, here):
+    out = tmp_path / "again"
+    subprocess.run(["cp", "-rp", str(small), str(out)], check=True)
+    folder = out / "runs" / "hard-r2"
+    kept, lost, damaged = (folder / f"seed-00{seed}.json" for seed in range(3))
+    before = kept.stat().st_mtime_ns
+    lost.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    (folder / "seed-001.json.tmp").write_text("half a fi")  # what a kill may leave
+    assert here(*SMALL, "--jobs", 1, "--out", out) == 0
+    stdout, stderr = capsys.readouterr()
+    assert stderr == ""
+    assert stdout.startswith("3 runs, 1 found, ")
+    assert len(stdout.splitlines()) == 4
+    assert kept.stat().st_mtime_ns == before
+    assert records(out) == records(small)
+
+    # More seeds and another figure go into the same folder, and need nothing made again.
+    assert here("--figure", "fixed", *SMALL[2:-1], 4, "--jobs", 1, "--out", out) == 0
+    assert capsys.readouterr().out.startswith("20 runs, 3 found, ")
+    assert kept.stat().st_mtime_ns == before
+    assert json.loads((out / "summary.json").read_text())["figures"].keys() == {"fixed"}
+
+
+def test_a_folder_with_runs_of_other_cycles_is_refused_and_left_alone(small, capsys, here):
+    before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
+    assert here(*SMALL[:4], "--cycles", 61, "--seeds", 3, "--out", small) == 2
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    assert len(stderr.splitlines()) == 1
+    for hint in ("runs/hard-r2/seed-000.json", "60 cycles", "61", "--out", "--cycles 60"):
+        assert hint in stderr
+    assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
+
+
+def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys, here):
+    kind = fastest_trainer()
+    original = kind.advance
+
+    def spoiled(trainer, stretch):
+        if trainer.units > 10:  # the fixed sizes of 27 units and more
+            raise DivergenceError(
+                f"the loss is nan at update {trainer.updates + 1}: the weights have diverged"
+            )
+        return original(trainer, stretch)
+
+    monkeypatch.setattr(kind, "advance", spoiled)
+    arguments = (
+        "--figure",
+        "fixed",
+        "--revision",
+        2,
+        "--cycles",
+        20,
+        "--seeds",
+        1,
+        "--jobs",
+        1,
+        "--out",
+        tmp_path,
+    )
+    assert here(*arguments) == 1
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "hard-r2-fixed27 seed 0 FAILED: the loss is nan at update 1" in shown.out
+    assert "2 of 5 runs finished, 3 failed" in shown.out
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["runs"] == {"asked": 5, "finished": 2, "failed": 3}
+    assert [(each["fixed_units"], each["seed"]) for each in summary["failures"]] == [
+        (100, 0),
+        (50, 0),
+        (27, 0),
+    ]
+    assert "hard-r2-fixed50, seed 0: the loss is nan" in (tmp_path / "RESULTS.md").read_text()
+    assert len(records(tmp_path)) == 2
+
+    monkeypatch.setattr(kind, "advance", original)  # whatever it was is mended
+    assert here(*arguments) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["failures"] == []
+
+
+def test_an_unforeseen_error_names_its_kind_in_one_line(monkeypatch):
+    def broken(job):
+        raise KeyError("two\nlines")
+
+    monkeypatch.setattr(runs, "train", broken)
+    failure = runs.attempt(runs.Job(Setting(2, "hard"), 0, 5))
+    assert failure.error == r"KeyError: 'two\nlines'"
+
+
+def test_a_disk_that_refuses_ends_it_with_one_line(tmp_path, monkeypatch, capsys, here):
+    import diffstruct.paper.run_folder as run_folder
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_folder.os, "replace", full)
+    assert here(*SMALL, "--jobs", 1, "--out", tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left" in line
+    assert str(tmp_path) in line
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stop_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path, capsys, here, how):
+    arguments = ("--figure", "hard", "--revision", "2", "--cycles", "300", "--seeds", "8")
+    process = subprocess.Popen(
+        [*COMMAND, *arguments, "--jobs", "2", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for _ in range(1200):
+        if list(tmp_path.glob("runs/hard-r2/*.json")):
+            break
+        time.sleep(0.05)
+    # A terminal sends Ctrl-C to the workers too.
+    (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
+    # Which ends once the last of its workers has ended, and let go of the pipes.
+    stdout, stderr = process.communicate(timeout=60)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/hard-r2/*.json")}
+    assert 1 <= len(kept) < 8
+    if how != signal.SIGKILL:
+        assert (process.returncode, stderr) == (130, "")
+        assert "Stopped early" in stdout
+        assert "goes on from here" in stdout
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        assert summary["runs"] == {"asked": 8, "finished": len(kept), "failed": 0}
+        assert (tmp_path / "figures" / "hard-r2.svg").exists()
+
+    assert here(*arguments, "--jobs", 1, "--out", tmp_path) == 0
+    assert capsys.readouterr().out.startswith(f"8 runs, {len(kept)} found, ")
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert json.loads((tmp_path / "summary.json").read_text())["runs"]["finished"] == 8
+
+
+@pytest.mark.parametrize("backend", ["ray", "dask"])
+def test_a_local_cluster_gives_the_same_runs_bit_for_bit(tmp_path, small, backend):
+    code, stdout, stderr = reproduce(*SMALL, "--jobs", 2, "--backend", backend, "--out", tmp_path)
+    assert (code, stderr) == (0, "")
+    assert stdout.startswith("3 runs, none found, 2 side by side")
+    assert records(tmp_path) == records(small)
+
+
+def test_dask_runs_on_the_cluster_that_the_environment_names(tmp_path, small):
+    file = tmp_path / "scheduler.json"
+    program = [sys.executable, "-m"]
+    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    scheduler = [*program, "distributed.cli.dask_scheduler", "--port", "0", *common]
+    each = ["--nworkers", "2", "--nthreads", "1", "--local-directory", str(tmp_path / "scratch")]
+    worker = [*program, "distributed.cli.dask_worker", *each, *common]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(scheduler, **quiet) as first, subprocess.Popen(worker, **quiet) as second:
+        try:
+            for _ in range(600):
+                if file.exists() and file.stat().st_size:
+                    break
+                time.sleep(0.05)
+            address = json.loads(file.read_text())["address"]
+            environment = {"DASK_SCHEDULER_ADDRESS": address}
+            out = tmp_path / "out"
+            code, _, stderr = reproduce(*SMALL, "--backend", "dask", "--out", out, env=environment)
+        finally:
+            second.terminate()
+            first.terminate()
+    assert (code, stderr) == (0, "")
+    assert records(out) == records(small)
+
+
+@pytest.mark.parametrize(("backend", "module"), [("ray", "ray"), ("dask", "distributed")])
+def test_a_missing_extra_names_its_install_command(tmp_path, monkeypatch, capsys, here, backend, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert here(*SMALL, "--backend", backend, "--out", tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"pip install 'diffstruct[{backend}]'" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--figure", "esay"], "easy, hard, fixed, transition or all"),
+        (["--revision", "4"], "1, 2, 3 or all"),
+        (["--seeds", "0"], "seeds"),
+        (["--cycles", "0"], "cycles"),
+        (["--cycles", "2"], "at least 3"),
+        (["--jobs", "0"], "jobs"),
+        (["--backend", "threads"], "loky, ray, dask"),
+        (["--out", "/dev/null/runs"], "/dev/null/runs"),
+    ],
+)
+def test_bad_input_gives_one_clear_line_and_exit_code_2(tmp_path, monkeypatch, capsys, here, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    assert here(*arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith("diffstruct: ")
+    assert says in line
+
+
+def test_a_cluster_that_does_not_answer_is_named_in_one_line(tmp_path, monkeypatch, capsys, here):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert here(*SMALL, "--backend", "ray", "--out", tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "RAY_ADDRESS='127.0.0.1:1'" in line
+    assert "refused" in line
+
+
+def test_help_names_every_choice_and_what_the_folder_holds(capsys, here):
+    assert here("--help") == 0
+    stdout = capsys.readouterr().out
+    for word in (
+        "easy",
+        "hard",
+        "fixed",
+        "transition",
+        "--revision",
+        "--seeds",
+        "--cycles",
+        "--jobs",
+        "loky",
+    ):
+        assert word in stdout
+    for word in ("ray", "dask", "RAY_ADDRESS", "--out", "RESULTS.md", "summary.json", "figures/", "130"):
+        assert word in stdout
