@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 import diffstruct as ds
 from diffstruct.criteria.initialization import Newborn
+from diffstruct.surgery.optimizer_state import initial_value, register_initial_state
 from diffstruct.surgery.plan import Change, leave_silent, operate
 
 UNITS, KEEP, ADD = 5, (0, 2, 3), 3  # another size after than before
@@ -217,6 +218,29 @@ def test_averages_of_new_entries_begin_at_the_entries():
     for name, parameter in run.model.named_parameters():
         new = newborn_entries(name, parameter)
         assert torch.equal(run.optimizers[0].state[parameter]["ax"][new], parameter.detach()[new]), name
+
+
+def test_what_new_entries_begin_with_can_be_registered_and_is_inherited():
+    class Early(torch.optim.Adagrad):
+        pass
+
+    class Late(Early):
+        pass
+
+    register_initial_state(Early, "sum", lambda group, value: value * group["lr"])
+    for kind in (Early, Late):
+        run = Run(Case(kind, {"lr": 0.5, "initial_accumulator_value": 0.3}), 2)
+        run.operate()
+        for name, parameter in run.model.named_parameters():
+            new = newborn_entries(name, parameter)
+            total = run.optimizers[0].state[parameter]["sum"]
+            assert torch.equal(total[new], 0.5 * parameter.detach()[new]), name
+    assert (
+        initial_value(
+            torch.optim.Adagrad([parameter], initial_accumulator_value=0.3), "sum", parameter, parameter
+        )
+        == 0.3
+    )
 
 
 @pytest.mark.parametrize("alive", [False, True], ids=["", "former loss alive"])

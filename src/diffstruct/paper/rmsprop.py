@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from diffstruct.errors import ConfigurationError
+from diffstruct.surgery.optimizer_state import register_initial_state
 
 
 class ClippedRMSprop(Optimizer):
@@ -92,3 +93,6 @@ class ClippedRMSprop(Optimizer):
             state["square_avg"] = torch.full_like(parameter, initial)
         square_avg: Tensor = state["square_avg"]
         return square_avg
+
+
+register_initial_state(ClippedRMSprop, "square_avg", lambda group, _: float(group["newborn"]))

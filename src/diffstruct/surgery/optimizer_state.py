@@ -1,22 +1,22 @@
-"""What surgery must know of an optimizer: whether its state can follow, how, and what it begins with.
+"""What surgery knows of optimizers: whether their state can be cut, how, and what new entries begin with.
 
 Almost every optimizer keeps state that is shaped like the parameter and begins at zero. The exceptions
-are listed here, and nowhere else.
+are listed here, or registered by whoever defines another optimizer: see `register_initial_state`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from diffstruct.errors import StructureError
-from diffstruct.paper.rmsprop import ClippedRMSprop
 
-Group = Mapping[str, Any]
+Begin: TypeAlias = Callable[[Mapping[str, Any], Tensor], float | Tensor]
+"""From a parameter's group and its own new value: what new entries of its state begin with."""
 
 _CANNOT = {
     torch.optim.LBFGS: "its curvature history is one flat vector over all parameters; use another optimizer, "
@@ -25,17 +25,40 @@ _CANNOT = {
     "ones; use torch.optim.Adam",
 }
 
-# By kind and key: from the parameter's group and the parameter's own new value.
-_BEGINS_AT: Mapping[tuple[type[Optimizer], str], Callable[[Group, Tensor], float | Tensor]] = {
-    (torch.optim.Adagrad, "sum"): lambda group, _: float(group["initial_accumulator_value"]),
-    (torch.optim.Rprop, "step_size"): lambda group, _: float(group["lr"]),
-    # The average of a parameter follows it from its first update on.
-    (torch.optim.ASGD, "ax"): lambda _, value: value,
-    (ClippedRMSprop, "square_avg"): lambda group, _: float(group["newborn"]),
-}
-
 # Adafactor (Shazeer and Stern, 2018) keeps row and column means: the dimension named here is reduced to 1.
 _REDUCED = {(torch.optim.Adafactor, "row_var"): -1, (torch.optim.Adafactor, "col_var"): -2}
+
+_BEGINS_AT: dict[tuple[type[Optimizer], str], Begin] = {}
+
+
+def register_initial_state(kind: type[Optimizer], key: str, begin: Begin) -> None:
+    """Say what an optimizer begins an entry of its state with, where that is not zero.
+
+    An optimizer needs this only if its state is shaped like the parameter and begins elsewhere than at
+    zero: state that begins at zero, and numbers such as a step count, are followed without it. A subclass
+    inherits what is registered for its parents, and may register its own.
+
+    Args:
+        kind: the class of the optimizer.
+        key: the entry's name in `optimizer.state[parameter]`.
+        begin: gets the parameter group and the parameter's new value, new entries included; returns a
+            number, or a tensor shaped like the parameter, for the new entries. Those that survive stay.
+
+    Example:
+        An Adam whose second moment begins at the learning rate:
+
+        >>> import torch
+        >>> class WarmAdam(torch.optim.Adam):
+        ...     pass
+        >>> register_initial_state(WarmAdam, "exp_avg_sq", lambda group, value: float(group["lr"]))
+    """
+    _BEGINS_AT[kind, key] = begin
+
+
+register_initial_state(torch.optim.Adagrad, "sum", lambda group, _: float(group["initial_accumulator_value"]))
+register_initial_state(torch.optim.Rprop, "step_size", lambda group, _: float(group["lr"]))
+# The average of a parameter follows it from its first step on.
+register_initial_state(torch.optim.ASGD, "ax", lambda _, value: value)
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
@@ -66,7 +89,7 @@ def check_state(optimizer: Optimizer, parameter: Tensor) -> None:
 
 
 def initial_value(optimizer: Optimizer, key: str, parameter: Tensor, value: Tensor) -> float | Tensor:
-    """What `optimizer` begins new entries of state `key` with: a number, or one for each entry.
+    """What `optimizer` begins new entries of state `key` with: a number, or a tensor shaped like `value`.
 
     Args:
         optimizer: the optimizer.
@@ -74,8 +97,9 @@ def initial_value(optimizer: Optimizer, key: str, parameter: Tensor, value: Tens
         parameter: whose state it is.
         value: what the parameter will be, with its new entries.
     """
-    for (kind, name), begin in _BEGINS_AT.items():
-        if isinstance(optimizer, kind) and name == key:
+    for kind in type(optimizer).__mro__:
+        begin = _BEGINS_AT.get((kind, key))
+        if begin is not None:
             groups = optimizer.param_groups
             group = next(g for g in groups if any(p is parameter for p in g["params"]))
             return begin(group, value)
