@@ -9,22 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.criteria.importance import LARGEST_CONDITIONAL
 from diffstruct.criteria.l1 import L1Price, UnitPrice
 from diffstruct.errors import ConfigurationError
-from diffstruct.nn import RNN, Multiplier
+from diffstruct.nn import Multiplier
+from diffstruct.paper.network import CharRNN, DefectiveMultiplier
 from diffstruct.paper.rmsprop import ClippedRMSprop
+from diffstruct.paper.seeds import split_seed
 from diffstruct.paper.tasks import SEQUENCE
 from diffstruct.rule.rule import Rule
 from diffstruct.structure.structure import EARNING_RULE, Structure
-
-WEIGHT_SCALE = 0.01
-"""Standard deviation of every initial weight, of the first unit as of new ones."""
 
 GRADIENT_LIMIT = 5.0
 """Revisions 1 and 2 clip every entry of a gradient to plus or minus this."""
@@ -77,86 +74,6 @@ OWN = Revision(
 """No revision of the paper: units are judged by what they earn, and trained by Adam."""
 
 
-class _DefectiveScale(torch.autograd.Function):
-    """`y = x * m`, with revision 1's gradient of `m`."""
-
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
-        return input * weight
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        (weight,) = ctx.saved_tensors
-        scaled = grads[0] * weight  # [..., n]: right for the input, and, in the defect, for m as well
-        return scaled, scaled.flatten(0, -2).sum(0)
-
-
-class DefectiveMultiplier(Multiplier):
-    """The multiplier of revision 1, whose gradient is wrong in a known way.
-
-    The author's first program computes `dL/dm` as `(W_hy^T dy) * m` where the true one is
-    `(W_hy^T dy) * h`. Kept because revision 1's figures were made with it; use `ds.nn.Multiplier` for
-    anything else.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Scale `input` `[..., num_units]`, same shape out."""
-        output: Tensor = _DefectiveScale.apply(input, self.weight)  # type: ignore[no-untyped-call]
-        return output
-
-
-class CharRNN(nn.Module):
-    """The paper's network: an Elman layer and a linear readout of the next symbol.
-
-    `h_t = tanh(W_xh x_t + W_hh h_{t-1} + b_h)`, `y_t = W_hy (m * h_t) + b_y`
-
-    Args:
-        symbols: size of the alphabet.
-        units: hidden units.
-        generator: the weights are drawn from it, N(0, 0.01^2); biases are 0.
-        multiplier: the class of the multipliers on the hidden units; None for a network without.
-        dtype: of all parameters.
-    """
-
-    def __init__(
-        self,
-        symbols: int,
-        units: int,
-        generator: torch.Generator,
-        multiplier: type[Multiplier] | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__()
-        self.rnn = RNN(symbols, units, dtype=dtype)
-        self.multiplier = None if multiplier is None else multiplier(units, dtype=dtype)
-        self.readout = nn.Linear(units, symbols, dtype=dtype)
-        self.rnn.feeds(*(m for m in (self.multiplier, self.readout) if m is not None))
-        with torch.no_grad():
-            for parameter in (*self.rnn.parameters(), *self.readout.parameters()):
-                if parameter.ndim > 1:
-                    parameter.normal_(0, WEIGHT_SCALE, generator=generator)
-                else:
-                    parameter.zero_()
-        # torch.nn.RNN has two biases that add up; the paper's network has one.
-        self.rnn.bias_hh_l0.requires_grad_(False)
-
-    def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Predict the next symbols.
-
-        Args:
-            inputs: one-hot, `[steps, symbols]` or `[steps, batch, symbols]`.
-            state: hidden state, `[1, n]` or `[1, batch, n]`; None for zeros.
-
-        Returns:
-            Logits, shaped like `inputs`, and the hidden state after the last step.
-        """
-        hidden, state = self.rnn(inputs, state)
-        if self.multiplier is not None:
-            hidden = self.multiplier(hidden)
-        return self.readout(hidden), state
-
-
 def get_revision(number: int | None) -> Revision:
     """The revision of that number; None for diffstruct's own way.
 
@@ -203,7 +120,7 @@ def build(
     """
     if fixed_units is not None and fixed_units < 1:
         raise ConfigurationError(f"fixed_units must be at least 1, got {fixed_units}")
-    weights_seed, structure_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
+    weights_seed, structure_seed = split_seed(seed)
     multiplier = None
     if fixed_units is None and revision.salience == "multiplier":
         multiplier = DefectiveMultiplier if revision.number == 1 else Multiplier

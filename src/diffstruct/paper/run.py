@@ -17,9 +17,9 @@ from torch import Tensor
 
 from diffstruct.errors import ConfigurationError, DivergenceError
 from diffstruct.nn import kernels
-from diffstruct.paper.figures.run import draw_run
 from diffstruct.paper.revisions import get_revision
 from diffstruct.paper.run_folder import RunFolder
+from diffstruct.paper.seeds import split_seed
 from diffstruct.paper.tasks import SEQUENCE, Phase, Reader, Task, schedule
 from diffstruct.paper.training import Trainer
 from diffstruct.rule.rule import Rule
@@ -101,7 +101,7 @@ class Run:
         constants = replace(constants, cycles=cycles)
         self.seed = seed
         self.name, phases = schedule(task, cycles)
-        network_seed, text_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
+        network_seed, text_seed = split_seed(seed)
         self.reader = Reader(phases, torch.Generator().manual_seed(text_seed))
         self.trainer = fastest_trainer()(constants, len(phases[0].task.alphabet), network_seed)
         self.history = self.trainer.history
@@ -215,6 +215,8 @@ class Run:
 
     def _close(self, folder: RunFolder, status: str) -> dict[str, Any]:
         """Measure what has not been, and save everything."""
+        from diffstruct.paper.figures.run import draw_run  # Matplotlib: only where a figure is drawn
+
         if self.history.measurements[-1].update < self.trainer.updates:
             self._measure(folder)
         summary = self._save(folder, status)
