@@ -10,7 +10,7 @@ from zoo import CASES, library_cases
 
 import diffstruct as ds
 from diffstruct.couple.trace import tensors_in
-from diffstruct.surgery.plan import Change, operate
+from diffstruct.surgery import Change, operate
 from diffstruct.width.layout import owners
 
 CASES = [*CASES, *library_cases()]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import diffstruct as ds
 from diffstruct.criteria import norms
 from diffstruct.criteria.initialization import Newborn
-from diffstruct.surgery.plan import Change, operate
+from diffstruct.surgery import Change, operate
 from diffstruct.width.layout import Axis, Fixed, Product, Sum
 
 THRESHOLD = 0.07

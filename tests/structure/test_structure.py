@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import diffstruct as ds
-from diffstruct.surgery.plan import Change, operate
+from diffstruct.surgery import Change, operate
 
 
 class Tagger(nn.Module):

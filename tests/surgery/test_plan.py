@@ -612,9 +612,9 @@ def test_a_structure_whose_surgery_fails_carries_nothing_and_goes_on():
         ((0, 0), 0, "ascending"),
         ((0, 3), 0, "ascending indices below 3"),
         ((-1, 0), 0, "ascending"),
-        ((0,), -1, "-1 that come"),
+        ((0,), -1, "-1 to add"),
         ((), 0, "at least one unit"),
-        ((0, 1, 2), -2, "-2 that come"),
+        ((0, 1, 2), -2, "-2 to add"),
     ],
 )
 def test_a_change_that_makes_no_sense_is_refused(keep, add, message):

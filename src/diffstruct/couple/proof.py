@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from diffstruct.couple.attributes import Candidate
 from diffstruct.couple.trace import tensors_in
-from diffstruct.surgery.plan import Change, plan
+from diffstruct.surgery import Change, plan
 from diffstruct.width.layout import owners
 from diffstruct.width.width import READERS, Role, Width
 

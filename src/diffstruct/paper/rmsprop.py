@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from diffstruct.errors import ConfigurationError
-from diffstruct.surgery.optimizer_state import register_initial_state
+from diffstruct.surgery import register_initial_state
 
 
 class ClippedRMSprop(Optimizer):

@@ -9,7 +9,7 @@ from diffstruct.couple.proof import Unproved
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.rule.multiples import multiple
 from diffstruct.rule.rule import Rule
-from diffstruct.surgery.plan import Change
+from diffstruct.surgery import Change
 from diffstruct.width.width import Width
 
 

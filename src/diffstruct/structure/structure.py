@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from diffstruct.couple import Proof, Refusal, declared_widths, traced_widths
 from diffstruct.criteria.initialization import Newborn
@@ -26,8 +25,7 @@ from diffstruct.rule.rule import Decision, Rule, RuleState
 from diffstruct.structure.finish import plain
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.start import cannot_start, first_changes
-from diffstruct.surgery.optimizer_state import check_optimizer, check_state
-from diffstruct.surgery.plan import Change, carry, operate
+from diffstruct.surgery import Change, Copy, carry, check_optimizer, check_state, copy_of, operate
 from diffstruct.width.patterns import by_name, check_price, chosen
 from diffstruct.width.width import Width
 
@@ -175,7 +173,7 @@ class Structure:
         self._newborn = Newborn(thresholds, self.generator, salience)
         self._last: dict[str, Change] = {}
         self._proof = proof
-        self._copies: list[dict[nn.Module, nn.Module]] = []
+        self._copies: list[Copy] = []
         self.ledger: ImportanceTracker | None = None
         """What units have earned, where they are judged by it."""
         self._start(by_name(start, self.widths, 1, "start"), proof)
@@ -238,18 +236,7 @@ class Structure:
         Raises:
             StructureError: it is no copy of the model.
         """
-        inner = copy.module if isinstance(copy, AveragedModel) else copy
-        theirs = dict(getattr(inner, "_orig_mod", inner).named_modules())
-        pairs = {module: theirs.get(name) for name, module in self.model.named_modules()}
-        for width in self.widths.values():
-            for slot in width.slots:
-                twin = getattr(pairs[slot.module], slot.name, None)
-                if not isinstance(twin, Tensor) or twin.shape != slot.tensor.shape or twin is slot.tensor:
-                    raise StructureError(
-                        f"what follows must be a copy of the model, of its sizes now, but has no {slot} of "
-                        f"shape {[*slot.tensor.shape]} of its own: copy the model after Structure is made"
-                    )
-        self._copies.append({module: twin for module, twin in pairs.items() if twin is not None})
+        self._copies.append(copy_of(self.model, copy, self.widths.values()))
 
     def step(self) -> tuple[Event, ...]:
         """Take the price, decide, and change the structure; call it after each step of the optimizer.

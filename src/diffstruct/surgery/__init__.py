@@ -1,1 +1,37 @@
-""""""
+"""Surgery: the only place that cuts and pads tensors. All or nothing.
+
+What holds for every tensor that a changed width lives in:
+
+- surviving entries are bit-equal, in parameters, gradients, buffers and per-entry optimizer state;
+- a new entry of a parameter is what `initialize` makes it, of a gradient zero, of optimizer state what the
+  optimizer itself begins with;
+- the tensor *object* stays the same one, so that all that refers to it (optimizer, shared module, weight
+  average) goes on seeing the live weights, and the next backward and step train every entry;
+- if anything fails, model and optimizer are as they were.
+
+`plan` computes every new value without touching anything; `Plan.commit` only swaps storage.
+"""
+
+import diffstruct.surgery.plan  # noqa: F401
+from diffstruct.surgery.change import Change
+from diffstruct.surgery.commit import Plan
+from diffstruct.surgery.copies import Copy, copy_of
+from diffstruct.surgery.forget import forget_parameters
+from diffstruct.surgery.hidden_state import carry
+from diffstruct.surgery.optimizer_state import check_optimizer, check_state, register_initial_state
+from diffstruct.surgery.planning import Initialize, operate, plan
+
+__all__ = [
+    "Change",
+    "Copy",
+    "Initialize",
+    "Plan",
+    "carry",
+    "check_optimizer",
+    "check_state",
+    "copy_of",
+    "forget_parameters",
+    "operate",
+    "plan",
+    "register_initial_state",
+]

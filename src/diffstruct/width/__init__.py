@@ -1,1 +1,6 @@
-""""""
+"""Widths: learned sizes, and where they lie in the tensors of a model."""
+
+from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum
+from diffstruct.width.width import READERS, Attribute, Role, Slot, Width
+
+__all__ = ["READERS", "Attribute", "Axis", "Fixed", "Layout", "Product", "Role", "Slot", "Sum", "Width"]
