@@ -1,5 +1,5 @@
-"""The paper's figures, made anew: many networks side by side, and what they come to.
+"""The paper's figures, reproduced from many networks trained side by side.
 
-`settings` says what to run, `runs` trains one network, `store` keeps it, `backends` and `grid` run many,
-`summary`, `results` and `report.paper` say what came out, `study` ties them together.
+`settings` says what to run, `runs` trains one network, `store` keeps its result; `backends`, `side_by_side`
+and `grid` run many; `summary`, `results` and `figures.bands` report the results; `study` ties them together.
 """

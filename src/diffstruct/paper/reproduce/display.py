@@ -1,4 +1,4 @@
-"""What a person sees while the grid goes on: one bar in a terminal, a line a run elsewhere."""
+"""What is printed while the grid runs: a progress bar in a terminal, elsewhere one line per run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from rich.text import Text
 
 from diffstruct.paper.display import duration
 from diffstruct.paper.reproduce.grid import GridProgress
-from diffstruct.paper.reproduce.runs import Failure, Result
+from diffstruct.paper.reproduce.runs import Result
+from diffstruct.paper.reproduce.settings import Job
+from diffstruct.paper.reproduce.side_by_side import Failure
 
 
-def describe(outcome: Result | Failure) -> str:
-    """A run that is over, in one line."""
+def describe(outcome: Result | Failure[Job]) -> str:
+    """One line about a run that has ended."""
     name = f"{outcome.job.setting.name} seed {outcome.job.seed}"
     if isinstance(outcome, Failure):
         return f"{name} FAILED: {outcome.error}"
@@ -23,13 +25,13 @@ def describe(outcome: Result | Failure) -> str:
 
 
 class GridLines:
-    """Prints a line a run, for logs and pipes; an observer of grids."""
+    """Prints a line per run, for logs and pipes; an observer of grids."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def __call__(self, progress: GridProgress) -> None:
-        """Print where the grid stands."""
+        """Print the last outcome, or at the start how many runs there are."""
         if progress.last is None:
             rest = f"{progress.found} found" if progress.found else "none found"
             side = f"{progress.workers} side by side"
@@ -45,7 +47,7 @@ class GridLines:
 
 
 class _Left(ProgressColumn):
-    """The time left, going down between runs as well."""
+    """The time left, which falls between runs as well."""
 
     def __init__(self, bar: GridBar) -> None:
         self._bar = bar
@@ -73,7 +75,7 @@ class GridBar:
         )
 
     def __call__(self, progress: GridProgress) -> None:
-        """Show where the grid stands; failures stay on screen above the bar."""
+        """Show the progress; failures stay on screen above the bar."""
         if self.progress is None:
             self._bar.add_task("", total=len(progress.jobs))
         self.progress = progress

@@ -1,35 +1,30 @@
-"""Run many jobs side by side, each kept as soon as it is finished."""
+"""The grid of runs: each kept as soon as it is finished, and the time that is left."""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-import joblib
-
-from diffstruct.paper.reproduce.runs import Failure, Result, attempt
+from diffstruct.paper.reproduce.runs import Result, train
 from diffstruct.paper.reproduce.settings import Job
+from diffstruct.paper.reproduce.side_by_side import Done, Failure, side_by_side
 from diffstruct.paper.reproduce.store import Store
-
-_TRIES = 3
-"""How often workers may die before the rest is given up."""
 
 
 @dataclass
 class GridProgress:
-    """Where the grid stands: what an observer is shown."""
+    """The state of the grid, which an observer is shown."""
 
     jobs: Sequence[Job]
     workers: int = 1
     results: dict[Job, Result] = field(default_factory=dict)
-    failures: dict[Job, Failure] = field(default_factory=dict)
+    failures: dict[Job, Failure[Job]] = field(default_factory=dict)
     found: int = 0
-    """Runs that were there when it began."""
-    last: Result | Failure | None = None
+    """Runs that were finished before it began."""
+    last: Result | Failure[Job] | None = None
     _left: float = float("inf")
     _since: float = 0.0
 
@@ -43,7 +38,7 @@ class GridProgress:
         """An estimate from the runs that are finished; infinite before the first."""
         return max(self._left - (time.perf_counter() - self._since), 0.0)
 
-    def add(self, outcome: Result | Failure) -> None:
+    def add(self, outcome: Result | Failure[Job]) -> None:
         """Count a run that is over."""
         self.last = outcome
         if isinstance(outcome, Result):
@@ -104,45 +99,11 @@ def run(
     progress.estimate()
     observe(progress)
     pending = [job for job in jobs if job not in progress.results]
-    with warnings.catch_warnings():
-        # joblib advises to shorten its input when one stops early: here the user did, on purpose.
-        warnings.filterwarnings("ignore", message=".*tasks which were still being processed")
-        warnings.filterwarnings("ignore", message=".*tasks have been successfully executed")
-        with closing(_outcomes(pending, workers)) as outcomes:
-            for outcome in outcomes:
-                if isinstance(outcome, Result):
-                    store.save(outcome)
+    with closing(side_by_side(train, pending, workers)) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, Done):
+                store.save(outcome.value)
+                progress.add(outcome.value)
+            else:
                 progress.add(outcome)
-                observe(progress)
-
-
-def _outcomes(pending: Sequence[Job], workers: int) -> Generator[Result | Failure, None, None]:
-    """What comes of each job, as soon as it is over.
-
-    What goes wrong within a run is a value; an error is the workers' own, such as one that the system killed
-    for its memory. The others then go on in fresh ones, those that may have been in flight last.
-    """
-    left, reason = [*pending], ""
-    for _ in range(_TRIES):
-        try:
-            for outcome in _side_by_side([*left], workers):
-                left.remove(outcome.job)
-                yield outcome
-            return
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            left = [*left[workers:], *left[:workers]]
-    yield from (Failure(job, f"its worker died: {reason}") for job in left)
-
-
-def _side_by_side(jobs: Sequence[Job], workers: int) -> Iterator[Result | Failure]:
-    calls = [joblib.delayed(attempt)(job) for job in jobs]
-    # Runs take seconds to minutes: handing out one at a time costs nothing and packs best.
-    if joblib.parallel.get_active_backend()[0].supports_return_generator:
-        yield from joblib.Parallel(return_as="generator_unordered", batch_size=1)(calls)
-        return
-    # Ray's backend gives nothing back before all is done. Neighbouring jobs take about as long, so that
-    # little time is lost in waiting for the last of as many as run side by side.
-    with joblib.Parallel(batch_size=1) as parallel:
-        for start in range(0, len(calls), workers):
-            yield from parallel(calls[start : start + workers])
+            observe(progress)

@@ -1,4 +1,4 @@
-"""RESULTS.md: a summary as tables that a person reads. Pure."""
+"""RESULTS.md: the summary as Markdown tables. Pure."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from diffstruct.errors import DivergenceError
 from diffstruct.paper.reproduce.settings import Job, Setting, phases, points
 from diffstruct.paper.revisions import get_revision
 from diffstruct.paper.run import fastest_trainer
+from diffstruct.paper.seeds import split_seed
 from diffstruct.paper.tasks import BRACKETS, Reader
 from diffstruct.structure.history import Measurement
 
@@ -27,16 +28,16 @@ _PARENT = os.getppid()
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run.
+    """The result of a run.
 
     Args:
         job: what was run.
-        curve: measured at `settings.points(job)`; loss smoothed, in nats per 40 characters.
-        added: units that came.
-        removed: units that went.
-        seconds: it took, compilation left out.
-        machine: it ran on: processor and cores.
-        versions: of what it ran with, by package.
+        curve: the measurements at `settings.points(job)`; loss smoothed, in nats per 40 characters.
+        added: number of units added.
+        removed: number of units removed.
+        seconds: duration, without compilation.
+        machine: processor and number of cores.
+        versions: package versions, by name.
     """
 
     job: Job
@@ -57,14 +58,6 @@ class Result:
         return next(measurement for measurement in self.curve if measurement.update == update)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A run that failed, and its error in one line."""
-
-    job: Job
-    error: str
-
-
 def train(job: Job) -> Result:
     """Train the network of one job, as `diffstruct grow` would with the same seed.
 
@@ -73,7 +66,7 @@ def train(job: Job) -> Result:
     """
     # The runs share the cores, and one thread adds up in one order wherever it runs.
     torch.set_num_threads(1)
-    network_seed, text_seed = np.random.SeedSequence(job.seed).generate_state(2).tolist()
+    network_seed, text_seed = split_seed(job.seed)
     revision = get_revision(job.setting.revision)
     trainer = fastest_trainer()(revision, len(BRACKETS), network_seed, job.setting.fixed_units)
     reader = Reader(phases(job), torch.Generator().manual_seed(text_seed))
@@ -101,18 +94,9 @@ def train(job: Job) -> Result:
 
 
 def _end_if_orphaned() -> None:
-    """End a worker process whose parent was killed: nobody is left to keep what it finds."""
+    """End a worker process whose parent was killed, as its results would be lost."""
     if multiprocessing.parent_process() is not None and os.getppid() != _PARENT:
         os._exit(1)
-
-
-def attempt(job: Job) -> Result | Failure:
-    """Train the network of one job; an error becomes a value, so that it ends this run only."""
-    try:
-        return train(job)
-    except Exception as error:
-        line = " ".join(str(error).split())
-        return Failure(job, line if isinstance(error, DivergenceError) else f"{type(error).__name__}: {line}")
 
 
 def to_record(result: Result) -> dict[str, Any]:

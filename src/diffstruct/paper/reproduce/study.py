@@ -1,4 +1,4 @@
-"""The whole reproduction: run what is missing, then write what there is."""
+"""The whole reproduction: make the runs that are missing, then write tables and figures of those finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runs come to: medians, quartiles and tests, beside the paper's numbers. Pure."""
+"""A summary of the runs: medians, quartiles and tests, beside the paper's numbers. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import mannwhitneyu
 
-from diffstruct.paper.reproduce.runs import Failure, Result
+from diffstruct.paper.reproduce.runs import Result
 from diffstruct.paper.reproduce.settings import OFF_PLATEAU, PAPER, Job, Panel, Setting, ends, phases
+from diffstruct.paper.reproduce.side_by_side import Failure
 from diffstruct.paper.tasks import SEQUENCE
 
 Groups = Mapping[Setting, Sequence[Result]]
@@ -26,15 +27,15 @@ def group(results: Iterable[Result]) -> dict[Setting, list[Result]]:
 
 
 def summarize(
-    panels: Iterable[Panel], jobs: Sequence[Job], results: Iterable[Result], failures: Iterable[Failure]
+    panels: Iterable[Panel], jobs: Sequence[Job], results: Iterable[Result], failures: Iterable[Failure[Job]]
 ) -> dict[str, Any]:
-    """All figures, as what JSON can hold.
+    """The numbers behind all figures, as JSON can hold them.
 
     Args:
-        panels: what to show.
-        jobs: what was asked for.
-        results: what is finished, in any order.
-        failures: what failed.
+        panels: the figures to show.
+        jobs: all runs that were asked for.
+        results: the finished runs, in any order.
+        failures: the runs that failed.
     """
     groups, failures = group(results), list(failures)
     finished = [result for each in groups.values() for result in each]
