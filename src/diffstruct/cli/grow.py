@@ -1,0 +1,184 @@
+"""`diffstruct grow`: one run on a task or a text."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from diffstruct.cli.exit_codes import INTERRUPTED
+from diffstruct.errors import ConfigurationError
+from diffstruct.paper.display import LivePanel, PlainLines, duration
+from diffstruct.paper.revisions import OWN, get_revision
+from diffstruct.paper.run import Run
+from diffstruct.rule.rule import Rule
+
+_RULE = "The rule (default: what suits the way to grow)"
+
+_Task = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK|FILE",
+        help="[bold]easy[/], [bold]hard[/], [bold]transition[/] (easy, hard, easy), "
+        "or the path of any UTF-8 text file.",
+    ),
+]
+_Revision = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1|2|3",
+        help="Grow as in a revision of the paper. 1 and 2 price a multiplier on each unit (1 with its "
+        "known gradient defect); 3 prices outgoing weights.  "
+        "[dim]\\[default: each unit must save its price in nats][/]",
+        show_default=False,
+    ),
+]
+_Price = Annotated[
+    float | None,
+    typer.Option(
+        help="What a unit must save, in nats per character; not for the paper's revisions.  "
+        f"[dim]\\[default: {OWN.rule.threshold}][/]",
+        show_default=False,
+    ),
+]
+_Cycles = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps, of 40 characters each.  [dim]\\[default: 100000; revisions 1 and 2: 300000][/]",
+        show_default=False,
+    ),
+]
+_Seed = Annotated[int, typer.Option(help="The same seed gives the same run, bit for bit, on one machine.")]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="The run folder.  [dim]\\[default: runs/TASK-sSEED, with -rREVISION in between][/]",
+        show_default=False,
+    ),
+]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that the folder already holds.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+_Threshold = Annotated[
+    float | None,
+    typer.Option(help="Importance up to which a unit is in the reserve.", rich_help_panel=_RULE),
+]
+_Reserve = Annotated[
+    str | None,
+    typer.Option(
+        help="Units to hold in reserve: a count, such as 1, or a part of the width, such as 0.2.",
+        rich_help_panel=_RULE,
+    ),
+]
+_PAdd = Annotated[
+    float | None,
+    typer.Option(help="Chance per step that a reserve that falls short is filled.", rich_help_panel=_RULE),
+]
+_PDelete = Annotated[
+    float | None,
+    typer.Option(
+        help="Chance per step that a unit in excess of the reserve is deleted.", rich_help_panel=_RULE
+    ),
+]
+_MaxUnits = Annotated[int | None, typer.Option(help="Never more units than this.", rich_help_panel=_RULE)]
+
+
+def grow_command(
+    task: _Task,
+    revision: _Revision = None,
+    price: _Price = None,
+    cycles: _Cycles = None,
+    seed: _Seed = 0,
+    out: _Out = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+    threshold: _Threshold = None,
+    reserve: _Reserve = None,
+    p_add: _PAdd = None,
+    p_delete: _PDelete = None,
+    max_units: _MaxUnits = None,
+) -> None:
+    """Grow a recurrent network from one unit on a task or a text.
+
+    The network predicts the next character. Its loss is shown in nats per 40 characters, beside the best
+    that any network can reach (the floor), where that is known. Ctrl-C ends the run early and saves it.
+
+    The run folder holds [bold]run.json[/] (settings and final figures), [bold]history.csv[/]
+    (cycle, loss, units), [bold]events.jsonl[/] (each addition and deletion),
+    [bold]model.safetensors[/] (the weights) and [bold]units.png[/] (loss and units over time).
+
+    [bold]Examples[/]
+
+      diffstruct grow hard
+
+      diffstruct grow hard --revision 2 --cycles 50000
+
+      diffstruct grow my_text.txt --out runs/mine
+    """
+    # At these sizes a second thread costs more than it gives, and one thread adds up in one order.
+    torch.set_num_threads(1)
+    rule = _rule(
+        revision,
+        price,
+        threshold=threshold,
+        reserve=None if reserve is None else _count_or_part(reserve),
+        p_add=p_add,
+        p_delete=p_delete,
+        max_units=max_units,
+    )
+    run = Run(task, revision=revision, cycles=cycles, seed=seed, rule=rule)
+    way = "" if revision is None else f"-r{revision}"
+    summary = _go(run, out or Path("runs") / f"{run.name}{way}-s{seed}", overwrite, quiet)
+    if summary["status"] == "stopped":
+        raise typer.Exit(INTERRUPTED)
+
+
+def _rule(revision: int | None, price: float | None, **options: Any) -> Rule:
+    """The rule of the revision, with those options changed that are not None."""
+    changed = {name: value for name, value in options.items() if value is not None}
+    rule = replace(get_revision(revision).rule, **changed)
+    if price is None:
+        return rule
+    if revision is not None or "threshold" in changed:
+        raise ConfigurationError("--price goes with neither --revision nor --threshold, in whose place it is")
+    return replace(rule, threshold=price)
+
+
+def _count_or_part(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            raise ConfigurationError(
+                f"reserve must be a count, such as 1, or a part of the width, such as 0.2, got {text!r}"
+            ) from None
+
+
+def _go(run: Run, path: Path, overwrite: bool, quiet: bool) -> dict[str, Any]:
+    """Make the run and print its progress unless `quiet`; Ctrl-C or a SIGTERM ends it early. Its summary."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: run.stop())
+    if quiet:
+        return run.go(path, overwrite=overwrite)
+    console = Console()
+    if console.is_terminal:
+        number = run.trainer.revision.number
+        named = "" if number is None else f", revision {number}"
+        with LivePanel(console, f"diffstruct grow {run.name}{named}, seed {run.seed}") as panel:
+            summary = run.go(path, overwrite=overwrite, observe=panel)
+    else:
+        summary = run.go(path, overwrite=overwrite, observe=PlainLines(console))
+    console.print(
+        f"{'Stopped early' if summary['status'] == 'stopped' else 'Done'}: {summary['final_units']} units, "
+        f"loss {summary['final_loss']:.3f} after {summary['cycles']:,} cycles in "
+        f"{duration(summary['seconds'])}. Picture and record: {path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return summary
