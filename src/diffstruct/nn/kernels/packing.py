@@ -11,7 +11,7 @@ from typing import Any
 
 from diffstruct.nn.kernels.compile import compiled
 from diffstruct.nn.kernels.memory import array
-from diffstruct.nn.kernels.products import MOST_VECTORS, VECTOR_BYTES
+from diffstruct.nn.kernels.tile import MOST_VECTORS, VECTOR_BYTES
 
 TOGETHER = 4  # rows that are transposed at once, for neighbours to be written together; divides every panel
 

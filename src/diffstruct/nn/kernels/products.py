@@ -1,136 +1,24 @@
-"""The matrix product inside the compiled loops: `out += left @ right`, in registers, a tile at a time.
+"""The matrix product inside the compiled loops: `out += left @ right`, a tile at a time.
 
-A step of a small recurrent layer is a product too small for a BLAS call to pay, so the kernels bring their
-own. A tile of `out`, four rows by up to `MOST_VECTORS` vectors of neighbouring columns, stays in registers
-while the sum runs; the compiler's own vectoriser would write it back at each term. Columns come in whole
-vectors (`padded`), so there is no remainder. The order of every sum is fixed: the same bits each time.
+A step of a small recurrent layer is a product too small for a BLAS call to be worth it, so the kernels bring
+their own. `out` is computed in tiles of four rows by up to `MOST_VECTORS` vectors of neighbouring columns.
+Columns come in whole vectors (`padded`), so there is no remainder.
 
-This module needs Numba; import it only where `kernels.available` says so.
+This module needs Numba; import it only where `kernels.available` is true.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
-
 from diffstruct.nn.kernels.compile import compiled
+from diffstruct.nn.kernels.tile import MOST_VECTORS, VECTOR_BYTES, add_tile
 
-# 512-bit vectors where the machine has them (and then 32 registers), else 256-bit ones (16 registers). A
-# machine with shorter ones still runs this: LLVM takes each vector apart.
-_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
-VECTOR_BYTES = 64 if _WIDE else 32
-MOST_VECTORS = 4 if _WIDE else 2
 HEIGHT = 4  # rows of a tile
 UNROLL = 4  # terms at once in a tile of one row, whose few sums would wait for one another
 
 # Blocks of terms and of rows that stay in the first and second cache while they are used again.
 TERMS, ROWS = 128, 64
-
-
-@intrinsic(prefer_literal=True)
-def _tile(
-    typing_context: Any,
-    height: Any,
-    vectors: Any,
-    unroll: Any,
-    like: Any,
-    out: Any,
-    out_row: Any,
-    left: Any,
-    left_row: Any,
-    left_term: Any,
-    left_turn: Any,
-    right: Any,
-    right_term: Any,
-    right_turn: Any,
-    turns: Any,
-) -> Any:
-    """`out[r, c] += sum_k left[r, k] right[k, c]` for `height` rows and `vectors` vectors of columns.
-
-    The sum has `unroll * turns` terms, at least one: those of one turn go to sums of their own. `height`,
-    `vectors` and `unroll` are literals; `like` a number of the type of all; the rest int64: addresses, then
-    the bytes from one row, or term of a turn, or turn to the next.
-    """
-    if not all(isinstance(number, types.IntegerLiteral) for number in (height, vectors, unroll)):
-        return None
-    rows, columns, depth = height.literal_value, vectors.literal_value, unroll.literal_value
-    real = ir.FloatType() if like == types.float32 else ir.DoubleType()
-    size = 4 if like == types.float32 else 8
-    lanes = VECTOR_BYTES // size
-    vector, integer = ir.VectorType(real, lanes), ir.IntType(64)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, out_row, left, left_row, left_term, left_turn, right, right_term, right_turn, turns = arguments[
-            4:
-        ]
-
-        def offset(address: Any, count: int, stride: Any) -> Any:
-            return builder.add(address, builder.mul(ir.Constant(integer, count), stride))
-
-        def at(address: Any, kind: Any) -> Any:
-            return builder.inttoptr(address, kind.as_pointer())
-
-        def spread(address: Any) -> Any:
-            number = builder.load(at(address, real), align=size)
-            single = builder.insert_element(
-                ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0)
-            )
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-            return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), zeros)
-
-        step = ir.Constant(integer, VECTOR_BYTES)
-        places = [[offset(offset(out, r, out_row), c, step) for c in range(columns)] for r in range(rows)]
-        begin = builder.basic_block
-        loop, done = builder.append_basic_block("terms"), builder.append_basic_block("stored")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-
-        # What the loop carries: the turn, where left and right stand, and the sums.
-        turn, here, there = (builder.phi(integer) for _ in range(3))
-        for carried, first in ((turn, ir.Constant(integer, 0)), (here, left), (there, right)):
-            carried.add_incoming(first, begin)
-        zero = ir.Constant(vector, [ir.Constant(real, 0.0)] * lanes)
-        sums = [[[builder.phi(vector) for _ in range(columns)] for _ in range(rows)] for _ in range(depth)]
-        results: list[list[list[Any]]] = []
-        for term in range(depth):
-            found = offset(there, term, right_term)
-            across = [builder.load(at(offset(found, c, step), vector), align=size) for c in range(columns)]
-            start = offset(here, term, left_term)
-            results.append([])
-            for r in range(rows):
-                factor = spread(offset(start, r, left_row))
-                line = []
-                for c in range(columns):
-                    sums[term][r][c].add_incoming(zero, begin)
-                    product = builder.fmul(factor, across[c], flags=("contract",))
-                    line.append(builder.fadd(sums[term][r][c], product, flags=("contract",)))
-                results[-1].append(line)
-        following = builder.add(turn, ir.Constant(integer, 1))
-        end = builder.basic_block
-        turn.add_incoming(following, end)
-        here.add_incoming(builder.add(here, left_turn), end)
-        there.add_incoming(builder.add(there, right_turn), end)
-        for term in range(depth):
-            for r in range(rows):
-                for c in range(columns):
-                    sums[term][r][c].add_incoming(results[term][r][c], end)
-        builder.cbranch(builder.icmp_signed("<", following, turns), loop, done)
-
-        builder.position_at_end(done)
-        for r in range(rows):
-            for c in range(columns):
-                total = results[0][r][c]
-                for term in range(1, depth):
-                    total = builder.fadd(total, results[term][r][c])
-                place = at(places[r][c], vector)
-                builder.store(builder.fadd(builder.load(place, align=size), total), place, align=size)
-        return context.get_dummy_value()
-
-    return types.void(height, vectors, unroll, like, *[types.int64] * 10), generate
 
 
 @compiled
@@ -152,38 +40,16 @@ def _rows(
     b, c = left_term, right_term
     for r in range(0, whole, HEIGHT):
         o, a = out + r * out_row, left + r * left_row
-        if vectors == 1:
-            _tile(4, 1, 1, like, o, out_row, a, left_row, b, b, right, c, c, terms)
-        elif vectors == 2:
-            _tile(4, 2, 1, like, o, out_row, a, left_row, b, b, right, c, c, terms)
-        elif vectors == 3:
-            _tile(4, 3, 1, like, o, out_row, a, left_row, b, b, right, c, c, terms)
-        else:
-            _tile(4, 4, 1, like, o, out_row, a, left_row, b, b, right, c, c, terms)
+        add_tile(HEIGHT, 1, vectors, like, o, out_row, a, left_row, b, b, right, c, c, terms)
     turns = terms // UNROLL
     rest = terms - turns * UNROLL
     for r in range(whole, rows):
         o, a = out + r * out_row, left + r * left_row
         if turns:
-            left_turn, right_turn = UNROLL * b, UNROLL * c
-            if vectors == 1:
-                _tile(1, 1, 4, like, o, 0, a, 0, b, left_turn, right, c, right_turn, turns)
-            elif vectors == 2:
-                _tile(1, 2, 4, like, o, 0, a, 0, b, left_turn, right, c, right_turn, turns)
-            elif vectors == 3:
-                _tile(1, 3, 4, like, o, 0, a, 0, b, left_turn, right, c, right_turn, turns)
-            else:
-                _tile(1, 4, 4, like, o, 0, a, 0, b, left_turn, right, c, right_turn, turns)
+            add_tile(1, UNROLL, vectors, like, o, 0, a, 0, b, UNROLL * b, right, c, UNROLL * c, turns)
         if rest:
             a, d = a + turns * UNROLL * b, right + turns * UNROLL * c
-            if vectors == 1:
-                _tile(1, 1, 1, like, o, 0, a, 0, b, b, d, c, c, rest)
-            elif vectors == 2:
-                _tile(1, 2, 1, like, o, 0, a, 0, b, b, d, c, c, rest)
-            elif vectors == 3:
-                _tile(1, 3, 1, like, o, 0, a, 0, b, b, d, c, c, rest)
-            else:
-                _tile(1, 4, 1, like, o, 0, a, 0, b, b, d, c, c, rest)
+            add_tile(1, 1, vectors, like, o, 0, a, 0, b, b, d, c, c, rest)
 
 
 @compiled
@@ -272,24 +138,11 @@ def _gates(
     turns: Any,
 ) -> None:
     """A tile of one row whose terms come from three or four gates, a sum for each, so that none waits."""
+    a, b, c, d = left_term, left_turn, right_term, right_turn
     if gates == 3:
-        if vectors == 1:
-            _tile(1, 1, 3, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
-        elif vectors == 2:
-            _tile(1, 2, 3, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
-        elif vectors == 3:
-            _tile(1, 3, 3, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
-        else:
-            _tile(1, 4, 3, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
+        add_tile(1, 3, vectors, like, out, 0, left, 0, a, b, right, c, d, turns)
     else:
-        if vectors == 1:
-            _tile(1, 1, 4, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
-        elif vectors == 2:
-            _tile(1, 2, 4, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
-        elif vectors == 3:
-            _tile(1, 3, 4, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
-        else:
-            _tile(1, 4, 4, like, out, 0, left, 0, left_term, left_turn, right, right_term, right_turn, turns)
+        add_tile(1, 4, vectors, like, out, 0, left, 0, a, b, right, c, d, turns)
 
 
 @compiled
