@@ -711,7 +711,7 @@ def test_a_width_needs_slots_and_they_agree():
             ds.StructureError, match=rf"'lower' has 3 units, so .* 3 entries, but has {found}"
         ):
             ds.Width("lower", axis, (rows, other))
-    with pytest.raises(ds.StructureError, match="does not mention the width's axis"):
+    with pytest.raises(ds.StructureError, match="does not contain the width's axis"):
         ds.Width("lower", axis, (rows, slot(model.readout, "weight", 0, Axis(3))))
     with pytest.raises(ds.StructureError, match=r"weight\[dim 0: 3 x \(1 \+ 3\)\] has every unit"):
         slot(model.readout, "weight", 0, Product((axis, Sum((Fixed(1), axis)))))

@@ -1,6 +1,6 @@
-"""Width: a learned size, and Slot: where it lies inside one dimension of one tensor.
+"""`Width`: a learned size. `Slot`: where it lies inside one dimension of one tensor.
 
-A width knows every place it lives in, so that a change of structure is one list of slots to cut and pad.
+A width lists every tensor dimension that depends on it, so that a change of structure cuts and pads these.
 How its units lie along a dimension, beside those of other widths or in blocks, is the slot's `Layout`.
 """
 
@@ -36,17 +36,17 @@ class Role(Enum):
     """What the entries of a slot are to a unit of the width."""
 
     INCOMING = "incoming"
-    """Weights and biases that feed the unit."""
+    """Weights and biases that the unit's output is computed with, and its running statistics."""
     OUTGOING = "outgoing"
-    """Weights by which other layers read the unit."""
+    """Weights of other layers that take the unit's output as their input."""
     RECURRENT = "recurrent"
-    """Weights by which the unit's own layer reads it."""
+    """Weights of the unit's own layer that take its output as their input."""
     MULTIPLIER = "multiplier"
     """One trainable factor per unit."""
 
 
 READERS = (Role.OUTGOING, Role.RECURRENT)
-"""The roles of the weights that read a unit: its outgoing weights, in other layers and in its own."""
+"""The roles of all weights that take a unit's output as their input, in other layers and in its own."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,32 @@ class Slot:
     Args:
         module: the module that owns the tensor.
         name: the tensor's attribute name in that module.
-        dim: the dimension that the width occupies.
+        dim: the dimension that the width occupies, counted from 0.
         role: what the entries are to a unit.
-        layout: how the units lie along `dim`, among those of all other widths that do; the slot keeps it
-            in canonical form.
-        fill: what a new unit's entries begin with; None: they are drawn, or zero, as their role demands.
-        scale: standard deviation of those that are drawn, where nothing else fixes it; None: as a new
-            module of PyTorch's would draw them.
+        layout: how the units lie along `dim`, together with those of all other widths that lie there; the
+            slot keeps it in canonical form.
+        fill: what the entries of a new unit begin with; None: they are drawn, or zero, depending on the role.
+        scale: standard deviation of entries that are drawn, if nothing else fixes it; None: that of a new
+            PyTorch module.
 
     Raises:
-        StructureError: an axis is multiplied by itself.
+        StructureError: an axis is multiplied by itself in `layout`.
+
+    Example:
+        The width of a hidden layer, written by hand:
+
+        >>> from torch import nn
+        >>> from diffstruct.width import Attribute, Axis, Role, Slot, Width
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> units = Axis(4)
+        >>> slots = (
+        ...     Slot(model[0], "weight", 0, Role.INCOMING, units),
+        ...     Slot(model[0], "bias", 0, Role.INCOMING, units),
+        ...     Slot(model[2], "weight", 1, Role.OUTGOING, units),
+        ... )
+        >>> sizes = (Attribute(model[0], "out_features", units), Attribute(model[2], "in_features", units))
+        >>> Width("hidden", units, slots, sizes)
+        Width('hidden', size=4, slots=3)
     """
 
     module: nn.Module
@@ -82,7 +98,7 @@ class Slot:
         if nested_twice(self.layout) is not None:
             raise StructureError(
                 f"{self} has every unit of a width for every unit of the same width along one dimension, "
-                "which cannot follow its size: give each its own dimension"
+                "so that the size cannot be learned: reshape the tensor so that each has its own dimension"
             )
         object.__setattr__(self, "layout", canonical(self.layout))
 
@@ -94,11 +110,20 @@ class Slot:
         return tensor
 
     def by_entry(self, values: Tensor, axis: Axis) -> Tensor:
-        """`values` `[units]` of `axis`, to be multiplied with the tensor; 1 where an entry is of no unit."""
+        """One value per unit, spread over the tensor's entries.
+
+        Args:
+            values: of the units of `axis`, `[units]`.
+            axis: one that lies along `dim`.
+
+        Returns:
+            A view that broadcasts against the tensor: `[length]` along `dim`, 1 in all other dimensions. It
+            is 1 where an entry belongs to no unit of `axis`.
+        """
         return along(spread(values, self.layout, axis), self.dim, self.tensor.ndim)
 
     def per_unit(self, values: Tensor, axis: Axis) -> Tensor:
-        """Sum `values` (shaped like the tensor) over everything but the units of `axis`: `[units]`."""
+        """Sum `values`, shaped like the tensor, over all entries of each unit of `axis`: `[units]`."""
         return per_unit(values, self.dim, self.layout, axis)
 
     def __str__(self) -> str:
@@ -106,13 +131,13 @@ class Slot:
 
 
 def per_unit(values: Tensor, dim: int, layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
-    """Sum `values`, laid out so along `dim`, over everything but the units of `axis`: `[units]`."""
+    """Sum `values`, with `layout` along `dim`, over all entries of each unit of `axis`: `[units]`."""
     others = [other for other in range(values.ndim) if other != dim]
     return unit_sums(values.sum(others) if others else values, layout, axis, sizes)
 
 
 def _arrangement(layout: Layout) -> str:
-    """Nothing for the units by themselves, ` x4` for four times all units, `: 49 each` for 49 of each."""
+    """Nothing for a plain axis, ` x4` if all units come four times, `: 49 each` if each has 49 entries."""
     factors = layout.factors if isinstance(layout, Product) else (layout,)
     match factors:
         case (Axis(),):
@@ -129,13 +154,13 @@ def _arrangement(layout: Layout) -> str:
 
 @dataclass(frozen=True)
 class Attribute:
-    """A module's Python integer that must tell the length of a layout, such as `in_features`.
+    """A module's Python integer that must equal the length of a layout, such as `in_features`.
 
     Args:
         module: the module that has it.
-        name: the attribute.
-        layout: what it tells the length of.
-        index: which entry, where the attribute is a tuple of them, as `normalized_shape` is.
+        name: the name of the attribute.
+        layout: the layout whose length it equals.
+        index: which entry of the attribute, if it is a tuple or list, as `normalized_shape` is.
     """
 
     module: nn.Module
@@ -144,7 +169,7 @@ class Attribute:
     index: int | None = None
 
     def changed(self, value: Any, sizes: Sizes) -> Any:
-        """What becomes of the attribute's `value` when the axes have these sizes."""
+        """The attribute's `value` after a change to `sizes`: an integer, or a sequence of the same type."""
         size = length(self.layout, sizes)
         if self.index is None:
             return size
@@ -158,14 +183,14 @@ class Width:
     """A size that is learned, shared by every tensor dimension that must change with it.
 
     Args:
-        name: the name by which users know it, such as `"rnn"`.
-        axis: its units, as the layouts of the slots mention them.
-        slots: every place the width lives in.
-        attributes: those that hold the size as a Python integer, or one that follows from it.
+        name: the name that users know it by, such as `"rnn"`.
+        axis: its units; the same object as in the layouts of the slots.
+        slots: every tensor dimension that it lies in. `Slot` shows how to write them by hand.
+        attributes: those that hold the size, or one that follows from it, as a Python integer.
 
     Raises:
-        StructureError: there is no slot, a slot is no dimension of a parameter or buffer, or its layout
-            does not fit the dimension or has no part of the width.
+        StructureError: there is no slot, a slot is no dimension of a parameter or buffer, its layout has
+            another length than the dimension, or does not contain `axis`.
     """
 
     name: str
@@ -175,29 +200,36 @@ class Width:
 
     def __post_init__(self) -> None:
         if not self.slots:
-            raise StructureError(f"width {self.name!r} lives in no tensor: give it at least one slot")
+            raise StructureError(f"width {self.name!r} has no slots: give it at least one")
         for slot in self.slots:
             if slot.name not in slot.module._parameters and slot.name not in slot.module._buffers:
+                where = f"{type(slot.module).__name__}.{slot.name}"
+                if not hasattr(slot.module, slot.name):
+                    raise StructureError(
+                        f"width {self.name!r} has a slot {where}, which does not exist: name a parameter or "
+                        "buffer of the module"
+                    )
                 raise StructureError(
-                    f"{type(slot.module).__name__}.{slot.name} is computed from other tensors (as under a "
-                    "parametrization), so that its size cannot be learned: remove the parametrization"
+                    f"{where} is computed from other tensors (as under a parametrization), so that its size "
+                    "cannot be learned: remove the parametrization"
                 )
             if not 0 <= slot.dim < slot.tensor.ndim:
                 raise StructureError(
-                    f"{slot} must name one of the tensor's {slot.tensor.ndim} dimensions, counted from 0"
+                    f"{slot} must name one of the tensor's {slot.tensor.ndim} dimensions, counted from 0: "
+                    f"give a dim from 0 to {slot.tensor.ndim - 1}"
                 )
             if self.axis not in axes(slot.layout):
                 raise StructureError(
-                    f"{slot} is a slot of width {self.name!r}, but its layout does not mention the width's "
-                    "axis: make it of the same axis"
+                    f"{slot} is a slot of width {self.name!r}, but its layout does not contain the width's "
+                    "axis: use the same Axis object in both"
                 )
         self.check_lengths()
 
     def check_lengths(self) -> None:
-        """Refuse a slot whose dimension is not as long as its layout says.
+        """Refuse a slot whose dimension has another length than its layout.
 
         Raises:
-            StructureError: names the slot, the entries that it must have, and those that it has.
+            StructureError: names the slot, and how many entries it must have and has.
         """
         for slot in self.slots:
             expected, found = length(slot.layout), slot.tensor.shape[slot.dim]
@@ -213,7 +245,7 @@ class Width:
         return self.axis.size
 
     def having(self, *roles: Role) -> Iterator[Slot]:
-        """The slots whose role is one of `roles`, in order; a tensor that modules share comes once."""
+        """The slots whose role is one of `roles`, in order; a slot of a tensor that modules share comes once."""
         seen: set[tuple[int, int]] = set()
         for slot in self.slots:
             place = id(slot.tensor), slot.dim
