@@ -11,6 +11,7 @@ import torch
 from diffstruct.paper import tasks
 from diffstruct.paper.compiled.trainer import FusedTrainer
 from diffstruct.paper.revisions import Revision
+from diffstruct.paper.seeds import split_seed
 
 EVERY = 100
 """Updates between two looks at loss and units."""
@@ -29,7 +30,7 @@ def read(
         start: units to start from.
     """
     torch.set_num_threads(1)
-    network_seed, text_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
+    network_seed, text_seed = split_seed(seed)
     reader = tasks.Reader(phases, torch.Generator().manual_seed(text_seed))
     trainer = FusedTrainer(way, len(phases[0].task.alphabet), network_seed, fixed, start_units=start)
     losses, units = [], []

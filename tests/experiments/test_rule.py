@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
+from helpers.experiments import experiment
 
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's: install the extra 'experiments'")
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "rule"
 
-
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def program():
-    """Its modules are found as they are when the folder is run; afterwards they are gone again."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(FOLDER))
-    found = spec_from_file_location("rule_main", FOLDER / "__main__.py")
-    program = module_from_spec(found)
-    found.loader.exec_module(program)
-    yield program
-    sys.path.remove(str(FOLDER))
-    for name in {*sys.modules} - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", None)):
-            del sys.modules[name]
+    with experiment("rule") as found:
+        yield found
 
 
 def test_runs_are_made_once_and_end_in_tables_and_figures(program, tmp_path, capsys):
     arguments = ["paper", "turns", "--quick", "--jobs", "1", "--out", str(tmp_path)]
     assert program.main(arguments) == 0
-    assert capsys.readouterr().out.startswith("7 runs, 7 of them still to be made")
+    assert capsys.readouterr().out.startswith("7 runs to do, 0 found")
     summary = json.loads((tmp_path / "summary.json").read_bytes())
     assert summary["paper: hard"]["loss"][0] < 40
     assert summary["turns: spirals of 0.5 turns"]["accuracy"][0] > 50
@@ -46,23 +34,28 @@ def test_runs_are_made_once_and_end_in_tables_and_figures(program, tmp_path, cap
     for setting in program.settings():  # what else there is to report, from the same runs
         if setting.study == "revisions" or setting.study.startswith("ablation"):
             result = (points if setting.study.endswith(("digits", "spirals")) else text).read_text()
-            program._file(tmp_path, setting, 0).write_text(result)
+            (tmp_path / program.file_of((setting, 0))).write_text(result)
     assert program.main(arguments) == 0
-    assert capsys.readouterr().out.startswith("7 runs, 0 of them still to be made")
+    assert capsys.readouterr().out.startswith("0 runs to do, 7 found")
     hard = summary["paper: hard"]
     written = (tmp_path / "RESULTS.md").read_text()
     assert f"| no trial | 1 | {hard['loss'][0]:.2f} / {hard['units'][0]:g} / " in written
     assert "| updates | 10,000 | 10,000 | 10,000 |" in written
 
 
-def test_a_run_that_fails_is_reported_and_stops_no_other(program, tmp_path, capsys):
+def test_a_run_that_fails_is_reported_and_stops_no_other(program, tmp_path, monkeypatch, capsys):
     def fail(seed: int, shorter: int) -> dict[str, float]:
         raise RuntimeError("no such luck")
 
-    setting = program.Setting("paper", "hard", 1, fail)
-    name, error = program._run(tmp_path, setting, 0, 1)
-    assert (name, "no such luck" in error) == ("paper, hard, seed 0", True)
-    assert not (tmp_path / "runs").exists()
+    settings = [*program.settings()]
+    index = next(i for i, setting in enumerate(settings) if setting.name == "spirals of 1 turns")
+    settings[index] = replace(settings[index], run=fail)
+    monkeypatch.setattr(program, "settings", lambda: settings)
+    assert program.main(["turns", "--quick", "--jobs", "1", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "failed: runs/turns--spirals_of_1_turns--0: RuntimeError: no such luck\n"
+    )
+    assert len([*tmp_path.glob("runs/*.json")]) == 3
 
 
 def test_every_ingredient_that_is_taken_out_makes_a_difference(program):

