@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from surgery.stacks import draw_new
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import diffstruct as ds
-from diffstruct.criteria.initialization import Newborn
-from diffstruct.surgery.optimizer_state import initial_value, register_initial_state
-from diffstruct.surgery.plan import Change, leave_silent, operate
+from diffstruct.surgery import Change, operate, register_initial_state
+from diffstruct.surgery.optimizer_state import initial_value
+from diffstruct.surgery.planning import leave_zero
 
 UNITS, KEEP, ADD = 5, (0, 2, 3), 3  # another size after than before
 NEW = len(KEEP) + ADD
@@ -126,8 +125,7 @@ class Run:
             self.seen += 1
         return loss
 
-    def operate(self, keep: tuple[int, ...] = KEEP, add: int = ADD, initialize: Any = None) -> None:
-        initialize = initialize or Newborn(defaultdict(lambda: 0.05), np.random.default_rng(1))
+    def operate(self, keep: tuple[int, ...] = KEEP, add: int = ADD, initialize: Any = draw_new) -> None:
         operate([Change(self.model.rnn.declare_width("rnn"), keep, add)], self.optimizers, initialize)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -322,7 +320,7 @@ elementwise = [c for c in cases() if c.kind not in (torch.optim.Muon, torch.opti
 def test_a_silent_guest_leaves_training_as_it_was(case):
     """A unit that neither hears nor speaks gets no gradient: it may come, stay and go unnoticed."""
     alone, host = Run(case, 2), Run(case, 2)
-    host.operate(tuple(range(UNITS)), 1, leave_silent)
+    host.operate(tuple(range(UNITS)), 1, leave_zero)
     host.train(2)
     assert host.model.readout.weight.shape[1] == UNITS + 1
     host.operate(tuple(range(UNITS)), 0)

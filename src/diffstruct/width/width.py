@@ -200,7 +200,7 @@ class Width:
 
     def __post_init__(self) -> None:
         if not self.slots:
-            raise StructureError(f"width {self.name!r} has no slots: give it at least one")
+            raise StructureError(f"width {self.name!r} has no slots: give it at least one slot")
         for slot in self.slots:
             if slot.name not in slot.module._parameters and slot.name not in slot.module._buffers:
                 where = f"{type(slot.module).__name__}.{slot.name}"
@@ -245,7 +245,7 @@ class Width:
         return self.axis.size
 
     def having(self, *roles: Role) -> Iterator[Slot]:
-        """The slots whose role is one of `roles`, in order; a slot of a tensor that modules share comes once."""
+        """The slots whose role is one of `roles`, in order; a dimension that modules share comes once."""
         seen: set[tuple[int, int]] = set()
         for slot in self.slots:
             place = id(slot.tensor), slot.dim
