@@ -27,7 +27,7 @@ from diffstruct.width.layout import Axis, Fixed, Layout, Product
 from diffstruct.width.width import Attribute, Role, Slot, Width
 
 
-class _Recurrent(nn.RNNBase):
+class Recurrent(nn.RNNBase):
     """What the three kinds share: the declaration of their width, and the way back to `torch.nn`."""
 
     gates: ClassVar[int]
@@ -204,7 +204,7 @@ def _transformed() -> bool:
     )
 
 
-class RNN(_Recurrent, nn.RNN):
+class RNN(Recurrent, nn.RNN):
     """`torch.nn.RNN`, whose units can come and go: same arguments, calls and results.
 
     Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.RNN`.
@@ -215,7 +215,7 @@ class RNN(_Recurrent, nn.RNN):
     kernel = elman
 
 
-class GRU(_Recurrent, nn.GRU):
+class GRU(Recurrent, nn.GRU):
     """`torch.nn.GRU`, whose units can come and go: same arguments, calls and results.
 
     Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.GRU`.
@@ -226,7 +226,7 @@ class GRU(_Recurrent, nn.GRU):
     kernel = gru
 
 
-class LSTM(_Recurrent, nn.LSTM):
+class LSTM(Recurrent, nn.LSTM):
     """`torch.nn.LSTM`, whose units can come and go: same arguments, calls and results.
 
     Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.LSTM`.
@@ -241,7 +241,7 @@ class LSTM(_Recurrent, nn.LSTM):
 
 
 @reader_slots.register
-def _(reader: _Recurrent, layout: Layout) -> tuple[list[Slot], Attribute]:
+def _(reader: Recurrent, layout: Layout) -> tuple[list[Slot], Attribute]:
     names = ["weight_ih_l0", "weight_ih_l0_reverse"][: reader._directions]
     slots = [Slot(reader, name, 1, Role.OUTGOING, layout) for name in names]
     return slots, Attribute(reader, "input_size", layout)

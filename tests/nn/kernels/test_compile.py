@@ -1,5 +1,6 @@
-"""Where compiled code is kept: never stale, never in the way of the user's own."""
+"""Where compiled code is kept: never stale, and apart from the user's own."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -9,59 +10,106 @@ import numba
 import pytest
 
 from diffstruct.nn.kernels import compile as compilation
+from diffstruct.nn.kernels.compile import compiled
+
+RUN = """
+import sys, types
+for name, path in (("diffstruct", {package!r}), ("diffstruct.nn", {package!r} + "/nn")):
+    sys.modules[name] = types.ModuleType(name)  # empty: to compile, nothing above the kernels is needed
+    sys.modules[name].__path__ = [path]
+import numba
+import diffstruct.nn.kernels.compile as compilation
+sys.path.insert(0, {folder!r})
+import caller
+print(compilation._CACHE)
+print(numba.config.CACHE_DIR)
+assert "torch" not in sys.modules
+print(caller.function(1), sum(caller.function.stats.cache_hits.values()))
+"""
+CALLER = """
+from diffstruct.nn.kernels.compile import compiled
+from called import called
+@compiled
+def function(x):
+    return called(x)
+"""
+CALLED = """
+from diffstruct.nn.kernels.compile import compiled
+@compiled
+def called(x):
+    return x + 1
+"""
 
 
-def folder_under(**environment):
-    """The folder that a fresh process would use, in a changed environment."""
-    code = "from diffstruct.nn.kernels import compile, blocks; import numba; "
-    code += "print(compile._FOLDER); print(numba.config.CACHE_DIR)"
+def run(folder, **environment):
+    """In a process of its own: our cache, the user's, the function's result, and how often it was loaded."""
+    (folder / "caller.py").write_text(CALLER)
     cleared = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    package = str(Path(compilation.__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", code], env=cleared | environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", RUN.format(folder=str(folder), package=package)],
+        env=cleared | environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    folder, users = done.stdout.splitlines()
-    return Path(folder), users
+    cache, users, results = done.stdout.splitlines()
+    return Path(cache), users, [int(number) for number in results.split()]
 
 
-def test_it_is_kept_in_the_users_cache_under_a_name_for_all_sources(tmp_path):
-    folder, users = folder_under(XDG_CACHE_HOME=str(tmp_path))
-    assert folder == tmp_path / "diffstruct" / compilation._sources()
-    assert users == ""  # what the user compiles goes where it went before
+@pytest.fixture
+def modules(tmp_path):
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "called.py").write_text(CALLED)
+    return folder
 
 
-def test_the_users_wish_comes_first(tmp_path):
-    folder, users = folder_under(NUMBA_CACHE_DIR=str(tmp_path))
-    assert folder == tmp_path / compilation._sources()
-    assert users == str(tmp_path)
+def test_compiled_code_is_loaded_until_a_called_file_changes(modules, tmp_path):
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    folder, users, results = run(modules, **cache)
+    assert results == [2, 0]
+    assert folder == tmp_path / "cache" / "diffstruct"
+    assert users == ""  # what the user compiles is kept where it was before
+    assert list(folder.rglob("caller.function-*.nbc"))
+    (modules / "unrelated.py").write_text("")
+    assert run(modules, **cache)[2] == [2, 1]
+    (modules / "called.py").write_text(CALLED.replace("x + 1", "x + 2"))
+    assert run(modules, **cache)[2] == [3, 0]
 
 
-def test_a_cache_that_cannot_be_written_is_replaced_for_this_process(tmp_path):
+def test_the_users_folder_comes_first(modules, tmp_path):
+    folder, users, _ = run(modules, NUMBA_CACHE_DIR=str(tmp_path / "numba"))
+    assert folder == tmp_path / "numba"
+    assert users == str(folder)
+
+
+def test_a_cache_that_cannot_be_written_is_replaced_for_this_process(modules, tmp_path):
     (tmp_path / "file").write_text("")
-    folder, _ = folder_under(XDG_CACHE_HOME=str(tmp_path / "file"), TMPDIR=str(tmp_path))
+    folder, _, results = run(modules, XDG_CACHE_HOME=str(tmp_path / "file"), TMPDIR=str(tmp_path))
     assert folder.parent == tmp_path
-    assert folder.is_dir()
+    assert list(folder.rglob("caller.function-*.nbc"))
+    assert results == [2, 0]
 
 
-@pytest.mark.parametrize(
-    "name", ["earnings.py", "price.py", "rule.py", "kernels/network.py", "kernels/blocks.py"]
-)
-def test_a_change_of_any_source_changes_the_name(name, tmp_path, monkeypatch):
-    package = compilation._PACKAGE
-    (tmp_path / "kernels").mkdir()
-    alone = (package / name for name in ("earnings.py", "price.py", "rule.py"))
-    for file in [*(package / "kernels").glob("*.py"), *alone]:
-        (tmp_path / file.relative_to(package)).write_bytes(file.read_bytes())
-    monkeypatch.setattr(compilation, "_PACKAGE", tmp_path)
-    before = compilation._sources()
-    assert before == compilation._sources()
-    (tmp_path / name).write_text((tmp_path / name).read_text() + "\n# changed\n")
-    assert compilation._sources() != before
+def test_the_file_that_compiles_a_foreign_function_counts(tmp_path, monkeypatch):
+    """It may have an `@overload` of what the function calls."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "foreign.py").write_text("def double(x):\n    return x + x\n")
+    names, folders = ["first", "second"], []
+    for name in names:
+        text = "import foreign\nfrom diffstruct.nn.kernels.compile import compiled\n"
+        (tmp_path / f"{name}.py").write_text(f"{text}{name} = compiled(foreign.double)\n")
+        folders.append(getattr(importlib.import_module(name), name).stats.cache_path)
+    for name in [*names, "foreign"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert folders[0] != folders[1]
 
 
 def test_compiling_leaves_the_users_setting_alone():
     before = numba.config.CACHE_DIR
 
-    @compilation.compiled
+    @compiled
     def double(x):
         return x + x
 

@@ -1,15 +1,19 @@
-"""How kernels are compiled, and where what was compiled is kept."""
+"""How kernels are compiled, and where the compiled code is kept."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 import numba
+
+from diffstruct.nn.kernels.sources import Sources, file_hash, sources
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,42 +22,39 @@ OPTIONS: dict[str, Any] = {
     "fastmath": {"contract"},  # multiply-add in one instruction; no reordering
 }
 
-_PACKAGE = Path(__file__).parents[2]
+_SOURCES: dict[FunctionType, Sources] = {}
 
 
-def _sources() -> str:
-    """A name for the present state of everything that is compiled."""
-    files = [
-        *sorted(_PACKAGE.rglob("*.py")),
-    ]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
-def _folder() -> Path:
-    """Where compiled code is kept: `NUMBA_CACHE_DIR` if it is set, else the user's cache.
-
-    With a part of its own for each state of the sources. By itself Numba compiles a function anew when that
-    function's own file has changed, but not when that of another one has, which it calls.
-    """
+def _cache() -> Path:
+    """Where compiled code is kept: `NUMBA_CACHE_DIR` if it is set, else the user's cache."""
     usual = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     for base in filter(None, (numba.config.CACHE_DIR, os.path.join(usual, "diffstruct"))):
-        folder = Path(base) / _sources()
+        folder = Path(base)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
         if os.access(folder, os.W_OK):
             return folder
-    return Path(tempfile.mkdtemp(prefix="diffstruct-"))  # kept for this process alone
+    return Path(tempfile.mkdtemp(prefix="diffstruct-"))  # for this process alone
 
 
-_FOLDER = str(_folder())
+_CACHE = _cache()
 
 
 def compiled(function: F) -> F:
-    """Compile `function` at its first call for each combination of types, and keep the result on disk."""
+    """Compile `function` at its first call for each combination of types, and keep the result on disk.
+
+    It is kept in a folder with a name for all its `sources`, among which are the file that calls this, since
+    it may have an `@overload` for what `function` calls, and this one, which has the options.
+    """
+    assert isinstance(function, FunctionType)
+    files = {__file__, sys._getframe(1).f_code.co_filename}
+    found = sources(function, _SOURCES) | {file_hash(file) for file in files}
+    _SOURCES[function] = found
+    name = hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _FOLDER
+    numba.config.CACHE_DIR = str(_CACHE / name)
     try:
         result: F = numba.njit(cache=True, nogil=True, **OPTIONS)(function)
     finally:

@@ -44,10 +44,10 @@ def add_tile(
 ) -> Any:
     """`out[r, c] += sum_k left[r, k] right[k, c]` for `height` rows and `vectors` vectors of columns.
 
-    The sum has `unroll * turns` terms, at least one. Each of the `unroll` terms of a turn has its own running
-    sum. `height` and `unroll` are literals; `vectors` is 1 to `MOST_VECTORS`, and selects the code for that
-    number; `like` is a number of the type of all entries. The rest is int64: addresses, then the bytes from one
-    row, or term of a turn, or turn to the next.
+    The sum has `unroll * turns` terms, at least one; each of the `unroll` terms of a turn is added to its own
+    sum. `height` and `unroll` are literals; `vectors`, 1 to `MOST_VECTORS`, selects the code for that
+    number; `like` is a number of the type of all entries. The rest are int64: addresses, and the bytes from
+    one row, or term of a turn, or turn to the next.
     """
     if not all(isinstance(number, types.IntegerLiteral) for number in (height, unroll)):
         return None
@@ -87,7 +87,7 @@ def _emit(
     right_turn: Any,
     turns: Any,
 ) -> None:
-    """The code of one tile, `columns` vectors wide, of numbers of `size` bytes; for the rest see `add_tile`."""
+    """The code of a tile `columns` vectors wide, of numbers of `size` bytes; see `add_tile` for the rest."""
     real, lanes = vector.element, vector.count
 
     def offset(address: Any, count: int, stride: Any) -> Any:
