@@ -1,9 +1,24 @@
 """diffstruct: learn the structure of PyTorch networks, from one unit, by gradient descent."""
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from diffstruct import nn
-from diffstruct.criteria.l1 import L1Price, UnitPrice
+from diffstruct.couple import FoundWidths, find_widths
+from diffstruct.criteria import (
+    AsTheModel,
+    AtThreshold,
+    Criterion,
+    Initialization,
+    L1Price,
+    Multipliers,
+    NewUnits,
+    OutgoingNorm,
+    SmallRandom,
+    TaylorImportance,
+    Training,
+)
 from diffstruct.errors import (
     ConfigurationError,
     DataError,
@@ -11,13 +26,63 @@ from diffstruct.errors import (
     DivergenceError,
     RunFolderError,
     StructureError,
+    StructureWarning,
 )
-from diffstruct.paper import tasks
-from diffstruct.paper.rmsprop import ClippedRMSprop
-from diffstruct.paper.run import Run
-from diffstruct.rule.rule import Decision, Rule, RuleState
-from diffstruct.structure.history import Event, History, Measurement
-from diffstruct.structure.structure import Structure
-from diffstruct.width.width import Role, Slot, Width
+from diffstruct.rule import Decision, Rule, RuleState
+from diffstruct.structure import Event, History, Measurement, Structure
+from diffstruct.surgery import register_initial_state
+from diffstruct.width import Attribute, Axis, Fixed, Product, Role, Slot, Sum, Width
+
+if TYPE_CHECKING:
+    from diffstruct import paper
 
 __version__ = version("diffstruct")
+
+
+def __getattr__(name: str) -> Any:
+    """`diffstruct.paper`, loaded when it is first asked for."""
+    if name == "paper":
+        return import_module("diffstruct.paper")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "AsTheModel",
+    "AtThreshold",
+    "Attribute",
+    "Axis",
+    "ConfigurationError",
+    "Criterion",
+    "DataError",
+    "Decision",
+    "DiffstructError",
+    "DivergenceError",
+    "Event",
+    "Fixed",
+    "FoundWidths",
+    "History",
+    "Initialization",
+    "L1Price",
+    "Measurement",
+    "Multipliers",
+    "NewUnits",
+    "OutgoingNorm",
+    "Product",
+    "Role",
+    "Rule",
+    "RuleState",
+    "RunFolderError",
+    "Slot",
+    "SmallRandom",
+    "Structure",
+    "StructureError",
+    "StructureWarning",
+    "Sum",
+    "TaylorImportance",
+    "Training",
+    "Width",
+    "find_widths",
+    "nn",
+    "paper",
+    "register_initial_state",
+]

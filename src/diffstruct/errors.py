@@ -1,4 +1,4 @@
-"""The errors a user may meet. Each says what was expected, what came, and what to do."""
+"""The errors and warnings a user may meet. Each says what was expected, what came, and what to do."""
 
 
 class DiffstructError(Exception):
@@ -23,3 +23,7 @@ class DivergenceError(DiffstructError, RuntimeError):
 
 class RunFolderError(DiffstructError, RuntimeError):
     """A run folder cannot be written, or already holds a run."""
+
+
+class StructureWarning(UserWarning):
+    """Something keeps the structure from being learned, or from being learned well."""

@@ -1,16 +1,13 @@
-"""What a new unit begins with: so little that it hardly disturbs the network, yet not nothing.
+"""New-unit initialisation: what the parameters of new units begin with.
 
-As in the paper (arXiv:1606.06216): weights from N(0, 0.01^2), biases zero, and a salience at, or just
-below, the threshold, so that the unit begins in the reserve and gradient descent can recruit it.
-
-Where units are judged by what they earn, a new one hears as loudly as the model's own units did when it
-was made, biases and all, and speaks a twentieth as loudly: what nobody could want to hear is never asked
-for, and a small voice disturbs nobody.
+It must disturb the network as little as possible, and yet leave the optimizer something to work with. To write
+another one, subclass `Initialization` and give it to a criterion.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,174 +15,173 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffstruct.surgery.plan import Change
-from diffstruct.width.layout import Sizes, copies, only, owners
-from diffstruct.width.width import Role, Slot, Width, per_unit
+from diffstruct.criteria.new_units import NewUnits
+from diffstruct.surgery import Change
+from diffstruct.width import READERS, Role, Slot
 
-SCALE = 0.01
-"""Standard deviation of the weights that the salience does not fix, where the model does not say."""
 
-VOICE = 0.05
-"""How loudly a new unit speaks, relative to a new module's weights, where it is judged by what it earns."""
+class Initialization(ABC):
+    """What the parameters of new units begin with; subclasses say so for each kind of entry."""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        changes: Sequence[Change],
+        values: Mapping[Tensor, Tensor],
+        thresholds: Mapping[str, float],
+        generator: np.random.Generator,
+    ) -> None:
+        """Write the new units' entries.
+
+        Args:
+            changes: of all widths.
+            values: the resized tensors by those that they replace, written in place.
+            thresholds: of the rule, by the widths' names.
+            generator: the only source of chance.
+        """
+        sizes = {change.width.axis: change.new_size for change in changes}
+        growing = [
+            NewUnits(change, values, sizes, thresholds[change.width.name], generator)
+            for change in changes
+            if change.add
+        ]
+        # Incoming entries come first: where a new unit feeds a new unit, the outgoing weights decide.
+        for new in growing:
+            for slot in new.width.having(Role.INCOMING):
+                entries = self.incoming(new, slot)
+                if entries is not None:
+                    new.write(slot, entries)
+        for new in growing:
+            for slot, entries in self.outgoing(new).items():
+                new.write(slot, entries)
+
+    @abstractmethod
+    def incoming(self, new: NewUnits, slot: Slot) -> Tensor | None:
+        """The new units' entries in an incoming slot, shaped `new.shape(slot)`; None for zeros."""
+
+    @abstractmethod
+    def outgoing(self, new: NewUnits) -> dict[Slot, Tensor]:
+        """The new units' outgoing weights and multipliers, each shaped `new.shape(slot)`, by slot."""
 
 
 @dataclass(frozen=True)
-class Newborn:
-    """Writes the entries of new units (see `surgery.Initialize`).
+class SmallRandom(Initialization):
+    """Small random weights and zero biases, as in the paper (arXiv:1606.06216, revisions 1 and 2).
 
-    Where the salience is a multiplier, a new unit's begins at the threshold, and all its weights are
-    drawn. Where it is the outgoing weights, these are scaled so that either half of the salience (see
-    `norms.outgoing`) has half the threshold for its sum, as in revision 3 of the paper.
+    A unit that has a trainable multiplier begins with the multiplier at the threshold.
 
     Args:
-        thresholds: `T_D` of each width, by its name.
-        generator: the only source of chance.
-        salience: `"multiplier"`, `"outgoing"` or `"earnings"`.
+        scale: standard deviation of the weights of which the slot does not say it.
     """
 
-    thresholds: Mapping[str, float]
-    generator: np.random.Generator
-    salience: str = "outgoing"
+    scale: float = 0.01
 
-    @torch.no_grad()
-    def __call__(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
-        """Write the new units' entries into `values`, the resized tensors by those that they replace."""
-        sizes = {change.width.axis: change.new_size for change in changes}
-        growing = [_Birth(change, values, sizes) for change in changes if change.add]
-        # What a unit hears comes first: where a new unit hears a new unit, what it says has the last word.
-        for birth in growing:
-            for slot in birth.width.having(Role.INCOMING):
-                parameter = slot.name in slot.module._parameters
-                entries = None if slot.fill is None else birth.filled(slot, slot.fill)
-                own = self.salience == "earnings" and slot.tensor.requires_grad
-                if parameter and (own or (entries is None and slot.tensor.ndim > 1)):
-                    drawn = self._scale(slot) * self._normal(slot, birth)
-                    entries = drawn if entries is None else entries + drawn
-                if entries is not None:  # else biases and buffers stay at zero
-                    birth.write(slot, entries)
-        for birth in growing:
-            for slot, entries in self._spoken(birth).items():
-                birth.write(slot, entries)
+    def incoming(self, new: NewUnits, slot: Slot) -> Tensor | None:
+        """Normal weights; biases and buffers as their slot's `fill`, else zero."""
+        if slot.fill is not None:
+            return new.filled(slot, slot.fill)
+        if slot.tensor.ndim < 2 or slot.name not in slot.module._parameters:
+            return None
+        return self.std(slot) * new.normal(slot)
 
-    def _spoken(self, birth: _Birth) -> dict[Slot, Tensor]:
-        """The entries by which the new units are heard, by slot."""
-        threshold = self.thresholds[birth.width.name]
-        spoken = [*birth.width.having(Role.OUTGOING, Role.RECURRENT)]
-        entries = {slot: self._normal(slot, birth) for slot in spoken if slot.fill is None}
-        if self.salience == "outgoing":
-            entries = _at_threshold(entries, birth, threshold)
-        else:
-            voice = VOICE if self.salience == "earnings" else 1.0
-            entries = {slot: voice * self._scale(slot) * draw for slot, draw in entries.items()}
-        multipliers = [*birth.width.having(Role.MULTIPLIER)]
-        factors = sum(birth.copies(slot) for slot in multipliers)  # a unit's, in all
-        for slot in multipliers:
-            value = threshold / factors if self.salience == "multiplier" else 1.0
-            entries[slot] = birth.filled(slot, value)
-        for slot in (*spoken, *multipliers):
-            if slot.fill is not None:
-                entries[slot] = birth.filled(slot, slot.fill)
+    def outgoing(self, new: NewUnits) -> dict[Slot, Tensor]:
+        """Normal weights, and multipliers of which all of a unit's sum to the threshold."""
+        return {**self.readers(new), **multipliers(new, new.threshold), **filled(new)}
+
+    def readers(self, new: NewUnits) -> dict[Slot, Tensor]:
+        """The new units' outgoing weights, where no `fill` fixes them."""
+        return {slot: self.std(slot) * draw for slot, draw in draws(new).items()}
+
+    def std(self, slot: Slot) -> float:
+        """The standard deviation of the new units' entries in `slot`."""
+        return self.scale if slot.scale is None else slot.scale
+
+
+@dataclass(frozen=True)
+class AtThreshold(SmallRandom):
+    """Outgoing weights whose L1 norm is at the threshold (arXiv:1606.06216, revision 3).
+
+    Either half of the norm (see `norms.outgoing`), outside and within the layer, is half the threshold.
+    """
+
+    def outgoing(self, new: NewUnits) -> dict[Slot, Tensor]:
+        """Random weights, scaled; multipliers are 1."""
+        return {**self.readers(new), **multipliers(new, None), **filled(new)}
+
+    def readers(self, new: NewUnits) -> dict[Slot, Tensor]:
+        """Random weights, scaled so that each new unit is at half the threshold outside, and within."""
+        drawn = draws(new)
+        outputs = sum(new.fan_out(slot) for slot in drawn if slot.role is Role.OUTGOING)
+        weight = {slot: 1.0 if slot.role is Role.OUTGOING else outputs / new.fan_out(slot) for slot in drawn}
+        result: dict[Slot, Tensor] = {}
+        for role in READERS:
+            group = [slot for slot in drawn if slot.role is role]
+            if not group:
+                continue
+            norms = [weight[slot] * new.norms(slot, drawn[slot]) for slot in group]
+            factor = 0.5 * new.threshold / torch.stack(norms).sum(0)  # [add]
+            for slot in group:
+                result[slot] = new.scaled(slot, drawn[slot], factor)
+        return result
+
+
+@dataclass(frozen=True)
+class AsTheModel(Initialization):
+    """Weights and biases as large as the model's own began with, but small outgoing weights.
+
+    A new unit computes something that differs from unit to unit, so that it can turn out to be useful;
+    small outgoing weights keep it from disturbing the network.
+
+    Args:
+        outgoing_scale: of the outgoing weights, in units of those that the model began with.
+    """
+
+    outgoing_scale: float = 0.05
+
+    def incoming(self, new: NewUnits, slot: Slot) -> Tensor | None:
+        """Normal entries around the slot's `fill`, or 0; buffers and frozen biases are `fill`, or 0."""
+        entries = None if slot.fill is None else new.filled(slot, slot.fill)
+        parameter = slot.name in slot.module._parameters
+        if parameter and (slot.tensor.requires_grad or (entries is None and slot.tensor.ndim > 1)):
+            drawn = self.std(slot) * new.normal(slot)
+            entries = drawn if entries is None else entries + drawn
         return entries
 
-    def _scale(self, slot: Slot) -> float:
-        """The standard deviation of the new units' entries in `slot`."""
-        if slot.scale is not None:
-            return slot.scale
-        return fresh_scale(slot) if self.salience == "earnings" else SCALE
+    def outgoing(self, new: NewUnits) -> dict[Slot, Tensor]:
+        """Small normal weights; multipliers are 1."""
+        scaled = {slot: self.outgoing_scale * self.std(slot) * draw for slot, draw in draws(new).items()}
+        return {**scaled, **multipliers(new, None), **filled(new)}
 
-    def _normal(self, slot: Slot, birth: _Birth) -> Tensor:
-        """Standard normal numbers in the shape of the new units' entries in `slot`."""
-        return torch.from_numpy(self.generator.standard_normal(birth.shape(slot))).to(slot.tensor.dtype)
+    def std(self, slot: Slot) -> float:
+        """The standard deviation of the model's own entries in `slot` when it was made."""
+        return fresh_std(slot) if slot.scale is None else slot.scale
 
 
-def fresh_scale(slot: Slot) -> float:
-    """The standard deviation of a new module's weights: of numbers between plus and minus `fan_in ** -0.5`.
+def draws(new: NewUnits) -> dict[Slot, Tensor]:
+    """Standard normal numbers for the new units' outgoing weights, where no `fill` fixes them."""
+    return {slot: new.normal(slot) for slot in new.width.having(*READERS) if slot.fill is None}
 
-    `fan_in` is what an entry of the output reads through the tensor; of a bias, through its module's weights.
+
+def multipliers(new: NewUnits, total: float | None) -> dict[Slot, Tensor]:
+    """The new units' multipliers, such that all of a unit's sum to `total`; each is 1 if that is None."""
+    slots = [*new.width.having(Role.MULTIPLIER)]
+    count = sum(new.copies(slot) for slot in slots)
+    return {slot: new.filled(slot, 1.0 if total is None else total / count) for slot in slots}
+
+
+def filled(new: NewUnits) -> dict[Slot, Tensor]:
+    """The entries of outgoing weights and multipliers whose slot has a `fill`."""
+    slots = new.width.having(*READERS, Role.MULTIPLIER)
+    return {slot: new.filled(slot, slot.fill) for slot in slots if slot.fill is not None}
+
+
+def fresh_std(slot: Slot) -> float:
+    """The standard deviation of a new module's weights: uniform between plus and minus `fan_in ** -0.5`.
+
+    `fan_in` counts the inputs of one entry of the output; for a bias, those of its module's weights.
     """
     tensor = slot.tensor
     weights = (each for each in slot.module._parameters.values() if each is not None and each.ndim > 1)
     if tensor.ndim == 1:
         tensor = next((each for each in weights if len(each) == len(tensor)), tensor.new_zeros(1, 1))
     return 1 / math.sqrt(3 * tensor.shape[1:].numel())
-
-
-@dataclass(frozen=True)
-class _Birth:
-    """The new units of one width, and where their entries lie.
-
-    Args:
-        change: what brings them.
-        values: the resized tensors, by those that they replace.
-        sizes: units that each changed axis will have.
-    """
-
-    change: Change
-    values: Mapping[Tensor, Tensor]
-    sizes: Sizes
-
-    @property
-    def width(self) -> Width:
-        """The width that grows."""
-        return self.change.width
-
-    def copies(self, slot: Slot) -> int:
-        """How many entries each unit has along the slot's dimension."""
-        return copies(slot.layout, self.width.axis, self.sizes)
-
-    def fan_out(self, slot: Slot) -> int:
-        """Entries of the resized tensor that belong to one unit."""
-        value = self.values[slot.tensor]
-        return value.numel() // value.shape[slot.dim] * self.copies(slot)
-
-    def shape(self, slot: Slot) -> list[int]:
-        """The shape of the new units' entries in `slot`: `[..., copies * add, ...]`."""
-        shape = [*self.values[slot.tensor].shape]
-        shape[slot.dim] = self.copies(slot) * self.change.add
-        return shape
-
-    def filled(self, slot: Slot, value: float) -> Tensor:
-        """The new units' entries in `slot`, all of them `value`."""
-        return torch.full(self.shape(slot), value, dtype=slot.tensor.dtype)
-
-    def heard(self, slot: Slot, entries: Tensor) -> Tensor:
-        """The L1 norm of each new unit's `entries` in `slot`: `[add]`."""
-        axis = self.width.axis
-        alone = only(slot.layout, axis)
-        return per_unit(entries.abs(), slot.dim, alone, axis, {**self.sizes, axis: self.change.add})
-
-    def scaled(self, slot: Slot, entries: Tensor, factor: Tensor) -> Tensor:
-        """The new units' `entries` in `slot`, each times its unit's `factor` `[add]`."""
-        shape = [1] * entries.ndim
-        shape[slot.dim] = -1
-        _, units = self._places(slot)
-        return entries * factor[units].view(shape)
-
-    def write(self, slot: Slot, entries: Tensor) -> None:
-        """Put `entries` where the new units' entries in `slot` lie."""
-        value = self.values[slot.tensor]
-        where, _ = self._places(slot)
-        value.index_copy_(slot.dim, where.to(value.device), entries.to(value))
-
-    def _places(self, slot: Slot) -> tuple[Tensor, Tensor]:
-        """Where the new units' entries lie, and which new unit each belongs to: int64 `[copies * add]`."""
-        owner = owners(slot.layout, self.width.axis, self.sizes)
-        kept = len(self.change.keep)
-        where = (owner >= kept).nonzero().flatten()
-        return where, owner[where] - kept
-
-
-def _at_threshold(draws: Mapping[Slot, Tensor], birth: _Birth, threshold: float) -> dict[Slot, Tensor]:
-    """Scale `draws` so that each new unit is heard outside, and inside, at half the threshold."""
-    outputs = sum(birth.fan_out(slot) for slot in draws if slot.role is Role.OUTGOING)
-    weight = {slot: 1.0 if slot.role is Role.OUTGOING else outputs / birth.fan_out(slot) for slot in draws}
-    result: dict[Slot, Tensor] = {}
-    for role in (Role.OUTGOING, Role.RECURRENT):
-        group = [slot for slot in draws if slot.role is role]
-        if not group:
-            continue
-        heard = [weight[slot] * birth.heard(slot, draws[slot]) for slot in group]
-        factor = 0.5 * threshold / torch.stack(heard).sum(0)  # [add]
-        for slot in group:
-            result[slot] = birth.scaled(slot, draws[slot], factor)
-    return result

@@ -1,10 +1,10 @@
-"""Price: what a unit pays for being there.
+"""An L1 price on weights.
 
-The functions are pure, and the only copy of each formula: the compiled training loop is made from them
-(`kernels.network`). `soft_threshold` is the exact proximal step of an L1 price; `subgradient` and
-`sign_step` are what the paper does (arXiv:1606.06216): a subgradient that joins the loss's gradient before
-the optimizer (revisions 1 and 2), and a step against the sign after it (revision 3), which oscillates
-around zero by its own size where the proximal step comes to rest at zero.
+The functions are pure, and the only copy of each formula: the compiled training loop is made from them.
+`soft_threshold` is the exact proximal step of an L1 price; `subgradient` and `sign_step` are what the paper
+does (arXiv:1606.06216): a subgradient that joins the loss's gradient before the optimizer (revisions 1 and 2),
+and a step against the sign after it (revision 3), which oscillates around zero by its own size where the
+proximal step comes to rest at zero.
 """
 
 from __future__ import annotations
@@ -44,17 +44,25 @@ def soft_threshold(weights: Tensor, strength: float, out: Tensor | None = None) 
 
 @dataclass(frozen=True)
 class L1Price:
-    """An L1 price on the tensors that a salience is made of.
+    """An L1 price on the tensors that an importance is the norm of.
 
     Args:
-        strength: the price per update, in the unit of the weights for the two steps, and of the gradient
+        strength: the price per step, in the unit of the weights for the two steps, and of the gradient
             for `how="gradient"`.
         how: `"proximal"`, the exact step after the optimizer's; `"sign"`, the paper's revision 3;
             `"gradient"`, added to the gradient before the optimizer's step, the paper's revisions 1 and 2.
-        floor: entries are clipped from below at this value after each update; None for no floor.
+        floor: entries are clipped from below at this value after each step; None for no floor.
 
     Raises:
         ConfigurationError: a parameter that cannot work.
+
+    Example:
+        >>> import torch
+        >>> import diffstruct as ds
+        >>> weights = torch.tensor([0.5, -0.05])
+        >>> ds.L1Price(0.1).after_step(weights)
+        >>> weights
+        tensor([0.4000, 0.0000])
     """
 
     strength: float
@@ -71,11 +79,11 @@ class L1Price:
 
     @torch.no_grad()
     def before_step(self, weights: Tensor, which: Tensor | None = None) -> None:
-        """Add the price to the gradient of `weights`, where that is how it is paid.
+        """Add the price to the gradient of `weights`, where `how` is `"gradient"`.
 
         Args:
             weights: of any shape.
-            which: bool, of a shape that broadcasts to theirs: the entries that pay; None for all.
+            which: bool, of a shape that broadcasts to theirs: the entries that are priced; None for all.
         """
         if self.how == "gradient" and weights.grad is not None:
             price = subgradient(weights, self.strength)
@@ -83,7 +91,7 @@ class L1Price:
 
     @torch.no_grad()
     def after_step(self, weights: Tensor, which: Tensor | None = None) -> None:
-        """Take the price off `weights`, where that is how it is paid, and hold the floor."""
+        """Shrink `weights`, unless `how` is `"gradient"`, and clip them at the floor."""
         new = weights
         if self.how == "proximal":
             # In place where that is all: large weights are read and written once.
@@ -95,44 +103,3 @@ class L1Price:
             new = at_least(new, self.floor)
         if new is not weights:
             weights.copy_(new if which is None else torch.where(which, new, weights))
-
-
-@dataclass(frozen=True)
-class UnitPrice:
-    """A price on each unit, in nats: *a unit stays if it earns its price*.
-
-    What a unit earns is measured while the model trains (see `earnings`). A unit that earns less than `nats`
-    once its trial is over is deleted; and what a unit says shrinks in proportion to
-    `strength * lr * ramp * (nats / (earned + nats)) ** power` at each update, `lr` being the learning rate,
-    and `ramp` rising from 0 to 1 with the unit's age. So useless units fade, useful ones hardly pay, and
-    newborns have time to find their place. Towards the end of the run the price eases to nothing, so that
-    those who stay can settle, and nobody comes whose trial would not be over by then; then the structure
-    rests.
-
-    Args:
-        nats: of loss per prediction, `lambda`: the one knob. Half of it, and about as many units more.
-        strength: `kappa`, the rate at which what a useless unit says decays, as a weight decay's.
-        power: how much sooner than in proportion those that earn more are let off.
-        rise: the fraction of the run that the ramp takes, from the end of a unit's trial on.
-        memory: the fraction of the run that the moving averages of earnings look back on, and ten decisions
-            at least.
-        ease: the fraction of the run, at its end, over which the price eases to nothing.
-
-    Raises:
-        ConfigurationError: a parameter that cannot work.
-    """
-
-    nats: float = 1e-3
-    strength: float = 7.0
-    power: float = 2.0
-    rise: float = 0.2
-    memory: float = 0.01
-    ease: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("nats", "power", "rise", "memory", "ease"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ConfigurationError(f"{name} must be a number above 0, got {value!r}")
-        if not (self.strength >= 0 and math.isfinite(self.strength)):
-            raise ConfigurationError(f"strength must be a number of at least 0, got {self.strength!r}")

@@ -1,4 +1,4 @@
-"""Salience: tensors in, one number per unit out. Pure.
+"""Norms of weights as importance: tensors in, one number per unit out. Pure.
 
 The paper's revisions differ in nothing but this (arXiv:1606.06216): revisions 1 and 2 read a trainable
 multiplier, revision 3 the L1 norm of the outgoing weights.
@@ -13,26 +13,21 @@ import torch
 from torch import Tensor
 
 from diffstruct.errors import StructureError
-from diffstruct.width.layout import Axis, belongs, copies
-from diffstruct.width.width import Role, Slot, Width
-
-PRICED = {"multiplier": (Role.MULTIPLIER,), "outgoing": (Role.OUTGOING, Role.RECURRENT)}
-"""The roles that each kind of salience is made of: what the price acts on."""
+from diffstruct.width import Axis, Role, Slot, Width
+from diffstruct.width.layout import along, belongs, copies
 
 
-def paying(widths: Collection[Width], kind: str) -> list[tuple[Tensor, Tensor | None]]:
-    """The tensors that a price on this salience acts on, each once, and which of their entries pay.
+def priced(widths: Collection[Width], roles: Collection[Role]) -> list[tuple[Tensor, Tensor | None]]:
+    """The tensors in slots of these roles, each once, and which of their entries a price acts on.
 
-    Entries of units of these widths do; None stands for all entries, else bool, to be broadcast.
+    It acts on entries of units of these widths; None stands for all entries, else bool, to be broadcast.
     """
     learned = {width.axis for width in widths}
     found: dict[int, tuple[Tensor, Tensor | None]] = {}
-    for slot in (slot for width in widths for slot in width.having(*PRICED[kind])):
+    for slot in (slot for width in widths for slot in width.having(*roles)):
         tensor, which = slot.tensor, belongs(slot.layout, learned)
         if which is not None:
-            shape = [1] * tensor.ndim
-            shape[slot.dim] = -1
-            which = which.view(shape).to(tensor.device)
+            which = along(which, slot.dim, tensor.ndim).to(tensor.device)
             _, before = found.get(id(tensor), (tensor, torch.zeros_like(which)))
             which = None if before is None else before | which
         found[id(tensor)] = tensor, which
@@ -42,7 +37,7 @@ def paying(widths: Collection[Width], kind: str) -> list[tuple[Tensor, Tensor | 
 def multiplier(width: Width) -> Tensor:
     """The trainable multiplier of each unit, `[n]` (revisions 1 and 2).
 
-    It is the absolute value, since a multiplier of either sign speaks; under the paper's floor it is
+    It is the absolute value, since a multiplier of either sign counts; under the paper's floor it is
     never negative.
 
     Raises:
@@ -52,9 +47,9 @@ def multiplier(width: Width) -> Tensor:
     if not slots:
         raise StructureError(
             f"width {width.name!r} has no multiplier: put a ds.nn.Multiplier among its readers, "
-            "or use salience='outgoing'"
+            "or use criterion=ds.OutgoingNorm()"
         )
-    return _total([_loudness(slot, width.axis) for slot in slots])
+    return _total([_l1_norm(slot, width.axis) for slot in slots])
 
 
 def outgoing(width: Width) -> Tensor:
@@ -73,12 +68,12 @@ def outgoing(width: Width) -> Tensor:
             f"nothing reads width {width.name!r}: say which modules read the layer's output with "
             f"`{width.name}.feeds(module, ...)`"
         )
-    outside = _total([_loudness(slot, width.axis) for slot in readers])
+    outside = _total([_l1_norm(slot, width.axis) for slot in readers])
     recurrent = list(width.having(Role.RECURRENT))
     if not recurrent:
         return outside
     scale = sum(fan_out(slot, width.axis) for slot in readers)
-    inside = [_loudness(slot, width.axis) / fan_out(slot, width.axis) for slot in recurrent]
+    inside = [_l1_norm(slot, width.axis) / fan_out(slot, width.axis) for slot in recurrent]
     return 0.5 * (outside + scale * _total(inside))
 
 
@@ -88,7 +83,7 @@ def fan_out(slot: Slot, axis: Axis) -> int:
     return tensor.numel() // tensor.shape[slot.dim] * copies(slot.layout, axis)
 
 
-def _loudness(slot: Slot, axis: Axis) -> Tensor:
+def _l1_norm(slot: Slot, axis: Axis) -> Tensor:
     """The L1 norm of each unit's entries: `[units]`."""
     weights = slot.tensor.detach()
     if weights.ndim == 1:  # whose sum over all other dimensions is itself
@@ -116,6 +111,3 @@ _scratch = _Scratch()
 
 def _total(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-
-
-SALIENCES = {"multiplier": multiplier, "outgoing": outgoing}

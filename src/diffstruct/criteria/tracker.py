@@ -1,11 +1,12 @@
-"""The ledger: keeps what each unit of a model has earned, and takes the price from what units say."""
+"""The importance tracker: moving averages of the units' importance, kept from the gradients of a training run."""
 
 from __future__ import annotations
 
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,198 +16,197 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from diffstruct.criteria import importance
-from diffstruct.criteria.l1 import UnitPrice
-from diffstruct.errors import DivergenceError, StructureError
-from diffstruct.rule.rule import Rule
-from diffstruct.surgery.plan import Change
-from diffstruct.width.layout import owners
-from diffstruct.width.width import Role, Slot, Width
+from diffstruct.criteria.criterion import Training
+from diffstruct.errors import DivergenceError, StructureWarning
+from diffstruct.surgery import Change
+from diffstruct.width import READERS, Slot, Width
 
-SAYS = (Role.OUTGOING, Role.RECURRENT)
+if TYPE_CHECKING:
+    from diffstruct.criteria.taylor import TaylorImportance
 
 FEWEST = 10
 """Observations that the moving averages look back on, at least."""
 
 
 class ImportanceTracker:
-    """Earnings of the units of every width, measured from the gradients of what they say.
+    """The importance of the units of every width, from the gradients of their outgoing weights.
 
     Hooks on these weights look at each gradient as soon as `backward` has it, before anything clips it.
 
     Args:
         widths: by name.
-        price: what units pay.
-        predictions: that the loss is the mean of, or the sum.
-        reduction: which of the two.
-        updates: of the whole run.
-        every: updates between two observations.
-        grace_period: the longest that a newborn has, in updates.
-
-    Raises:
-        StructureError: nothing that could be trained reads a width.
+        criterion: the price, and its times.
+        training: the run.
     """
 
-    def __init__(
-        self,
-        widths: Mapping[str, Width],
-        price: UnitPrice,
-        predictions: float,
-        reduction: Literal["mean", "sum"],
-        updates: int,
-        every: int,
-        grace_period: int,
-    ) -> None:
-        self.widths = widths
-        self.price = price
-        self.predictions = predictions
-        self.share = 1.0 if reduction == "mean" else 1.0 / predictions
-        """Of what `backward` sees, what the mean over predictions is."""
-        self.rate = min(1 / FEWEST, every / (price.memory * updates))
-        self.rise = max(1, math.ceil(price.rise * updates / every))
-        self.updates = updates
-        self.last_call = math.floor((1 - price.ease) * updates) - grace_period
-        """The update from which on nobody new comes: who came later would still be on trial at the easing."""
-        self._every = every
+    def __init__(self, widths: Mapping[str, Width], criterion: TaylorImportance, training: Training) -> None:
+        assert criterion.predictions is not None
+        self.widths, self.training = widths, training
+        self.criterion = criterion
+        self.predictions = criterion.predictions
+        self.share = 1.0 if criterion.reduction == "mean" else 1.0 / self.predictions
+        """The mean over predictions is so much of the loss that `backward` sees."""
+        total, interval = training.total_steps, training.interval
+        self.rate = min(1 / FEWEST, interval / (criterion.memory * total))
+        self.rise = max(1, math.ceil(criterion.rise * total / interval))
+        grace = interval * max((int(rule.grace_period or 0) for rule in training.rules.values()), default=0)
+        self.last_addition = math.floor((1 - criterion.annealing) * total) - grace
+        """The step from which on no unit is added: its grace period would not be over at the annealing."""
         self.refresh_every = max(1, round(0.05 / self.rate))
-        self.open = True
-        """Whether the next gradients are looked at."""
+        """Decisions between two computations of `compared`."""
+        self.recording = interval == 1
+        """Whether the next gradients are recorded."""
         self.fisher: dict[str, NDArray[np.float64]] = {}
         self.mean_slopes: dict[str, NDArray[np.float64]] = {}
-        """Moving averages: `F` and `E[G]` of `earnings`."""
-        self.earned: dict[str, NDArray[np.float64]] = {}
-        """What the price sets against itself, as of the last time that it was worked out."""
-        self._seen: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
+        """Moving averages: `F` and `E[G]` of `importance`."""
+        self.compared: dict[str, NDArray[np.float64]] = {}
+        """The importance that the decay compares with the price, as of the last `refresh`."""
+        self._slopes: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
+        self._warned = False
         readers: dict[int, tuple[Tensor, list[tuple[Slot, Width]]]] = {}
         for name, width in widths.items():
-            for slot in trained_readers(width):
+            for slot in width.having(*READERS):
                 readers.setdefault(id(slot.tensor), (slot.tensor, []))[1].append((slot, width))
             none = np.arange(0)
             self.fisher[name] = importance.resize_averages(np.zeros((0, 0)), none, width.size)
             self.mean_slopes[name] = np.zeros(width.size)
-            self.earned[name] = np.zeros(width.size)
+            self.compared[name] = np.zeros(width.size)
         self.readers = [*readers.values()]
-        """The tensors through which units speak, each with all of its slots that are read."""
-        self._hooks = [_watch(self, tensor, slots) for tensor, slots in self.readers]
+        """The outgoing weights, each with all of its slots."""
+        self._watch()
 
     def record_gradients(self, tensor: Tensor, slots: Sequence[tuple[Slot, Width]]) -> None:
-        """Note the slopes of the loss with respect to factors on what the units say through `tensor`."""
-        if not self.open or tensor.grad is None:
+        """Record the derivatives of the loss with respect to factors on the units' weights in `tensor`."""
+        if not self.recording or tensor.grad is None:
             return
         product = tensor.detach() * tensor.grad.detach()
         for slot, width in slots:
-            self._seen[slot, width.name] = slot.per_unit(product, width.axis)
+            self._slopes[slot, width.name] = slot.per_unit(product, width.axis)
+
+    def record_missing(self) -> None:
+        """Record the gradients that no hook has seen, such as come from `torch.autograd.grad`."""
+        if self.recording:
+            for tensor, slots in self.readers:
+                if tensor.grad is not None and (slots[0][0], slots[0][1].name) not in self._slopes:
+                    self.record_gradients(tensor, slots)
 
     def update(self, ages: Mapping[str, NDArray[np.int64]]) -> None:
-        """Enter the slopes since the last time.
+        """Enter what was recorded since the last time into the moving averages.
 
         Args:
-            ages: of the units of each width, in decisions, without the one that is coming.
+            ages: of the units of each width, in decisions, this one not included.
 
         Raises:
-            DivergenceError: a slope is not finite.
+            DivergenceError: a derivative is not finite; nothing is entered then.
         """
-        seen, self._seen = self._seen, {}
+        recorded, self._slopes = self._slopes, {}
         found: dict[str, NDArray[np.float64]] = {}
         for name, width in self.widths.items():
-            parts = [seen[slot, name] for slot in width.having(*SAYS) if (slot, name) in seen]
-            if not parts:  # no backward since: nothing to learn from
+            slots = [slot for slot in width.having(*READERS) if (slot, name) in recorded]
+            if not slots:  # no gradient since the last decision
                 continue
+            parts = [recorded[slot, name] for slot in slots]
             total = parts[0] if len(parts) == 1 else torch.stack([part.to(parts[0]) for part in parts]).sum(0)
             found[name] = self.share * total.double().cpu().numpy()
             if not np.isfinite(found[name]).all():
                 raise DivergenceError(
-                    f"a gradient of what width {name!r} says is not finite: the loss has diverged; lower "
-                    "the learning rate, or, if a GradScaler scales it, use salience='outgoing'"
+                    f"a gradient of the outgoing weights of width {name!r} is not finite: the loss has diverged; "
+                    "lower the learning rate, or, if a GradScaler scales it, use criterion=ds.OutgoingNorm()"
                 )
-        for name, slopes in found.items():  # only now: nothing is entered where anything is wrong
-            known = self.fisher[name], self.mean_slopes[name]
-            importance.update_averages(*known, slopes, self.predictions, ages[name] + 1, self.rate)
-
-    def saliences(self, width: Width) -> Tensor:
-        """What each unit earns, `[n]`, in nats per prediction."""
-        return torch.from_numpy(
-            importance.marginal(
-                importance.diagonal(self.fisher[width.name]), self.mean_slopes[width.name], self.predictions
+        if not found and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "no gradient of any outgoing weight was recorded for this decision, so nothing is learned about "
+                "the structure: the weights must have their gradients in .grad when the optimizer steps, and "
+                "structure.step() must follow that step",
+                StructureWarning,
+                stacklevel=5,
             )
+        for name, slopes in found.items():  # only now: nothing is entered where anything is wrong
+            averages = self.fisher[name], self.mean_slopes[name]
+            importance.update_averages(*averages, slopes, self.predictions, ages[name] + 1, self.rate)
+
+    def marginal(self, name: str) -> NDArray[np.float64]:
+        """The marginal importance of the units of a width, `[n]`, in nats per prediction."""
+        diagonal = importance.diagonal(self.fisher[name])
+        found: NDArray[np.float64] = importance.marginal(
+            diagonal, self.mean_slopes[name], self.predictions, self.criterion.first_order
         )
+        return found
 
     @torch.no_grad()
-    def apply_decay(
-        self,
-        ages: Mapping[str, NDArray[np.int64]],
-        rules: Mapping[str, Rule],
-        optimizers: Sequence[Optimizer],
-        update: int,
-    ) -> None:
-        """Take the price.
+    def apply_decay(self, ages: Mapping[str, NDArray[np.int64]], step: int) -> None:
+        """Let the outgoing weights of unimportant units decay.
 
         Args:
             ages: of the units of each width, in decisions.
-            rules: of each width, with the price of a unit for its threshold, and times in decisions.
-            optimizers: whose learning rates count.
-            update: the number of the last one.
+            step: the number of the last one.
         """
-        price = self.price
-        due = self._every * price.strength * importance.annealing(update, self.updates, price.ease)
+        criterion, training = self.criterion, self.training
+        left = importance.annealing(step, training.total_steps, criterion.annealing)
+        due = training.interval * criterion.decay * left
         for name, width in self.widths.items():
-            for slot in width.having(*SAYS):
-                strength = due * rate_of(slot.tensor, optimizers)
+            rule = training.rules[name]
+            for slot in width.having(*READERS):
                 factors = importance.decay_factors(
-                    self.earned[name],
+                    self.compared[name],
                     ages[name],
-                    rules[name].threshold,
-                    strength,
-                    price.power,
-                    int(rules[name].grace_period),
+                    rule.threshold or criterion.price,
+                    due * learning_rate(slot.tensor, training.optimizers),
+                    criterion.power,
+                    int(rule.grace_period or 0),
                     self.rise,
                 )
                 if (factors < 1).any():
-                    _scale(slot, width, torch.from_numpy(factors))
+                    slot.tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(slot.tensor))
 
     def resize(self, changes: Mapping[str, Change]) -> None:
         """Follow a change of structure."""
         for name, change in changes.items():
             keep = np.asarray(change.keep, np.int64)
             self.fisher[name] = importance.resize_averages(self.fisher[name], keep, change.add)
-            for known in (self.mean_slopes, self.earned):
+            for known in (self.mean_slopes, self.compared):
                 known[name] = np.concatenate([known[name][keep], np.zeros(change.add)])
 
-    def refresh(self, rules: Mapping[str, Rule], updates: int) -> None:
-        """Work out anew what units have earned, if it is time for it.
-
-        Args:
-            rules: as in `collect`.
-            updates: made so far.
-        """
-        if updates % (self.refresh_every * self._every) == 0:
-            for name, fisher in self.fisher.items():
-                self.earned[name] = importance.geometric_mean(
-                    fisher, self.mean_slopes[name], self.predictions, rules[name].threshold
-                )
+    def refresh(self, step: int) -> None:
+        """Compute the importance that the decay depends on, if it is time for it, after `step` steps."""
+        if step == 0 or step % (self.refresh_every * self.training.interval):
+            return
+        criterion = self.criterion
+        for name, fisher in self.fisher.items():
+            # Of the diagonal alone, the conditional importance is that of units without duplicates.
+            self.compared[name] = importance.geometric_mean(
+                fisher if criterion.conditional else importance.diagonal(fisher),
+                self.mean_slopes[name],
+                self.predictions,
+                self.training.rules[name].threshold or criterion.price,
+                criterion.first_order,
+            )
 
     def detach(self) -> None:
         """Take the hooks away."""
         for hook in self._hooks:
             hook.remove()
+        self._hooks = []
+
+    def _watch(self) -> None:
+        self._hooks = [_hook(self, tensor, slots) for tensor, slots in self.readers]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without hooks, which belong to the tensors, and what is recorded for the decision to come."""
+        return {**vars(self), "_hooks": bool(self._hooks), "_slopes": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy watches the copied tensors."""
+        vars(self).update(state)
+        if state["_hooks"]:
+            self._watch()
+        else:
+            self._hooks = []
 
 
-def trained_readers(width: Width) -> list[Slot]:
-    """The slots through which units speak and that are trained.
-
-    Raises:
-        StructureError: there is none.
-    """
-    slots = [slot for slot in width.having(*SAYS) if slot.tensor.requires_grad]
-    if not slots:
-        raise StructureError(
-            f"nothing that is trained reads width {width.name!r}, so what its units earn cannot be "
-            "measured: exclude it, or use salience='outgoing'"
-        )
-    return slots
-
-
-def _watch(ledger: ImportanceTracker, tensor: Tensor, slots: list[tuple[Slot, Width]]) -> RemovableHandle:
-    mine = weakref.ref(ledger)  # the model must not keep a structure alive that nobody uses
+def _hook(tracker: ImportanceTracker, tensor: Tensor, slots: list[tuple[Slot, Width]]) -> RemovableHandle:
+    mine = weakref.ref(tracker)  # the model must not keep a structure alive that is used no more
 
     def hook(parameter: Tensor) -> None:
         owner = mine()
@@ -217,21 +217,10 @@ def _watch(ledger: ImportanceTracker, tensor: Tensor, slots: list[tuple[Slot, Wi
     return register(hook)
 
 
-def rate_of(tensor: Tensor, optimizers: Sequence[Optimizer]) -> float:
+def learning_rate(tensor: Tensor, optimizers: Sequence[Optimizer]) -> float:
     """The learning rate of `tensor` now; 0 for one that no optimizer trains."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             if any(parameter is tensor for parameter in group["params"]):
                 return float(group["lr"])
     return 0.0
-
-
-def _scale(slot: Slot, width: Width, factors: Tensor) -> None:
-    """Multiply what each unit says through the slot by its factor, in place; `factors` `[units]`."""
-    tensor = slot.tensor
-    unit = owners(slot.layout, width.axis)
-    # Entries of no unit of this width have -1 there, and so take the one at the end.
-    by_entry = torch.cat([factors, factors.new_ones(1)])[unit].to(tensor)
-    shape = [1] * tensor.ndim
-    shape[slot.dim] = -1
-    tensor.mul_(by_entry.view(shape))

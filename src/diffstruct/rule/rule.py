@@ -1,15 +1,16 @@
-"""The rule: saliences in, decision out. Pure; it changes no tensor and keeps no state of its own.
+"""The rule: importances in, decision out. Pure; it changes no tensor and keeps no state of its own.
 
 Miconi, "Neural networks with differentiable structure" (arXiv:1606.06216), section on the algorithm:
-keep a reserve of `k` units whose salience is at most the threshold; delete each unit in excess with a
+keep a reserve of `k` units whose importance is at most the threshold; delete each unit in excess with a
 small probability, add one with a small probability where the reserve falls short.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,15 +26,15 @@ class RuleState:
 
     Args:
         ages: `[n]` int64, decisions that the unit has lived through.
-        risen: `[n]` bool, whether its salience ever was above the threshold.
+        risen: `[n]` bool, whether its importance ever was above the threshold.
     """
 
     ages: NDArray[np.int64]
     risen: NDArray[np.bool_]
 
     @staticmethod
-    def newborn(size: int) -> RuleState:
-        """The state of `size` units that have just come."""
+    def initial(size: int) -> RuleState:
+        """The state of `size` new units."""
         return RuleState(np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.bool_))
 
 
@@ -44,7 +45,7 @@ class Decision:
     Args:
         size: units before.
         keep: indices of the units that stay, ascending.
-        add: number of units that come, placed after those that stay.
+        add: number of new units, placed after those that stay.
         state: the rule's memory of the units after the change.
     """
 
@@ -64,88 +65,151 @@ class Decision:
         return len(self.keep) + self.add
 
 
+class RuleNumbers(NamedTuple):
+    """A complete rule as plain numbers, for a width of a given size: what `choose` needs."""
+
+    threshold: float
+    reserve: int
+    p_add: float
+    p_delete: float
+    p_spontaneous: float
+    min_units: int
+    max_units: int
+    redraw_after: int  # 0 for never
+    grace_period: int
+
+
 @dataclass(frozen=True)
 class Rule:
-    """The paper's rule, and the two extensions that larger networks need.
+    """The paper's rule, and the extensions that larger networks need.
 
-    A unit is *sub-threshold* when its salience is not above `threshold`. With more than `reserve` of them,
+    A unit is *sub-threshold* when its importance is not above `threshold`. With more than `reserve` of them,
     `reserve` are spared at random and each of the others is deleted with probability `p_delete`. With
     fewer, the missing ones are added with probability `p_add`. Besides, one unit is added with
     probability `p_spontaneous` whatever the reserve.
 
+    What is left open (None) is filled by the criterion (`Criterion.default_rule`), so that
+    `Rule(max_units=64)` changes nothing but the largest size.
+
     Args:
-        threshold: `T_D`, in the unit of the salience.
+        threshold: `T_D`, in the unit of the criterion's importance; for `TaylorImportance` the price of a
+            unit, in nats.
         reserve: `k`, a count (int), or a fraction of the width (float below 1), then at least `min_reserve`.
-        p_add: probability per decision that a reserve that falls short is filled.
-        p_delete: probability per decision that a unit in excess is deleted.
-        p_spontaneous: probability per decision of one more unit, whatever the reserve.
+        p_add: probability per step that a reserve that falls short is filled.
+        p_delete: probability per step that a unit in excess is deleted.
+        p_spontaneous: probability per step of one more unit, whatever the reserve.
         min_units: never fewer units than this.
         max_units: never more units than this.
-        redraw_after: the age in decisions after which a reserve unit that never rose above the threshold
-            is replaced by a new one; None (as in the paper) for never. A reserve unit can be dead and
-            would then stop growth for ever.
+        redraw_after: the age in steps after which a reserve unit that never rose above the threshold
+            is replaced by a new one; 0 (as in the paper) for never. A reserve unit can be dead (a ReLU that
+            is never active) and would then stop growth.
         min_reserve: a reserve that is a fraction of the width has at least so many units.
-        grace_period: the age in decisions up to which no unit is deleted; past it, each that is sub-threshold may
-            be, and the reserve is made of newborns alone. A fraction (float below 1) is one of the run that
-            `Structure` is told of. 0 (as in the paper) for no trial.
+        grace_period: the age in steps up to which no unit is deleted; past it, each that is sub-threshold
+            may be, and the reserve is made of new units alone. A fraction (float below 1) is one of
+            `Structure`'s `total_steps`. 0 (as in the paper) for none.
 
     Raises:
         ConfigurationError: a parameter that cannot work.
+
+    Example:
+        >>> import diffstruct as ds
+        >>> rule = ds.Rule(max_units=64)
+        >>> rule.filled(ds.TaylorImportance().default_rule).threshold
+        0.001
     """
 
-    threshold: float = 0.05
-    reserve: int | float = 1
-    p_add: float = 0.05
-    p_delete: float = 0.25
-    p_spontaneous: float = 1e-4
-    min_units: int = 1
-    max_units: int = 99
+    threshold: float | None = None
+    reserve: int | float | None = None
+    p_add: float | None = None
+    p_delete: float | None = None
+    p_spontaneous: float | None = None
+    min_units: int | None = None
+    max_units: int | None = None
     redraw_after: int | None = None
-    min_reserve: int = 1
-    grace_period: int | float = 0
+    min_reserve: int | None = None
+    grace_period: int | float | None = None
 
     def __post_init__(self) -> None:
-        def need(holds: bool, name: str, what: str) -> None:
-            if not holds:
-                raise ConfigurationError(f"{name} must be {what}, got {getattr(self, name)!r}")
+        for name, (holds, what) in _VALID.items():
+            value = getattr(self, name)
+            if value is not None and not holds(value):
+                raise ConfigurationError(f"{name} must be {what}, got {value!r}")
+        if self.max_units is not None:
+            if self.max_units < (self.min_units or 1):
+                raise ConfigurationError(
+                    f"max_units must be at least min_units ({self.min_units or 1}), got {self.max_units}"
+                )
+            if isinstance(self.reserve, int) and self.reserve >= self.max_units:
+                raise ConfigurationError(
+                    f"reserve must be below max_units ({self.max_units}), got {self.reserve}"
+                )
 
-        need(self.threshold > 0 and math.isfinite(self.threshold), "threshold", "a number above 0")
-        for name in ("p_add", "p_delete", "p_spontaneous"):
-            need(0 <= getattr(self, name) <= 1, name, "a probability between 0 and 1")
-        for name in ("min_units", "max_units"):
-            need(isinstance(getattr(self, name), int), name, "a whole number")
-        need(self.min_units >= 1, "min_units", "at least 1")
-        need(self.max_units >= self.min_units, "max_units", f"at least min_units ({self.min_units})")
-        if isinstance(self.reserve, int):
-            need(
-                0 <= self.reserve < self.max_units,
-                "reserve",
-                f"at least 0 and below max_units ({self.max_units})",
-            )
-        else:
-            need(0 < self.reserve < 1, "reserve", "a count, or a fraction between 0 and 1")
-        least = self.min_reserve
-        need(isinstance(least, int) and least >= 0, "min_reserve", "a count of at least 0")
-        whole = isinstance(self.grace_period, int)
-        need(
-            self.grace_period >= 0 if whole else 0 < self.grace_period < 1,
-            "grace_period",
-            "a count, or a fraction below 1",
+    def filled(self, defaults: Rule) -> Rule:
+        """This rule, with what it leaves open taken from `defaults`."""
+        return replace(defaults, **{name: value for name, value in vars(self).items() if value is not None})
+
+    def timed(self, total_steps: int, interval: int = 1) -> Rule:
+        """The rule for a run of `total_steps` that is asked every `interval` steps, and acts as strongly.
+
+        The grace period, and `redraw_after`, are counted in decisions afterwards.
+        """
+        grace = _known(self.grace_period, "grace_period")
+        steps = grace if isinstance(grace, int) else math.ceil(grace * total_steps)
+        if interval == 1:
+            return replace(self, grace_period=steps)
+
+        def within(p: float | None) -> float | None:
+            return None if p is None else 1 - (1 - p) ** interval
+
+        return replace(
+            self,
+            p_add=within(self.p_add),
+            p_delete=within(self.p_delete),
+            p_spontaneous=within(self.p_spontaneous),
+            redraw_after=max(1, round(self.redraw_after / interval)) if self.redraw_after else 0,
+            grace_period=math.ceil(steps / interval),
         )
-        after = self.redraw_after
-        need(after is None or (isinstance(after, int) and after >= 1), "redraw_after", "None or at least 1")
 
-    def reserve_of(self, size: int) -> int:
-        """Sub-threshold units that a width of `size` units should hold."""
-        if isinstance(self.reserve, int):
-            return self.reserve
-        return max(self.min_reserve, int(self.reserve * size))
+    def numbers(self, size: int, dtype: torch.dtype) -> RuleNumbers:
+        """The parameters as plain numbers, for `size` importances of type `dtype`.
 
-    def decide(self, saliences: Tensor, state: RuleState, generator: np.random.Generator) -> Decision:
-        """Decide which units stay and how many come.
+        Raises:
+            ConfigurationError: something is left open, or the grace period is a fraction of a run that the
+                rule has not been told of.
+        """
+        missing = [each.name for each in fields(self) if getattr(self, each.name) is None]
+        if missing:
+            raise ConfigurationError(
+                f"this rule leaves {', '.join(missing)} open: give them, or fill them in from a criterion "
+                "with rule.filled(criterion.default_rule)"
+            )
+        grace = _known(self.grace_period, "grace_period")
+        if not isinstance(grace, int):
+            raise ConfigurationError(
+                f"a grace_period of {grace} is a fraction of a run of unknown length: give a count of steps, "
+                "or say how long the run is with rule.timed(total_steps)"
+            )
+        reserve = _known(self.reserve, "reserve")
+        if not isinstance(reserve, int):
+            reserve = max(_known(self.min_reserve, "min_reserve"), int(reserve * size))
+        return RuleNumbers(
+            # Rounded as the importance of a new unit is, which begins at the threshold and not above it.
+            threshold=torch.tensor(self.threshold, dtype=dtype).item(),
+            reserve=reserve,
+            p_add=float(_known(self.p_add, "p_add")),
+            p_delete=float(_known(self.p_delete, "p_delete")),
+            p_spontaneous=float(_known(self.p_spontaneous, "p_spontaneous")),
+            min_units=_known(self.min_units, "min_units"),
+            max_units=_known(self.max_units, "max_units"),
+            redraw_after=_known(self.redraw_after, "redraw_after"),
+            grace_period=grace,
+        )
+
+    def decide(self, importances: Tensor, state: RuleState, generator: np.random.Generator) -> Decision:
+        """Decide which units stay and how many are added.
 
         Args:
-            saliences: `[n]`, one number per unit.
+            importances: `[n]`, one number per unit.
             state: the memory that the last decision left behind.
             generator: the only source of chance.
 
@@ -153,107 +217,73 @@ class Rule:
             The decision, with the memory to hand in next time.
 
         Raises:
-            DivergenceError: a salience is not a finite number.
+            DivergenceError: an importance is not a finite number.
+            ConfigurationError: the rule is not complete, see `numbers`.
         """
-        values = saliences.detach().double().cpu().numpy()
+        values = importances.detach().double().cpu().numpy()
         assert state.ages.shape == state.risen.shape == values.shape
-        if not np.isfinite(values).all():
-            raise DivergenceError(
-                "a unit's salience is not finite: the weights have diverged; "
-                "lower the learning rate or clip the gradients"
-            )
+        check_finite(values)
         memory = RuleState(state.ages.copy(), state.risen.copy())
-        numbers = self.numbers(len(values), saliences.dtype)
-        gone, add = choose(values, memory.ages, memory.risen, generator, *numbers)
-        return self.decision(gone, add, memory)
+        numbers = self.numbers(len(values), importances.dtype)
+        removed, add = choose(values, memory.ages, memory.risen, generator, numbers)
+        return decision(removed, add, memory)
 
-    def numbers(
-        self, size: int, dtype: torch.dtype
-    ) -> tuple[float, int, float, float, float, int, int, int, int]:
-        """The parameters as plain numbers, in the order of `choose`, for `size` saliences of type `dtype`."""
-        return (
-            # Rounded as the salience of a new unit is, which begins at the threshold and not above it.
-            torch.tensor(self.threshold, dtype=dtype).item(),
-            self.reserve_of(size),
-            self.p_add,
-            self.p_delete,
-            self.p_spontaneous,
-            self.min_units,
-            self.max_units,
-            self.redraw_after or 0,
-            int(self.grace_period),  # a fraction has become a count by now: see `timed`
+
+def check_finite(importances: NDArray[np.float64]) -> None:
+    """Refuse importances that are not numbers.
+
+    Raises:
+        DivergenceError: one is infinite or NaN.
+    """
+    if not np.isfinite(importances).all():
+        raise DivergenceError(
+            "a unit's importance is not finite: the weights have diverged; "
+            "lower the learning rate or clip the gradients"
         )
 
-    def timed(self, updates: int, every: int = 1) -> Rule:
-        """The rule for a run of so many updates that asks it at every so many: units come and go as often."""
-        grace_period = (
-            self.grace_period
-            if isinstance(self.grace_period, int)
-            else math.ceil(self.grace_period * updates)
+
+def decision(removed: NDArray[np.bool_], add: int, memory: RuleState) -> Decision:
+    """What `choose` returned, as a decision; `memory` is that of the units before it."""
+    size, stays = len(removed), ~removed
+    if add or removed.any():
+        new = RuleState.initial(add)
+        memory = RuleState(
+            np.concatenate([memory.ages[stays], new.ages]),
+            np.concatenate([memory.risen[stays], new.risen]),
         )
-        if every == 1:
-            return replace(self, grace_period=grace_period)
-        after = self.redraw_after
-        return replace(
-            self,
-            p_add=1 - (1 - self.p_add) ** every,
-            p_delete=1 - (1 - self.p_delete) ** every,
-            p_spontaneous=1 - (1 - self.p_spontaneous) ** every,
-            redraw_after=None if after is None else max(1, round(after / every)),
-            grace_period=math.ceil(grace_period / every),
-        )
-
-    def decision(self, gone: NDArray[np.bool_], add: int, memory: RuleState) -> Decision:
-        """What `choose` returned, as a decision; `memory` is that of the units before it."""
-        size, stays = len(gone), ~gone
-        if add or gone.any():
-            born = RuleState.newborn(add)
-            memory = RuleState(
-                np.concatenate([memory.ages[stays], born.ages]),
-                np.concatenate([memory.risen[stays], born.risen]),
-            )
-        return Decision(size, tuple(np.flatnonzero(stays).tolist()), add, memory)
+    return Decision(size, tuple(np.flatnonzero(stays).tolist()), add, memory)
 
 
-def choose(
-    saliences: Any,
-    ages: Any,
-    risen: Any,
-    generator: Any,
-    threshold: float,
-    reserve: int,
-    p_add: float,
-    p_delete: float,
-    p_spontaneous: float,
-    min_units: int,
-    max_units: int,
-    redraw_after: int,
-    grace_period: int,
-) -> Any:
+def choose(importances: Any, ages: Any, risen: Any, generator: Any, rule: Any) -> Any:
     """The rule itself, on arrays and plain numbers.
 
-    There is no other copy: `Rule.decide` calls it as it stands, and the fused training loop compiles it. So
+    There is no other copy: `Rule.decide` calls it as it stands, and compiled training loops compile it. So
     it keeps to what Numba knows, and draws from a NumPy generator, which gives both the same numbers.
 
     Args:
-        saliences: `[n]`.
+        importances: `[n]`.
         ages: `[n]`, brought up to date in place, like `risen` `[n]`.
         generator: of NumPy, the only source of chance.
-        threshold: like the others as in `Rule`, but `reserve` is a count, and `redraw_after` 0 for never.
+        rule: `RuleNumbers`.
 
     Returns:
-        Which units go, `[n]` bool, and how many come.
+        Which units are removed, `[n]` bool, and how many are added.
     """
-    size = len(saliences)
-    above = saliences > threshold
+    size = len(importances)
+    above = importances > rule.threshold
     ages += 1
     risen |= above
     sub = size - int(np.count_nonzero(above))
-    gone = np.zeros(size, np.bool_)
+    removed = np.zeros(size, np.bool_)
     left = size
-    # With a grace_period, whoever has had it and is not above goes; without, those whom the reserve has no room for.
-    units = np.flatnonzero(~above & (ages > grace_period)) if grace_period > 0 else np.flatnonzero(~above)
-    excess = len(units) if grace_period > 0 else sub - reserve
+    # With a grace period, every sub-threshold unit past it is a candidate; without, those that the reserve
+    # has no room for.
+    if rule.grace_period > 0:
+        units = np.flatnonzero(~above & (ages > rule.grace_period))
+        excess = len(units)
+    else:
+        units = np.flatnonzero(~above)
+        excess = sub - rule.reserve
     if excess > 0:
         # A random choice of those in excess (Fisher and Yates): the units that are never reached are spared.
         for i in range(excess):
@@ -261,21 +291,54 @@ def choose(
             unit = units[j]
             units[j] = units[i]
             # The width may not fall below its minimum, however chance falls.
-            if generator.random() < p_delete and left > min_units:
-                gone[unit] = True
+            if generator.random() < rule.p_delete and left > rule.min_units:
+                removed[unit] = True
                 left -= 1
-    if grace_period > 0:  # those that go make room for newborns at once
+    if rule.grace_period > 0:  # the units that are removed make room for new ones at once
         sub -= size - left
     redrawn = 0
-    if redraw_after > 0:
+    if rule.redraw_after > 0:
         for unit in range(size):
-            if not (gone[unit] or risen[unit]) and ages[unit] > max(redraw_after, grace_period):
-                gone[unit] = True
+            if not (removed[unit] or risen[unit]) and ages[unit] > max(rule.redraw_after, rule.grace_period):
+                removed[unit] = True
                 redrawn += 1
     # Both draws are always made, so that chance does not depend on what it decides.
     fill, spontaneous = generator.random(), generator.random()
-    add = max(0, reserve - sub) if fill < p_add else 0
-    if add == 0 and spontaneous < p_spontaneous:
+    add = max(0, rule.reserve - sub) if fill < rule.p_add else 0
+    if add == 0 and spontaneous < rule.p_spontaneous:
         add = 1
-    # Here, `left` still counts those that are drawn anew.
-    return gone, redrawn + max(0, min(add, max_units - left))
+    # Here, `left` still counts the units that are redrawn.
+    return removed, redrawn + max(0, min(add, rule.max_units - left))
+
+
+def _known(value: Any, name: str) -> Any:
+    if value is None:
+        raise ConfigurationError(f"this rule leaves {name} open: give it, or fill it in from a criterion")
+    return value
+
+
+def _is_count(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_probability(value: Any) -> bool:
+    return 0 <= value <= 1
+
+
+def _is_count_or_fraction(value: Any) -> bool:
+    return _is_count(0)(value) if isinstance(value, int) else 0 < value < 1
+
+
+_PROBABILITY = _is_probability, "a probability between 0 and 1"
+_VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "threshold": (lambda value: value > 0 and math.isfinite(value), "a number above 0"),
+    "p_add": _PROBABILITY,
+    "p_delete": _PROBABILITY,
+    "p_spontaneous": _PROBABILITY,
+    "min_units": (_is_count(1), "a whole number of at least 1"),
+    "max_units": (_is_count(1), "a whole number of at least 1"),
+    "reserve": (_is_count_or_fraction, "a count, or a fraction between 0 and 1"),
+    "min_reserve": (_is_count(0), "a count of at least 0"),
+    "grace_period": (_is_count_or_fraction, "a count, or a fraction between 0 and 1"),
+    "redraw_after": (_is_count(0), "a count of at least 0"),
+}

@@ -2,31 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from diffstruct.couple.proof import Proof, Unproved
+from diffstruct.couple import Proof, ProofError
+from diffstruct.criteria import Criterion
 from diffstruct.errors import StructureError
-from diffstruct.nn.multiplier import Multiplier
-from diffstruct.nn.recurrent import _Recurrent
-from diffstruct.width.layout import owners
-from diffstruct.width.width import Role, Width
+from diffstruct.nn import Multiplier
+from diffstruct.nn.recurrent import Recurrent
+from diffstruct.rule import Rule, round_up
+from diffstruct.surgery import forget_parameters
+from diffstruct.width import Role, Slot, Width
+from diffstruct.width.layout import along
 
 
-def plain(model: nn.Module, widths: Iterable[Width], proof: Proof | None) -> nn.Module:
+def sizes_at_the_end(
+    widths: Mapping[str, Width],
+    criterion: Criterion,
+    rules: Mapping[str, Rule],
+    multiple_of: Mapping[str, int],
+) -> dict[str, tuple[int, ...]]:
+    """The units of each width that stay, by name, of those that lose some: those above the threshold."""
+    keep = {}
+    for name, width in widths.items():
+        values, rule = criterion.importance(width).detach().cpu(), rules[name]
+        above = int((values > rule.threshold).sum())
+        count = min(round_up(max(above, rule.min_units or 1), multiple_of[name]), width.size)
+        best = values.argsort(descending=True, stable=True)[:count].sort().values
+        if count < width.size:
+            keep[name] = tuple(best.tolist())
+    return keep
+
+
+def make_plain(
+    model: nn.Module, widths: Iterable[Width], optimizers: Sequence[Optimizer], proof: Proof | None
+) -> nn.Module:
     """Replace our modules in `model` by those of `torch.nn`, with the same parameters; return the model.
 
+    Multipliers are multiplied into the weights that read them, and the optimizers forget them.
+
     Raises:
-        StructureError: a multiplier cannot be folded into what reads it.
+        StructureError: a multiplier cannot be folded into the weights that read it; nothing has changed then.
     """
-    _fold_multipliers(model, widths, proof)
+    _fold_multipliers(widths, proof)
     new: dict[nn.Module, nn.Module] = {}
     for module in [*model.modules()]:
         if isinstance(module, Multiplier):
+            forget_parameters(optimizers, [module.weight])
             new[module] = nn.Identity()
-        elif isinstance(module, _Recurrent):
+        elif isinstance(module, Recurrent):
             new[module] = module.to_torch()
             for name, parameter in module.named_parameters():
                 setattr(new[module], name, parameter)  # the same object, which the optimizer knows
@@ -38,35 +65,52 @@ def plain(model: nn.Module, widths: Iterable[Width], proof: Proof | None) -> nn.
 
 
 @torch.no_grad()
-def _fold_multipliers(model: nn.Module, widths: Iterable[Width], proof: Proof | None) -> None:
+def _fold_multipliers(widths: Iterable[Width], proof: Proof | None) -> None:
     """Multiply the weights that read each unit by the unit's multiplier, which becomes one."""
-    multiplied = [
-        width for width in widths if any(isinstance(slot.module, Multiplier) for slot in width.slots)
+    pairs = [
+        (slot, reader, width)
+        for width in widths
+        for slot in width.having(Role.MULTIPLIER)
+        if isinstance(slot.module, Multiplier)
+        for reader in width.having(Role.OUTGOING)
     ]
-    if not multiplied:
+    if not pairs:
         return
     if proof is None:
         raise StructureError(
-            "without example_inputs nobody can tell which layers read through a ds.nn.Multiplier: give "
+            "without example_inputs nothing says which layers read through a ds.nn.Multiplier: give "
             "Structure example_inputs, or use Multiplier.fold_into"
         )
+    factors = [(reader, _factors(slot, reader, width)) for slot, reader, width in pairs]
+    backup = {tensor: tensor.clone() for pair in pairs for tensor in (pair[0].tensor, pair[1].tensor)}
     before = proof.outputs()
-    for width in multiplied:
-        for slot in width.having(Role.MULTIPLIER):
-            # [n], by the unit; entries that belong to no unit keep their factor of one
-            factors = slot.tensor.detach().clone()
-            for reader in width.having(Role.OUTGOING):
-                unit = owners(reader.layout, width.axis).to(factors.device)
-                by_entry = torch.where(unit >= 0, factors[unit.clamp_min(0)], torch.ones_like(factors[:1]))
-                shape = [1] * reader.tensor.ndim
-                shape[reader.dim] = -1
-                reader.tensor.mul_(by_entry.view(shape))
-            slot.tensor.fill_(1.0)
+    for reader, factor in factors:
+        reader.tensor.mul_(along(factor, reader.dim, reader.tensor.ndim))
+    for slot, _, _ in pairs:
+        slot.tensor.fill_(1.0)
     try:
         proof.same(
-            proof.outputs(), before, "folding a multiplier into what reads it changes what the model says"
+            proof.outputs(), before, "folding a multiplier into the weights that read it changes the output"
         )
-    except Unproved as error:
+    except ProofError as error:
+        for tensor, value in backup.items():
+            tensor.copy_(value)
         raise StructureError(
             f"{error}: some layers read past the multiplier; let all read through it"
         ) from error
+
+
+def _factors(slot: Slot, reader: Slot, width: Width) -> Tensor:
+    """The multiplier of each entry along the reader's dimension.
+
+    Raises:
+        StructureError: which multiplier an entry has cannot be told from the unit that it belongs to.
+    """
+    if reader.layout == slot.layout:  # position by position, such as of the two directions of a GRU
+        return slot.tensor.detach().clone()
+    if slot.layout is width.axis:
+        return reader.by_entry(slot.tensor.detach(), width.axis).flatten().clone()
+    raise StructureError(
+        f"{slot} has several multipliers a unit, which cannot be told apart in {reader}: let the layer read "
+        "the multiplier directly, or use Multiplier.fold_into"
+    )

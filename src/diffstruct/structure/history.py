@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from diffstruct.surgery import Change
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,16 @@ class History:
 
     events: list[Event] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
+
+    def record(self, step: int, changes: Mapping[str, Change]) -> tuple[Event, ...]:
+        """Add the events of some changes, by the widths' names, made after a step; return them."""
+        events = []
+        for name, change in changes.items():
+            kept = set(change.keep)
+            removed = tuple(unit for unit in range(change.size) if unit not in kept)
+            events.append(Event(step, name, removed, change.add, change.new_size))
+        self.events.extend(events)
+        return tuple(events)
 
     def added(self, width: str | None = None) -> int:
         """Units that came so far, to one width or to all."""

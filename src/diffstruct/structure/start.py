@@ -4,76 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from diffstruct.couple import Proof, Refusal
-from diffstruct.couple.proof import Unproved
+from diffstruct.couple import FoundWidths, Proof, ProofError
 from diffstruct.errors import ConfigurationError, StructureError
-from diffstruct.rule.multiples import multiple
-from diffstruct.rule.rule import Rule
+from diffstruct.rule import Rule, round_up
 from diffstruct.surgery import Change
-from diffstruct.width.width import Width
+from diffstruct.width import Width
 
 
-def first_changes(
-    widths: Mapping[str, Width],
+def start_of(
+    found: FoundWidths,
     start: Mapping[str, int | None],
     rules: Mapping[str, Rule],
-    granularity: Mapping[str, int],
-) -> dict[str, Change]:
-    """What cuts each width down to where it starts from; all arguments are by the widths' names.
+    multiple_of: Mapping[str, int],
+) -> dict[str, tuple[int, ...]]:
+    """The units that each width starts from, by name, of those that do not start as they are.
+
+    A width at whose first size the model does not run (because of a bare `squeeze`, say) is refused.
 
     Raises:
         ConfigurationError: a width cannot start from there.
+        StructureError: no width is left, or the model does not run at the sizes that they start from.
     """
     changes = {}
-    for name, width in widths.items():
-        size = _first_size(width, start[name], rules[name], granularity[name])
+    for name, width in found.widths.items():
+        size = first_size(width, start[name], rules[name], multiple_of[name])
         if size < width.size:
             changes[name] = Change(width, tuple(range(size)), 0)
-    return changes
+    if found.proof is not None and changes:
+        for name, reason in _cannot_start(changes, found.proof).items():
+            found.refuse(name, reason)
+            del changes[name]
+    if not found.widths:
+        raise StructureError(f"no width can be learned from where it starts:\n{found.explain()}")
+    return {name: change.keep for name, change in changes.items()}
 
 
-def _first_size(width: Width, start: int | None, rule: Rule, grain: int) -> int:
+def first_size(width: Width, start: int | None, rule: Rule, multiple_of: int) -> int:
+    """The size that a width starts from.
+
+    Raises:
+        ConfigurationError: it is outside of what width, rule or multiple allow.
+    """
     if start is not None and not 1 <= start <= width.size:
         raise ConfigurationError(
             f"start must be between 1 and the {width.size} units that width {width.name!r} came with, "
             f"got {start}"
         )
-    size = width.size if start is None else multiple(start, max(1, grain))
-    if grain < 1 or size % grain or size > width.size or rule.max_units % grain:
+    size = width.size if start is None else round_up(start, max(1, multiple_of))
+    least, most = rule.min_units or 1, rule.max_units or size
+    if multiple_of < 1 or size % multiple_of or size > width.size or most % multiple_of:
         raise ConfigurationError(
             f"width {width.name!r} came with {width.size} units, starts from {size} and may have "
-            f"{rule.max_units}: all of them must be multiples of the granularity, {grain}"
+            f"{most}: all of them must be multiples of multiple_of, {multiple_of}"
         )
-    if not rule.min_units <= size <= rule.max_units:
+    if not least <= size <= most:
         raise ConfigurationError(
-            f"width {width.name!r} starts with {size} units, outside the rule's {rule.min_units} "
-            f"to {rule.max_units}: change start, min_units or max_units"
+            f"width {width.name!r} starts with {size} units, outside the rule's {least} "
+            f"to {most}: change start, min_units or max_units"
         )
     return size
 
 
-def cannot_start(changes: Mapping[str, Change], proof: Proof) -> dict[str, Refusal]:
-    """The widths at whose first size the model does not run (because of a bare `squeeze`, say).
+def _cannot_start(changes: Mapping[str, Change], proof: Proof) -> dict[str, str]:
+    """The widths at whose first size the model does not run, and why.
 
     Raises:
-        StructureError: the others do not run together.
+        StructureError: it does not run at the first sizes of all the others together.
     """
     try:
         proof.runs(changes.values())
         return {}
-    except Unproved:
+    except ProofError:
         refused = {name: why for name, change in changes.items() if (why := _refusal(change, proof))}
     try:
         proof.runs([change for name, change in changes.items() if name not in refused])
-    except Unproved as error:
+    except ProofError as error:
         raise StructureError(f"from where the widths start, {error}: give another start") from error
     return refused
 
 
-def _refusal(change: Change, proof: Proof) -> Refusal | None:
+def _refusal(change: Change, proof: Proof) -> str | None:
     try:
         proof.runs([change])
-    except Unproved as error:
-        places = tuple(map(str, change.width.slots))
-        return Refusal(places, change.size, f"starting from {change.new_size} units, {error}")
+    except ProofError as error:
+        return f"starting from {change.new_size} units, {error}"
     return None

@@ -81,14 +81,19 @@ def operate(
     optimizers: Sequence[Optimizer] = (),
     initialize: Initialize = leave_zero,
     copies: Sequence[Copy] = (),
-) -> None:
-    """Plan a surgery and carry it out: all of it or, if anything fails, none. See `plan`."""
+) -> Callable[[], None]:
+    """Plan a surgery and carry it out: all of it or, if anything fails, none. See `plan`.
+
+    Returns:
+        What undoes it, see `Plan.commit`.
+    """
     todo = plan(changes, optimizers, initialize, copies)
-    todo.commit()
+    undo = todo.commit()
     for module in {owner for owner, _, _ in todo.attributes}:
         # cuDNN wants its weights in one piece of memory, which new tensors are not.
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()
+    return undo
 
 
 def _attributes(changes: Sequence[Change], sizes: Mapping[Axis, int]) -> dict[tuple[nn.Module, str], Any]:

@@ -1,0 +1,173 @@
+"""The interface of what a unit is judged by.
+
+`Structure` knows a criterion only through this class. A new one subclasses `Criterion` and has to say one
+thing: the importance of each unit. All else has a default.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import Optimizer
+
+from diffstruct.criteria.initialization import Initialization, SmallRandom
+from diffstruct.rule import Rule
+from diffstruct.surgery import Change
+from diffstruct.width import Width
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a criterion is told of the training run.
+
+    Args:
+        optimizers: those that train the model.
+        total_steps: steps of the optimizer in which the structure is learned.
+        interval: steps between two decisions.
+        rules: of each width by name, complete, with times in decisions.
+        generator: the only source of chance.
+        traced: whether the widths were found by tracing, rather than declared by the model's modules.
+        predictions: how many predictions the model makes for the example inputs; None without these.
+    """
+
+    optimizers: Sequence[Optimizer]
+    total_steps: int
+    interval: int
+    rules: Mapping[str, Rule]
+    generator: np.random.Generator
+    traced: bool
+    predictions: int | None
+
+
+class Criterion(ABC):
+    """What units are judged by, what they cost, and what new ones begin with.
+
+    `Structure` works with a copy of the criterion that it is given, so one object serves many structures. Its
+    calls come in this order: `check_rule` and `refusal`; `attach`; then at each step of an optimizer
+    `before_step`, and at each decision `after_step`, `importance`, `initialize` (within surgery) and `resize`;
+    at the end `detach`.
+
+    Example:
+        Units that are judged by the L2 norm of their incoming weights:
+
+        >>> import torch
+        >>> import diffstruct as ds
+        >>> class IncomingNorm(ds.Criterion):
+        ...     def importance(self, width):
+        ...         slots = [s for s in width.having(ds.Role.INCOMING) if s.tensor.ndim > 1]
+        ...         return sum(s.per_unit(s.tensor.detach() ** 2, width.axis) for s in slots).sqrt()
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> structure = ds.Structure(
+        ...     model, optimizer, example_inputs=(torch.ones(2, 3),), total_steps=100, criterion=IncomingNorm()
+        ... )
+        >>> structure.widths["0"].size
+        1
+    """
+
+    default_rule: Rule = Rule(
+        threshold=0.05,
+        reserve=1,
+        p_add=0.05,
+        p_delete=0.05,
+        p_spontaneous=0.0,
+        min_units=1,
+        max_units=4096,
+        redraw_after=1000,
+        min_reserve=1,
+        grace_period=0,
+    )
+    """The rule that goes with the criterion: it fills what a user's rule leaves open. By default the paper's,
+    with dead units redrawn. A reserve that is a fraction of the width grows faster, in O(log W) events, but
+    with an L1 price under Adam without end: a new unit crosses the threshold within a step or two, so that
+    the reserve always falls short."""
+
+    initialization: Initialization = SmallRandom()
+    """What new units begin with."""
+
+    training: Training
+    """The run, from `attach` on."""
+
+    def default_interval(self, total_steps: int, traced: bool) -> int:
+        """Steps between two decisions where the user does not say."""
+        return 16 if traced else 1
+
+    def check_rule(self, rule: Rule, total_steps: int, name: str) -> None:
+        """Refuse a rule under which no unit could be added, or none removed.
+
+        Args:
+            rule: complete; its grace period may be a fraction.
+            total_steps: of the run.
+            name: of the width.
+
+        Raises:
+            ConfigurationError: says which of the numbers to change.
+        """
+
+    def refusal(self, width: Width, training: Training) -> str | None:
+        """Why the units of a width cannot be judged, or None if they can."""
+        return None
+
+    def attach(self, widths: Mapping[str, Width], training: Training) -> Mapping[str, Width]:
+        """Get ready for a run: register hooks, add parameters. Either all of it or, with an error, nothing.
+
+        Args:
+            widths: those that are learned, by name, at the sizes that the model came with.
+            training: the run.
+
+        Returns:
+            The widths, with the slots of parameters that the criterion has added.
+        """
+        self.training = training
+        return widths
+
+    @abstractmethod
+    def importance(self, width: Width) -> Tensor:
+        """One number per unit, `[n]`, in the unit of the rule's threshold."""
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Act on the gradients, right before a step of `optimizer`."""
+
+    def after_step(self, step: int, ages: Mapping[str, NDArray[np.int64]]) -> None:
+        """Act on the weights, after the last of the `interval` steps that a decision is about.
+
+        Args:
+            step: the number of that step, from 1.
+            ages: of the units of each width, in decisions, this one not included.
+
+        Raises:
+            DivergenceError: something is not finite; nothing has changed then.
+        """
+
+    def record_next(self, wanted: bool) -> None:
+        """Whether the gradients of the next step are those that a decision will be about."""
+
+    def may_add(self, step: int) -> bool:
+        """Whether units may still be added at a step."""
+        return True
+
+    def initialize(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
+        """Write the entries of new units in place, see `surgery.Initialize`."""
+        rules = self.training.rules
+        thresholds = {name: rules[name].threshold or 0.0 for name in rules}
+        self.initialization(changes, values, thresholds, self.training.generator)
+
+    def resize(self, changes: Mapping[str, Change], step: int) -> None:
+        """Follow a change of structure; called after each decision, also one that changes nothing.
+
+        Args:
+            changes: by the widths' names, those that changed.
+            step: steps made so far.
+        """
+
+    def describe(self) -> str:
+        """What units are judged by, in a line."""
+        return type(self).__name__
+
+    def detach(self) -> None:
+        """Take away all that `attach` has added, leaving the function of the model as it is."""

@@ -1,0 +1,290 @@
+"""The criteria of the paper's networks, compiled. Their formulas are compiled from where they are written.
+
+What a criterion does to one update stands in three functions, chosen by its type: `before_step`, `after_step` and
+`judge`.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numba.extending import overload
+
+from diffstruct.criteria import Criterion, Multipliers, OutgoingNorm, TaylorImportance, importance, l1
+from diffstruct.errors import StructureError
+from diffstruct.nn.kernels.compile import OPTIONS, compiled
+from diffstruct.rule import Rule
+
+
+class Nothing(NamedTuple):
+    """No criterion: a network of a fixed size."""
+
+    nothing: bool = True
+
+
+class MultiplierNorm(NamedTuple):
+    """`criteria.Multipliers`, its price a subgradient."""
+
+    price: Any
+    floor: Any
+
+
+class WeightNorm(NamedTuple):
+    """`criteria.OutgoingNorm`, its price a step against the sign."""
+
+    price: Any
+
+
+class Taylor(NamedTuple):
+    """`criteria.TaylorImportance` and its tracker."""
+
+    fisher: Any  # [N, N] or [N]
+    mean_slopes: Any  # [N]
+    compared: Any  # [N]
+    predictions: float
+    share: float
+    rate: float
+    price: float
+    strength: float  # of the decay, times the learning rate
+    power: float
+    grace_period: int
+    rise: int
+    total_steps: int
+    annealing: float
+    first_order: bool
+
+
+# What the formulas of `l1` are made of, for single numbers, so that they compile as they stand.
+@overload(torch.sign, jit_options=OPTIONS)
+def _sign(input: Any) -> Any:
+    real = np.float32 if input == numba.types.float32 else np.float64
+    one, zero = real(1), real(0)
+
+    def implementation(input: Any) -> Any:
+        return (one if input > zero else zero) - (one if input < zero else zero)
+
+    return implementation
+
+
+@overload(torch.clamp, jit_options=OPTIONS)
+def _clamp(input: Any, min: Any) -> Any:
+    def implementation(input: Any, min: Any) -> Any:
+        return min if input < min else input
+
+    return implementation
+
+
+_subgradient = compiled(l1.subgradient)
+_sign_step = compiled(l1.sign_step)
+_at_least = compiled(l1.at_least)
+_update_averages = compiled(importance.update_averages)
+_marginal = compiled(importance.marginal)
+_diagonal = compiled(importance.diagonal)
+_annealing = compiled(importance.annealing)
+_decay_factors = compiled(importance.decay_factors)
+
+
+def before_step(criterion: Any, w: Any, g: Any, ages: Any) -> None:
+    """Act on the gradients `g`, before the optimizer's step; `ages` `[N]`."""
+    raise StructureError("this works in compiled code only")
+
+
+def after_step(criterion: Any, w: Any, ages: Any, step: int) -> None:
+    """Act on the weights `w`, after the optimizer's step number `step`; `ages` `[N]`."""
+    raise StructureError("this works in compiled code only")
+
+
+def judge(criterion: Any, w: Any) -> Any:
+    """The importance of each unit, `[N]`."""
+    raise StructureError("this works in compiled code only")
+
+
+@overload(before_step, jit_options=OPTIONS)
+def _before_step(criterion: Any, w: Any, g: Any, ages: Any) -> Any:
+    return _BEFORE.get(criterion.instance_class, _leave_gradients)
+
+
+@overload(after_step, jit_options=OPTIONS)
+def _after_step(criterion: Any, w: Any, ages: Any, step: int) -> Any:
+    return _AFTER.get(criterion.instance_class, _leave_weights)
+
+
+@overload(judge, jit_options=OPTIONS)
+def _judge(criterion: Any, w: Any) -> Any:
+    return _JUDGE.get(criterion.instance_class, _judge_nothing)
+
+
+def _leave_gradients(criterion: Any, w: Any, g: Any, ages: Any) -> None:
+    pass
+
+
+def _leave_weights(criterion: Any, w: Any, ages: Any, step: int) -> None:
+    pass
+
+
+def _judge_nothing(criterion: Any, w: Any) -> Any:
+    return np.ones_like(w.m)
+
+
+def _price_gradient(criterion: Any, w: Any, g: Any, ages: Any) -> None:
+    for j in range(w.m.shape[0]):
+        g.m[j] += _subgradient(w.m[j], criterion.price)
+
+
+def _clip_multipliers(criterion: Any, w: Any, ages: Any, step: int) -> None:
+    for j in range(w.m.shape[0]):
+        w.m[j] = _at_least(w.m[j], criterion.floor)
+
+
+def _judge_multipliers(criterion: Any, w: Any) -> Any:
+    """See `norms.multiplier`."""
+    return np.abs(w.m)
+
+
+@compiled
+def _step_against_sign(w: Any, price: Any) -> None:
+    flat = w.reshape(-1)
+    for i in range(flat.shape[0]):
+        flat[i] = _sign_step(flat[i], price)
+
+
+def _price_weights(criterion: Any, w: Any, ages: Any, step: int) -> None:
+    _step_against_sign(w.W_hh, criterion.price)
+    _step_against_sign(w.W_hy, criterion.price)
+
+
+def _judge_weights(criterion: Any, w: Any) -> Any:
+    """See `norms.outgoing`."""
+    symbols, units = w.W_hy.shape
+    half, share = w.m.dtype.type(0.5), w.m.dtype.type(symbols) / w.m.dtype.type(units)
+    outside, inside = np.zeros_like(w.m), np.zeros_like(w.m)
+    for v in range(symbols):
+        for i in range(units):
+            outside[i] += abs(w.W_hy[v, i])
+    for j in range(units):
+        for i in range(units):
+            inside[i] += abs(w.W_hh[j, i])
+    return half * (outside + share * inside)
+
+
+@compiled
+def _slopes(w: Any, g: Any) -> Any:
+    """The derivative of the loss with respect to a factor on all outgoing weights of each unit, `[N]`."""
+    symbols, units = w.W_hy.shape
+    result = np.zeros(units)
+    for v in range(symbols):
+        for i in range(units):
+            result[i] += w.W_hy[v, i] * g.W_hy[v, i]
+    for j in range(units):
+        for i in range(units):
+            result[i] += w.W_hh[j, i] * g.W_hh[j, i]
+    return result
+
+
+@compiled
+def _multiply(weights: Any, factors: Any) -> None:
+    """Multiply the outgoing weights of each unit, `weights` `[to, N]`, by its factor `[N]`."""
+    for j in range(weights.shape[0]):
+        for i in range(weights.shape[1]):
+            weights[j, i] *= factors[i]
+
+
+def _record(criterion: Any, w: Any, g: Any, ages: Any) -> None:
+    c = criterion
+    slopes = c.share * _slopes(w, g)
+    _update_averages(c.fisher, c.mean_slopes, slopes, c.predictions, ages + 1, c.rate)
+
+
+def _decay(criterion: Any, w: Any, ages: Any, step: int) -> None:
+    c = criterion
+    due = c.strength * _annealing(step, c.total_steps, c.annealing)
+    factors = _decay_factors(c.compared, ages, c.price, due, c.power, c.grace_period, c.rise)
+    left = factors.astype(w.m.dtype.type)
+    _multiply(w.W_hh, left)
+    _multiply(w.W_hy, left)
+
+
+def _judge_loss(criterion: Any, w: Any) -> Any:
+    c = criterion
+    return _marginal(_diagonal(c.fisher), c.mean_slopes, c.predictions, c.first_order)
+
+
+_BEFORE = {MultiplierNorm: _price_gradient, Taylor: _record}
+_AFTER = {MultiplierNorm: _clip_multipliers, WeightNorm: _price_weights, Taylor: _decay}
+_JUDGE = {MultiplierNorm: _judge_multipliers, WeightNorm: _judge_weights, Taylor: _judge_loss}
+
+
+@singledispatch
+def compiled_criterion(criterion: Criterion, rule: Rule, lr: float, real: Any) -> Any:
+    """The criterion as compiled code takes it, working in the same memory.
+
+    Args:
+        criterion: attached to a network of the paper.
+        rule: of its width, now.
+        lr: the learning rate, now.
+        real: the network's type of number.
+
+    Raises:
+        StructureError: there is no compiled form of it.
+    """
+    raise StructureError(
+        f"a {type(criterion).__name__} has no compiled form: train with paper.training.Trainer instead"
+    )
+
+
+@compiled_criterion.register
+def _(criterion: Multipliers, rule: Rule, lr: float, real: Any) -> MultiplierNorm:
+    price = criterion.price
+    if price.how != "gradient":
+        raise StructureError(
+            f"in compiled code a price on multipliers is paid by gradient, got {price.how!r}"
+        )
+    return MultiplierNorm(real(price.strength), real(-np.inf if price.floor is None else price.floor))
+
+
+@compiled_criterion.register
+def _(criterion: OutgoingNorm, rule: Rule, lr: float, real: Any) -> WeightNorm:
+    price = criterion.price
+    if price.how != "sign" or price.floor is not None:
+        raise StructureError(f"in compiled code a price on weights is a step against the sign, got {price}")
+    return WeightNorm(real(price.strength))
+
+
+@compiled_criterion.register
+def _(criterion: TaylorImportance, rule: Rule, lr: float, real: Any) -> Taylor:
+    tracker = criterion.tracker
+    return Taylor(
+        fisher=tracker.fisher["rnn"],
+        mean_slopes=tracker.mean_slopes["rnn"],
+        compared=tracker.compared["rnn"],
+        predictions=tracker.predictions,
+        share=tracker.share,
+        rate=tracker.rate,
+        price=rule.threshold or criterion.price,
+        strength=criterion.decay * lr,
+        power=criterion.power,
+        grace_period=int(rule.grace_period or 0),
+        rise=tracker.rise,
+        total_steps=criterion.training.total_steps,
+        annealing=criterion.annealing,
+        first_order=criterion.first_order,
+    )
+
+
+@singledispatch
+def unchanged_for(criterion: Criterion, step: int) -> float:
+    """Steps after `step` steps for which the compiled form of the criterion, and its rule, hold."""
+    return np.inf
+
+
+@unchanged_for.register
+def _(criterion: TaylorImportance, step: int) -> float:
+    tracker = criterion.tracker
+    to_refresh = tracker.refresh_every - step % tracker.refresh_every
+    if step + 1 < tracker.last_addition:
+        return min(to_refresh, tracker.last_addition - 1 - step)
+    return to_refresh

@@ -1,0 +1,100 @@
+"""Which of the widths that a model has can be learned in a run: the others are refused, with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from diffstruct.couple import FoundWidths, find_widths
+from diffstruct.criteria import Criterion, Training
+from diffstruct.errors import ConfigurationError, StructureError
+from diffstruct.surgery import check_state
+from diffstruct.width import READERS, Role, Width
+
+
+def widths_to_learn(
+    model: nn.Module,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None,
+    found: FoundWidths | None,
+    include: Sequence[str],
+    exclude: Sequence[str],
+) -> FoundWidths:
+    """The widths of `model`, found now or handed over; a record of its own.
+
+    Raises:
+        ConfigurationError: the arguments contradict each other.
+        StructureError: no width is left, or what was found is of another model.
+    """
+    if found is None:
+        found = find_widths(model, example_inputs, include=include, exclude=exclude)
+    elif example_inputs is not None or (*include, *exclude) != ("*",):
+        raise ConfigurationError(
+            "give example_inputs, include and exclude to find_widths, whose result `widths` is, or leave "
+            "`widths` out"
+        )
+    if found.model is not model:
+        raise StructureError(
+            f"the widths are those of another {type(found.model).__name__}: find them in the model that is trained"
+        )
+    for width in found.widths.values():
+        width.check_lengths()
+    found = replace(found, widths=dict(found.widths), refused=[*found.refused])
+    _need_widths(found)
+    return found
+
+
+def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> None:
+    """Refuse the widths that the criterion cannot judge, or whose new units the optimizers would not train.
+
+    Raises:
+        StructureError: none is left, the optimizers train another model, or the state of one cannot follow.
+    """
+    held = {id(p) for each in training.optimizers for group in each.param_groups for p in group["params"]}
+    if not any(id(parameter) in held for parameter in found.model.parameters()):
+        raise StructureError(
+            f"no optimizer holds any parameter of this {type(found.model).__name__}: pass the optimizer that "
+            "was made from model.parameters()"
+        )
+    for name, width in [*found.widths.items()]:
+        reason = untrained(width, held) or criterion.refusal(width, training)
+        if reason is not None:
+            found.refuse(name, reason)
+            continue
+        _check_states(width, training.optimizers)
+    _need_widths(found)
+
+
+def untrained(width: Width, held: set[int]) -> str | None:
+    """Why new units of a width would not be trained; None if they would.
+
+    Args:
+        width: the width.
+        held: ids of the parameters that the optimizers hold.
+    """
+    for roles, what in (((Role.INCOMING,), "feeds"), (READERS, "reads")):
+        parameters = [slot for slot in width.having(*roles) if slot.name in slot.module._parameters]
+        weights = [slot for slot in parameters if slot.tensor.ndim > 1] or parameters
+        if not any(slot.tensor.requires_grad for slot in weights):
+            return f"no weight that {what} it is trained, so that new units would stay as they are drawn"
+    for slot in width.slots:
+        if slot.tensor.requires_grad and id(slot.tensor) not in held:
+            return f"lives in {slot}, which none of the optimizers holds, so that it would not be trained"
+    return None
+
+
+def _check_states(width: Width, optimizers: Sequence[Optimizer]) -> None:
+    for slot in width.slots:
+        for optimizer in optimizers:
+            check_state(optimizer, slot.tensor)
+
+
+def _need_widths(found: FoundWidths) -> None:
+    if not found.widths:
+        raise StructureError(
+            f"{type(found.model).__name__} has no width that could be learned"
+            + (f":\n{found.explain()}" if found.refused else ": include and exclude leave none")
+        )
