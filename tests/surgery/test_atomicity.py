@@ -22,8 +22,8 @@ class Locked(dict):
         raise OSError("locked")
 
 
-def assert_trains_on(model: Stack, optimizer: Optimizer) -> None:
-    """The failure leaves no trace in later steps, and the surgery that failed can be done now."""
+def assert_trains_as_if_nothing_had_failed(model: Stack, optimizer: Optimizer) -> None:
+    """The failure has no effect on later steps, and the surgery that failed can be done now."""
     twin, other = trained()
     for pair in ((model, optimizer), (twin, other)):
         train_step(*pair, 7)
@@ -43,7 +43,7 @@ def test_an_initialization_that_fails_changes_nothing():
 
     with untouched(KeyboardInterrupt, model, optimizer):
         operate(model.change(PLAN), [optimizer], fails)
-    assert_trains_on(model, optimizer)
+    assert_trains_as_if_nothing_had_failed(model, optimizer)
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before the swap", "after it"])
@@ -62,7 +62,7 @@ def test_a_failure_while_tensors_are_swapped_is_undone(at, done, monkeypatch):
     monkeypatch.setattr(Resized, "swap", fails_once)
     with untouched(KeyboardInterrupt, model, optimizer):
         operate(model.change(PLAN), [optimizer])
-    assert_trains_on(model, optimizer)
+    assert_trains_as_if_nothing_had_failed(model, optimizer)
 
 
 def test_a_state_that_cannot_be_replaced_undoes_the_surgery():
@@ -72,7 +72,7 @@ def test_a_state_that_cannot_be_replaced_undoes_the_surgery():
     with untouched(OSError, model, optimizer, "locked"):
         operate(model.change(PLAN), [optimizer])
     optimizer.state[last] = dict(optimizer.state[last])
-    assert_trains_on(model, optimizer)
+    assert_trains_as_if_nothing_had_failed(model, optimizer)
 
 
 def test_a_size_that_cannot_be_set_undoes_the_surgery():
@@ -81,7 +81,7 @@ def test_a_size_that_cannot_be_set_undoes_the_surgery():
     with untouched(AttributeError, model, optimizer, "cannot be set"):
         operate(model.change(PLAN), [optimizer])
     model.readout.__class__ = nn.Linear
-    assert_trains_on(model, optimizer)
+    assert_trains_as_if_nothing_had_failed(model, optimizer)
 
 
 def test_a_structure_can_step_again_after_its_surgery_has_failed():

@@ -1,4 +1,4 @@
-"""One table: every optimizer of torch.optim, in all its variants, crossed with every promise of surgery.
+"""One table: every optimizer of torch.optim, in all its variants, against every property of surgery.
 
 What is expected is never read from the library: survivors are picked by unfolding each tensor into
 [gates, units, ...], and what new entries begin with is read off a fresh optimizer of the same kind.
@@ -38,7 +38,7 @@ VARIANTS: dict[type[Optimizer], list[dict[str, Any]]] = {
     torch.optim.Adamax: [{}, {"weight_decay": 0.1}],
     torch.optim.Muon: [{}, {"nesterov": False}],
     torch.optim.NAdam: [{}, {"decoupled_weight_decay": True, "weight_decay": 0.1}],
-    torch.optim.RAdam: [{}, {"betas": (0.5, 0.6)}],  # is rectified from the first updates on
+    torch.optim.RAdam: [{}, {"betas": (0.5, 0.6)}],  # is rectified from the first steps on
     torch.optim.RMSprop: [{}, {"centered": True, "momentum": 0.9}],
     torch.optim.Rprop: [{}, {"step_sizes": (1e-4, 1.0)}],
     torch.optim.SGD: [
@@ -81,11 +81,11 @@ def cases() -> list[Case]:
 
 
 every_case = pytest.mark.parametrize("case", cases(), ids=str)
-every_age = pytest.mark.parametrize("updates", [0, 3])
+with_and_without_state = pytest.mark.parametrize("steps", [0, 3])
 
 
 class Net(nn.Module):
-    """An LSTM that two readouts with one common weight read."""
+    """An LSTM whose output goes to two linear layers that share one weight."""
 
     def __init__(self, units: int = UNITS) -> None:
         super().__init__()
@@ -103,17 +103,17 @@ class Net(nn.Module):
 class Run:
     """A model and its optimizers, trained on batches that depend on nothing but their number."""
 
-    def __init__(self, case: Case, updates: int, model: nn.Module | None = None) -> None:
+    def __init__(self, case: Case, steps: int, model: nn.Module | None = None) -> None:
         torch.manual_seed(0)
         self.model = model or Net()
         self.optimizers = case.build(self.model.parameters())
         self.seen = 0
-        self.train(updates)
+        self.train(steps)
 
-    def train(self, updates: int) -> Tensor | None:
+    def train(self, steps: int) -> Tensor | None:
         """Train; give back the last loss, with its graph."""
         loss = None
-        for _ in range(updates):
+        for _ in range(steps):
             generator = torch.Generator().manual_seed(self.seen)
             x = torch.randn(4, 3, 3, generator=generator).to(self.model.readout.weight)
             y = torch.randn(4, 3, 2, generator=generator).to(x)
@@ -129,7 +129,7 @@ class Run:
         operate([Change(self.model.rnn.declare_width("rnn"), keep, add)], self.optimizers, initialize)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors that follow, by parameter and what they are to it."""
+        """All tensors that surgery resizes, by parameter and what they are to it."""
         found = {}
         for name, parameter in self.model.named_parameters():
             found[f"{name}:value"] = parameter.detach()
@@ -154,7 +154,7 @@ def pick(name: str, tensor: Tensor, units: Iterable[int], size: int) -> Tensor:
     return tensor
 
 
-def newborn_entries(name: str, tensor: Tensor) -> Tensor:
+def new_entries(name: str, tensor: Tensor) -> Tensor:
     """Where in `tensor`, after the surgery, entries are that have not been there before."""
     places = torch.arange(tensor.numel()).view(tensor.shape)
     new = torch.ones(tensor.numel(), dtype=torch.bool)
@@ -167,10 +167,10 @@ def test_the_table_covers_every_class_of_torch():
     assert found - {Optimizer} == ({*VARIANTS} | {*REFUSED}) - {ds.ClippedRMSprop}
 
 
-@every_age
+@with_and_without_state
 @every_case
-def test_survivors_are_bit_equal(case, updates):
-    run = Run(case, updates)
+def test_survivors_are_bit_equal(case, steps):
+    run = Run(case, steps)
     before = {name: tensor.clone() for name, tensor in run.tensors().items()}
     run.operate()
     after = run.tensors()
@@ -181,13 +181,13 @@ def test_survivors_are_bit_equal(case, updates):
         assert after[name].dtype == old.dtype, name
 
 
-@every_age
+@with_and_without_state
 @every_case
-def test_new_entries_have_no_gradient_and_the_state_that_the_optimizer_begins_with(case, updates):
-    run = Run(case, updates)
+def test_new_entries_have_no_gradient_and_the_state_that_the_optimizer_begins_with(case, steps):
+    run = Run(case, steps)
     run.operate()
     fresh = Run(case, 0, Net(NEW))
-    with torch.no_grad():  # the update by a gradient of zero, at zero, leaves the state as it begins
+    with torch.no_grad():  # a step with a gradient of zero, at zero, leaves the state as it begins
         for parameter in fresh.model.parameters():
             parameter.zero_()
             parameter.grad = torch.zeros_like(parameter)
@@ -197,24 +197,24 @@ def test_new_entries_have_no_gradient_and_the_state_that_the_optimizer_begins_wi
         optimizer.step()
     expected = fresh.tensors()
     for name, tensor in run.tensors().items():
-        new, what = newborn_entries(name, tensor), name.split(":")[1]
+        new, what = new_entries(name, tensor), name.split(":")[1]
         if what == "value" or tensor.ndim == 0:
             continue
         if isinstance(run.optimizers[0], ds.ClippedRMSprop) and what == "square_avg":
             expected[name] = torch.full_like(tensor, case.options.get("newborn", 0.01))  # the paper's
-        if what == "ax":  # an average of the parameter is set to it at the first update
+        if what == "ax":  # an average of the parameter is set to it at the first step
             expected[name] = run.model.get_parameter(name.split(":")[0]).detach()
         assert tensor.shape == expected[name].shape, name
         assert torch.equal(tensor[new], expected[name][new]), name
 
 
 def test_averages_of_new_entries_begin_at_the_entries():
-    # A fresh ASGD sets the average to the parameter at its first update. Once it averages (after t0
-    # updates), an average that began at 0 would stay away from the parameter that it is to average.
+    # A fresh ASGD sets the average to the parameter at its first step. Once it averages (after t0
+    # steps), an average that began at 0 would stay away from the parameter that it is to average.
     run = Run(Case(torch.optim.ASGD, {"t0": 1.0}), 6)
     run.operate()
     for name, parameter in run.model.named_parameters():
-        new = newborn_entries(name, parameter)
+        new = new_entries(name, parameter)
         assert torch.equal(run.optimizers[0].state[parameter]["ax"][new], parameter.detach()[new]), name
 
 
@@ -230,7 +230,7 @@ def test_what_new_entries_begin_with_can_be_registered_and_is_inherited():
         run = Run(Case(kind, {"lr": 0.5, "initial_accumulator_value": 0.3}), 2)
         run.operate()
         for name, parameter in run.model.named_parameters():
-            new = newborn_entries(name, parameter)
+            new = new_entries(name, parameter)
             total = run.optimizers[0].state[parameter]["sum"]
             assert torch.equal(total[new], 0.5 * parameter.detach()[new]), name
     assert (
@@ -241,11 +241,11 @@ def test_what_new_entries_begin_with_can_be_registered_and_is_inherited():
     )
 
 
-@pytest.mark.parametrize("alive", [False, True], ids=["", "former loss alive"])
-@every_age
+@pytest.mark.parametrize("alive", [False, True], ids=["", "earlier loss alive"])
+@with_and_without_state
 @every_case
-def test_the_next_update_trains_every_entry(case, updates, alive):
-    run = Run(case, updates)
+def test_the_next_step_trains_every_entry(case, steps, alive):
+    run = Run(case, steps)
     loss = run.train(1) if alive else None  # holds the graph, and with it autograd's memory of the shapes
     run.operate()
     before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
@@ -254,7 +254,7 @@ def test_the_next_update_trains_every_entry(case, updates, alive):
     for name, parameter in run.model.named_parameters():
         assert parameter.grad.shape == parameter.shape, name
         assert parameter.grad.all(), name
-    if case.kind is torch.optim.Rprop:  # rests for one update where a gradient has changed its sign
+    if case.kind is torch.optim.Rprop:  # skips one step where a gradient has changed its sign
         run.train(1)
         moved = {name: moved[name] | (p.detach() != before[name]) for name, p in run.model.named_parameters()}
     assert all(entries.all() for entries in moved.values()), moved
@@ -312,29 +312,29 @@ def test_groups_keep_their_own_learning_rate(case):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-# Muon mixes all entries of a matrix, Adafactor their mean square: there a unit is felt though it is silent.
+# Muon mixes all entries of a matrix, Adafactor their mean square: there every unit has an effect.
 elementwise = [c for c in cases() if c.kind not in (torch.optim.Muon, torch.optim.Adafactor)]
 
 
 @pytest.mark.parametrize("case", elementwise, ids=str)
-def test_a_silent_guest_leaves_training_as_it_was(case):
-    """A unit that neither hears nor speaks gets no gradient: it may come, stay and go unnoticed."""
-    alone, host = Run(case, 2), Run(case, 2)
-    host.operate(tuple(range(UNITS)), 1, leave_zero)
-    host.train(2)
-    assert host.model.readout.weight.shape[1] == UNITS + 1
-    host.operate(tuple(range(UNITS)), 0)
-    host.train(3)
-    alone.train(5)
-    expected = alone.tensors()
-    for name, tensor in host.tensors().items():
+def test_adding_and_removing_a_unit_of_zero_weights_does_not_change_training(case):
+    """A unit whose incoming and outgoing weights are zero gets no gradient."""
+    reference, changed = Run(case, 2), Run(case, 2)
+    changed.operate(tuple(range(UNITS)), 1, leave_zero)
+    changed.train(2)
+    assert changed.model.readout.weight.shape[1] == UNITS + 1
+    changed.operate(tuple(range(UNITS)), 0)
+    changed.train(3)
+    reference.train(5)
+    expected = reference.tensors()
+    for name, tensor in changed.tensors().items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-9, atol=1e-12, msg=name)
 
 
-@every_age
+@with_and_without_state
 @every_case
-def test_state_can_be_saved_and_loaded_afterwards(case, updates):
-    run = Run(case, updates, Net().float())  # load_state_dict casts NAdam's mu_product to the model's type
+def test_state_can_be_saved_and_loaded_afterwards(case, steps):
+    run = Run(case, steps, Net().float())  # load_state_dict casts NAdam's mu_product to the model's type
     run.operate()
     twin = Run(case, 0, copy.deepcopy(run.model))
     twin.seen = run.seen
@@ -368,7 +368,7 @@ def test_a_structure_grows_and_shrinks_with_every_optimizer(case):
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside Adam"])
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_follow_is_refused_before_anything_changes(kind, beside):
+def test_an_optimizer_whose_state_cannot_follow_is_refused_before_anything_changes(kind, beside):
     model = Net()
     before = {name: (p, p.detach().clone()) for name, p in model.named_parameters()}
     matrices, rest = (
