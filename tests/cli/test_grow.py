@@ -1,26 +1,20 @@
-"""The command line as a user meets it: in a process of its own."""
+"""`diffstruct grow` as a user meets it."""
 
 import csv
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
+from helpers.command import COMMAND, apart, here
 from safetensors.torch import load_file
 
-COMMAND = [sys.executable, "-c", "from diffstruct.cli import main; main()"]
+from diffstruct.paper.display import PlainLines
+
 FILES = {"run.json", "history.csv", "events.jsonl", "model.safetensors", "units.png"}
-
-
-def diffstruct(*arguments, cwd=None):
-    """Run the command; return exit code, standard output and standard error."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=cwd
-    )
-    return done.returncode, done.stdout, done.stderr
+EASY = ("grow", "easy", "--cycles", 900, "--seed", 3)
 
 
 def read_history(folder):
@@ -28,16 +22,22 @@ def read_history(folder):
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_a_folder_whose_parts_agree(tmp_path):
-    out = tmp_path / "deep" / "run"
-    arguments = "--revision", 2, "--cycles", 900, "--seed", 3, "--out", out
-    code, stdout, stderr = diffstruct("grow", "easy", *arguments)
+@pytest.fixture(scope="module")
+def easy(tmp_path_factory):
+    """The folder and the standard output of a run in a process of its own."""
+    out = tmp_path_factory.mktemp("deep") / "deeper" / "run"
+    code, stdout, stderr = apart(*EASY, "--out", out)
     assert (code, stderr) == (0, "")
+    return out, stdout
+
+
+def test_a_run_leaves_a_folder_whose_parts_agree(easy):
+    out, stdout = easy
     assert {path.name for path in out.iterdir()} == FILES
 
     run = json.loads((out / "run.json").read_text())
     assert run["status"] == "finished"
-    assert (run["task"], run["revision"], run["seed"], run["cycles"]) == ("easy", 2, 3, 900)
+    assert (run["task"], run["revision"], run["seed"], run["cycles"]) == ("easy", None, 3, 900)
     assert run["floor"] == pytest.approx(9.614, abs=5e-4)
     assert run["seconds"] > 0
     assert {"diffstruct", "torch", "numpy", "python"} <= set(run["versions"])
@@ -68,37 +68,36 @@ def test_a_run_leaves_a_folder_whose_parts_agree(tmp_path):
     assert lines[-1].startswith(f"Done: {size} units")
 
 
-def test_the_same_seed_gives_the_same_record(tmp_path):
-    for name in ("a", "b"):
-        assert diffstruct("grow", "hard", "--cycles", 300, "--quiet", "--out", tmp_path / name)[0] == 0
+def test_the_same_seed_gives_the_same_record(tmp_path, capsys, easy):
+    assert here(*EASY, "--quiet", "--out", tmp_path) == 0
+    assert capsys.readouterr() == ("", "")
     for file in ("history.csv", "events.jsonl", "model.safetensors"):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+        assert (tmp_path / file).read_bytes() == (easy[0] / file).read_bytes()
 
 
-@pytest.mark.parametrize("revision", [1, 3])
-def test_each_revision_runs_on_a_text_of_the_users_own(tmp_path, revision):
+@pytest.mark.parametrize("revision", [1, 2, 3])
+def test_each_revision_runs_on_a_text_of_the_users_own(tmp_path, monkeypatch, capsys, revision):
+    monkeypatch.chdir(tmp_path)
     text = tmp_path / "poem.txt"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 5)
-    code, stdout, stderr = diffstruct(
-        "grow", text, "--revision", revision, "--cycles", 60, "--quiet", cwd=tmp_path
-    )
-    assert (code, stdout, stderr) == (0, "", "")
+    assert here("grow", text, "--revision", revision, "--cycles", 60, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
     run = json.loads((tmp_path / "runs" / f"poem-r{revision}-s0" / "run.json").read_text())
     assert run["task"] == "poem"
     assert run["floor"] is None
     assert run["revision"] == revision
 
 
-def test_a_folder_that_holds_a_run_is_refused_unless_told_otherwise(tmp_path):
+def test_a_folder_that_holds_a_run_is_refused_unless_told_otherwise(tmp_path, capsys):
     out = tmp_path / "run"
-    assert diffstruct("grow", "easy", "--cycles", 5, "--out", out)[0] == 0
+    assert here("grow", "easy", "--cycles", 5, "--out", out) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    code, _, stderr = diffstruct("grow", "easy", "--cycles", 6, "--out", out)
-    assert code == 2
+    assert here("grow", "easy", "--cycles", 6, "--out", out) == 2
+    stderr = capsys.readouterr().err
     assert "already holds a run" in stderr
     assert "--overwrite" in stderr
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert diffstruct("grow", "easy", "--cycles", 6, "--out", out, "--overwrite")[0] == 0
+    assert here("grow", "easy", "--cycles", 6, "--out", out, "--overwrite") == 0
     assert json.loads((out / "run.json").read_text())["cycles"] == 6
 
 
@@ -139,9 +138,10 @@ def texts(tmp_path):
         (["easy", "--out", "short.txt"], "run folder"),
     ],
 )
-def test_bad_input_gives_one_clear_line_and_exit_code_2(texts, arguments, says):
-    code, stdout, stderr = diffstruct("grow", *arguments, cwd=texts)
-    assert code == 2
+def test_bad_input_gives_one_clear_line_and_exit_code_2(texts, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(texts)
+    assert here("grow", *arguments) == 2
+    stdout, stderr = capsys.readouterr()
     assert stdout == ""
     assert len(stderr.splitlines()) == 1
     assert stderr.startswith("diffstruct: ")
@@ -149,13 +149,22 @@ def test_bad_input_gives_one_clear_line_and_exit_code_2(texts, arguments, says):
 
 
 def test_an_unknown_option_gives_exit_code_2_and_no_traceback():
-    code, _, stderr = diffstruct("grow", "easy", "--colour", "red")
+    code, _, stderr = apart("grow", "easy", "--colour", "red")
     assert code == 2
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_saves_everything_so_far(tmp_path, how):
+def check_that_all_is_saved(out):
+    run = json.loads((out / "run.json").read_text())
+    assert run["status"] == "stopped"
+    assert 1000 <= run["cycles"] < 1_000_000
+    assert int(read_history(out)[-1]["cycle"]) == run["cycles"]
+    units = load_file(out / "model.safetensors")["rnn.weight_hh_l0"].shape[0]
+    assert units == run["final_units"]
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_ctrl_c_saves_everything_so_far(tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
         [*COMMAND, "grow", "hard", "--cycles", "1000000", "--out", str(out)],
@@ -169,24 +178,32 @@ def test_an_interruption_saves_everything_so_far(tmp_path, how):
         if history.exists() and len(history.read_text().splitlines()) >= 3:
             break
         time.sleep(0.1)
-    process.send_signal(how)
+    process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, "")
     assert "Stopped early" in stdout
-    run = json.loads((out / "run.json").read_text())
-    assert run["status"] == "stopped"
-    assert 1000 <= run["cycles"] < 1_000_000
-    assert int(read_history(out)[-1]["cycle"]) == run["cycles"]
-    units = load_file(out / "model.safetensors")["rnn.weight_hh_l0"].shape[0]
-    assert units == run["final_units"]
-    assert {path.name for path in out.iterdir()} == FILES
+    check_that_all_is_saved(out)
 
 
-def test_help_names_every_task_option_and_file():
-    code, stdout, _ = diffstruct("grow", "--help")
-    assert code == 0
+def test_sigterm_saves_everything_so_far(tmp_path, monkeypatch, capsys):
+    def end(observer, progress):
+        if progress.update > 1000:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(PlainLines, "__call__", end)
+    assert here("grow", "hard", "--cycles", 1_000_000, "--out", tmp_path) == 130
+    stdout, stderr = capsys.readouterr()
+    assert stderr == ""
+    assert stdout.startswith("Stopped early")
+    check_that_all_is_saved(tmp_path)
+
+
+def test_help_names_every_task_option_and_file(capsys):
+    assert here("grow", "--help") == 0
+    stdout = capsys.readouterr().out
     for word in ("easy", "hard", "transition", "--revision", "--cycles", "--seed", "--out", "--quiet"):
         assert word in stdout
     for file in FILES:
         assert file in stdout
-    assert diffstruct("--version")[1].startswith("diffstruct ")
+    assert here("--version") == 0
+    assert capsys.readouterr().out.startswith("diffstruct ")

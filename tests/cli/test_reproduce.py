@@ -9,28 +9,15 @@ import sys
 import time
 
 import pytest
+from distributed import LocalCluster
+from helpers.command import COMMAND, apart, here
 
-from diffstruct.cli import main
 from diffstruct.errors import DivergenceError
-from diffstruct.paper.reproduce import runs
+from diffstruct.paper.reproduce.display import GridLines
 from diffstruct.paper.reproduce.settings import Setting
 from diffstruct.paper.run import fastest_trainer
 
-COMMAND = [sys.executable, "-c", "from diffstruct.cli import main; main()", "reproduce"]
 SMALL = ("--figure", "hard", "--revision", "2", "--cycles", "60", "--seeds", "3")
-
-
-def reproduce(*arguments, cwd=None, env=None):
-    """Run the command; return exit code, standard output and standard error."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def records(out):
@@ -39,34 +26,24 @@ def records(out):
     return {str(path): {**record, "seconds": 0} for path, record in found.items()}
 
 
+def reproduce(*arguments):
+    """Run the command in this process; return its exit code."""
+    return here("reproduce", *arguments)
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Three runs by joblib's own processes, to compare with."""
+    """Three runs in joblib's own processes, to compare with."""
     out = tmp_path_factory.mktemp("small")
-    assert reproduce(*SMALL, "--jobs", 2, "--out", out)[0] == 0
+    assert reproduce(*SMALL, "--jobs", 2, "--out", out) == 0
     return out
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """Runs the command in this process, where it can be tampered with; gives the exit code."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["diffstruct", "reproduce", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code
-
-    yield run
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def test_one_command_makes_every_figure_table_and_summary(tmp_path):
+def test_one_command_makes_every_figure_table_and_summary(tmp_path, capfd):
     out = tmp_path / "deep" / "paper"
-    code, stdout, stderr = reproduce("--cycles", 60, "--seeds", 2, "--jobs", 2, "--out", out)
-    assert (code, stderr) == (0, "")
+    assert reproduce("--cycles", 60, "--seeds", 2, "--jobs", 2, "--out", out) == 0
+    stdout, stderr = capfd.readouterr()
+    assert stderr == ""
     names = [
         f"{figure}-r{revision}" for figure in ("easy", "hard", "fixed", "transition") for revision in "123"
     ]
@@ -106,7 +83,7 @@ def test_one_command_makes_every_figure_table_and_summary(tmp_path):
     assert lines[-1].startswith("Done: 34 of 34 runs finished, 0 failed.")
 
 
-def test_a_second_command_makes_only_what_is_missing_or_damaged(tmp_path, small, capsys, here):
+def test_a_second_command_makes_only_what_is_missing_or_damaged(tmp_path, small, capsys):
     out = tmp_path / "again"
     subprocess.run(["cp", "-rp", str(small), str(out)], check=True)
     folder = out / "runs" / "hard-r2"
@@ -115,7 +92,7 @@ def test_a_second_command_makes_only_what_is_missing_or_damaged(tmp_path, small,
     lost.unlink()
     damaged.write_bytes(damaged.read_bytes()[:1000])
     (folder / "seed-001.json.tmp").write_text("half a fi")  # what a kill may leave
-    assert here(*SMALL, "--jobs", 1, "--out", out) == 0
+    assert reproduce(*SMALL, "--jobs", 1, "--out", out) == 0
     stdout, stderr = capsys.readouterr()
     assert stderr == ""
     assert stdout.startswith("3 runs, 1 found, ")
@@ -124,15 +101,15 @@ def test_a_second_command_makes_only_what_is_missing_or_damaged(tmp_path, small,
     assert records(out) == records(small)
 
     # More seeds and another figure go into the same folder, and need nothing made again.
-    assert here("--figure", "fixed", *SMALL[2:-1], 4, "--jobs", 1, "--out", out) == 0
+    assert reproduce("--figure", "fixed", *SMALL[2:-1], 4, "--jobs", 1, "--out", out) == 0
     assert capsys.readouterr().out.startswith("20 runs, 3 found, ")
     assert kept.stat().st_mtime_ns == before
     assert json.loads((out / "summary.json").read_text())["figures"].keys() == {"fixed"}
 
 
-def test_a_folder_with_runs_of_other_cycles_is_refused_and_left_alone(small, capsys, here):
+def test_a_folder_with_runs_of_other_cycles_is_refused_and_left_alone(small, capsys):
     before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
-    assert here(*SMALL[:4], "--cycles", 61, "--seeds", 3, "--out", small) == 2
+    assert reproduce(*SMALL[:4], "--cycles", 61, "--seeds", 3, "--out", small) == 2
     stdout, stderr = capsys.readouterr()
     assert stdout == ""
     assert len(stderr.splitlines()) == 1
@@ -141,7 +118,7 @@ def test_a_folder_with_runs_of_other_cycles_is_refused_and_left_alone(small, cap
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
 
 
-def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys, here):
+def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     kind = fastest_trainer()
     original = kind.advance
 
@@ -153,21 +130,9 @@ def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(tmp_path, mon
         return original(trainer, stretch)
 
     monkeypatch.setattr(kind, "advance", spoiled)
-    arguments = (
-        "--figure",
-        "fixed",
-        "--revision",
-        2,
-        "--cycles",
-        20,
-        "--seeds",
-        1,
-        "--jobs",
-        1,
-        "--out",
-        tmp_path,
-    )
-    assert here(*arguments) == 1
+    arguments = ["--figure", "fixed", "--revision", 2, "--cycles", 20, "--seeds", 1, "--jobs", 1]
+    arguments += ["--out", tmp_path]
+    assert reproduce(*arguments) == 1
     shown = capsys.readouterr()
     assert shown.err == ""
     assert "hard-r2-fixed27 seed 0 FAILED: the loss is nan at update 1" in shown.out
@@ -183,38 +148,49 @@ def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(tmp_path, mon
     assert len(records(tmp_path)) == 2
 
     monkeypatch.setattr(kind, "advance", original)  # whatever it was is mended
-    assert here(*arguments) == 0
+    assert reproduce(*arguments) == 0
     assert json.loads((tmp_path / "summary.json").read_text())["failures"] == []
 
 
-def test_an_unforeseen_error_names_its_kind_in_one_line(monkeypatch):
-    def broken(job):
-        raise KeyError("two\nlines")
-
-    monkeypatch.setattr(runs, "train", broken)
-    failure = runs.attempt(runs.Job(Setting(2, "hard"), 0, 5))
-    assert failure.error == r"KeyError: 'two\nlines'"
-
-
-def test_a_disk_that_refuses_ends_it_with_one_line(tmp_path, monkeypatch, capsys, here):
+def test_a_disk_that_refuses_ends_it_with_one_line(tmp_path, monkeypatch, capsys):
     import diffstruct.paper.run_folder as run_folder
 
     def full(source, target):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_folder.os, "replace", full)
-    assert here(*SMALL, "--jobs", 1, "--out", tmp_path) == 2
+    assert reproduce(*SMALL, "--jobs", 1, "--out", tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "No space left" in line
     assert str(tmp_path) in line
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stop_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path, capsys, here, how):
+def check_that_it_goes_on(arguments, out, capsys):
+    """At least one run and not all are kept; the same command makes the others, and only these."""
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/hard-r2/*.json")}
+    assert 1 <= len(kept) < 8
+    capsys.readouterr()
+    assert reproduce(*arguments, "--jobs", 1, "--out", out) == 0
+    assert capsys.readouterr().out.startswith(f"8 runs, {len(kept)} found, ")
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert json.loads((out / "summary.json").read_text())["runs"]["finished"] == 8
+
+
+def check_that_it_was_told(stdout, out):
+    assert "Stopped early" in stdout
+    assert "goes on from here" in stdout
+    kept = len([*out.glob("runs/hard-r2/*.json")])
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["runs"] == {"asked": 8, "finished": kept, "failed": 0}
+    assert (out / "figures" / "hard-r2.svg").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stop_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path, capsys, how):
     arguments = ("--figure", "hard", "--revision", "2", "--cycles", "300", "--seeds", "8")
     process = subprocess.Popen(
-        [*COMMAND, *arguments, "--jobs", "2", "--out", str(tmp_path)],
+        [*COMMAND, "reproduce", *arguments, "--jobs", "2", "--out", str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -228,59 +204,52 @@ def test_a_stop_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path, ca
     (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
     # Which ends once the last of its workers has ended, and let go of the pipes.
     stdout, stderr = process.communicate(timeout=60)
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/hard-r2/*.json")}
-    assert 1 <= len(kept) < 8
-    if how != signal.SIGKILL:
+    if how == signal.SIGINT:
         assert (process.returncode, stderr) == (130, "")
-        assert "Stopped early" in stdout
-        assert "goes on from here" in stdout
-        summary = json.loads((tmp_path / "summary.json").read_text())
-        assert summary["runs"] == {"asked": 8, "finished": len(kept), "failed": 0}
-        assert (tmp_path / "figures" / "hard-r2.svg").exists()
+        check_that_it_was_told(stdout, tmp_path)
+    check_that_it_goes_on(arguments, tmp_path, capsys)
 
-    assert here(*arguments, "--jobs", 1, "--out", tmp_path) == 0
-    assert capsys.readouterr().out.startswith(f"8 runs, {len(kept)} found, ")
-    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    assert json.loads((tmp_path / "summary.json").read_text())["runs"]["finished"] == 8
+
+def test_sigterm_stops_it_as_ctrl_c_does(tmp_path, monkeypatch, capfd):
+    arguments = ("--figure", "hard", "--revision", "2", "--cycles", "300", "--seeds", "8")
+
+    def end(observer, progress):
+        if progress.done == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GridLines, "__call__", end)
+        assert reproduce(*arguments, "--jobs", 2, "--out", tmp_path) == 130
+    stdout, stderr = capfd.readouterr()
+    assert stderr == ""
+    check_that_it_was_told(stdout, tmp_path)
+    check_that_it_goes_on(arguments, tmp_path, capfd)
 
 
 @pytest.mark.parametrize("backend", ["ray", "dask"])
 def test_a_local_cluster_gives_the_same_runs_bit_for_bit(tmp_path, small, backend):
-    code, stdout, stderr = reproduce(*SMALL, "--jobs", 2, "--backend", backend, "--out", tmp_path)
+    code, stdout, stderr = apart("reproduce", *SMALL, "--jobs", 2, "--backend", backend, "--out", tmp_path)
     assert (code, stderr) == (0, "")
     assert stdout.startswith("3 runs, none found, 2 side by side")
     assert records(tmp_path) == records(small)
 
 
-def test_dask_runs_on_the_cluster_that_the_environment_names(tmp_path, small):
-    file = tmp_path / "scheduler.json"
-    program = [sys.executable, "-m"]
-    common = ["--scheduler-file", str(file), "--no-dashboard"]
-    scheduler = [*program, "distributed.cli.dask_scheduler", "--port", "0", *common]
-    each = ["--nworkers", "2", "--nthreads", "1", "--local-directory", str(tmp_path / "scratch")]
-    worker = [*program, "distributed.cli.dask_worker", *each, *common]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(scheduler, **quiet) as first, subprocess.Popen(worker, **quiet) as second:
-        try:
-            for _ in range(600):
-                if file.exists() and file.stat().st_size:
-                    break
-                time.sleep(0.05)
-            address = json.loads(file.read_text())["address"]
-            environment = {"DASK_SCHEDULER_ADDRESS": address}
-            out = tmp_path / "out"
-            code, _, stderr = reproduce(*SMALL, "--backend", "dask", "--out", out, env=environment)
-        finally:
-            second.terminate()
-            first.terminate()
-    assert (code, stderr) == (0, "")
-    assert records(out) == records(small)
+def test_dask_runs_on_the_cluster_that_the_environment_names(tmp_path, small, monkeypatch, capsys):
+    # Its workers are threads of this process, but reached by TCP, as those of any cluster.
+    options = {"protocol": "tcp", "processes": False, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(n_workers=1, **options) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        assert reproduce(*SMALL, "--backend", "dask", "--out", tmp_path) == 0
+    stdout, stderr = capsys.readouterr()
+    assert stderr == ""
+    assert stdout.startswith("3 runs, none found, 1 side by side")
+    assert records(tmp_path) == records(small)
 
 
 @pytest.mark.parametrize(("backend", "module"), [("ray", "ray"), ("dask", "distributed")])
-def test_a_missing_extra_names_its_install_command(tmp_path, monkeypatch, capsys, here, backend, module):
+def test_a_missing_extra_names_its_install_command(tmp_path, monkeypatch, capsys, backend, module):
     monkeypatch.setitem(sys.modules, module, None)
-    assert here(*SMALL, "--backend", backend, "--out", tmp_path) == 2
+    assert reproduce(*SMALL, "--backend", backend, "--out", tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"pip install 'diffstruct[{backend}]'" in line
 
@@ -298,9 +267,9 @@ def test_a_missing_extra_names_its_install_command(tmp_path, monkeypatch, capsys
         (["--out", "/dev/null/runs"], "/dev/null/runs"),
     ],
 )
-def test_bad_input_gives_one_clear_line_and_exit_code_2(tmp_path, monkeypatch, capsys, here, arguments, says):
+def test_bad_input_gives_one_clear_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, says):
     monkeypatch.chdir(tmp_path)
-    assert here(*arguments) == 2
+    assert reproduce(*arguments) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     (line,) = shown.err.splitlines()
@@ -308,28 +277,20 @@ def test_bad_input_gives_one_clear_line_and_exit_code_2(tmp_path, monkeypatch, c
     assert says in line
 
 
-def test_a_cluster_that_does_not_answer_is_named_in_one_line(tmp_path, monkeypatch, capsys, here):
+def test_a_cluster_that_does_not_answer_is_named_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert here(*SMALL, "--backend", "ray", "--out", tmp_path) == 2
+    assert reproduce(*SMALL, "--backend", "ray", "--out", tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "RAY_ADDRESS='127.0.0.1:1'" in line
     assert "refused" in line
 
 
-def test_help_names_every_choice_and_what_the_folder_holds(capsys, here):
-    assert here("--help") == 0
+def test_help_names_every_choice_and_what_the_folder_holds(capsys):
+    assert reproduce("--help") == 0
     stdout = capsys.readouterr().out
-    for word in (
-        "easy",
-        "hard",
-        "fixed",
-        "transition",
-        "--revision",
-        "--seeds",
-        "--cycles",
-        "--jobs",
-        "loky",
-    ):
-        assert word in stdout
-    for word in ("ray", "dask", "RAY_ADDRESS", "--out", "RESULTS.md", "summary.json", "figures/", "130"):
-        assert word in stdout
+    for choice in ("easy", "hard", "fixed", "transition", "loky", "ray", "dask", "RAY_ADDRESS", "130"):
+        assert choice in stdout
+    for option in ("--revision", "--seeds", "--cycles", "--jobs", "--out"):
+        assert option in stdout
+    for file in ("RESULTS.md", "summary.json", "figures/"):
+        assert file in stdout
