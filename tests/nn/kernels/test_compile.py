@@ -1,6 +1,5 @@
 """Where compiled code is kept: never stale, and apart from the user's own."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -39,6 +38,16 @@ from diffstruct.nn.kernels.compile import compiled
 def called(x):
     return x + 1
 """
+IMPLEMENTED = """
+from diffstruct.nn.kernels.compile import overload
+def called(x):
+    raise NotImplementedError
+@overload(called)
+def choose(x):
+    return implementation
+def implementation(x):
+    return x + 1
+"""
 
 
 def run(folder, **environment):
@@ -65,7 +74,9 @@ def modules(tmp_path):
     return folder
 
 
-def test_compiled_code_is_loaded_until_a_called_file_changes(modules, tmp_path):
+@pytest.mark.parametrize("called", [CALLED, IMPLEMENTED], ids=["compiled", "implemented"])
+def test_compiled_code_is_loaded_until_a_called_file_changes(called, modules, tmp_path):
+    (modules / "called.py").write_text(called)
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     folder, users, results = run(modules, **cache)
     assert results == [2, 0]
@@ -74,7 +85,7 @@ def test_compiled_code_is_loaded_until_a_called_file_changes(modules, tmp_path):
     assert list(folder.rglob("caller.function-*.nbc"))
     (modules / "unrelated.py").write_text("")
     assert run(modules, **cache)[2] == [2, 1]
-    (modules / "called.py").write_text(CALLED.replace("x + 1", "x + 2"))
+    (modules / "called.py").write_text(called.replace("x + 1", "x + 2"))
     assert run(modules, **cache)[2] == [3, 0]
 
 
@@ -90,20 +101,6 @@ def test_a_cache_that_cannot_be_written_is_replaced_for_this_process(modules, tm
     assert folder.parent == tmp_path
     assert list(folder.rglob("caller.function-*.nbc"))
     assert results == [2, 0]
-
-
-def test_the_file_that_compiles_a_foreign_function_counts(tmp_path, monkeypatch):
-    """It may have an `@overload` of what the function calls."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "foreign.py").write_text("def double(x):\n    return x + x\n")
-    names, folders = ["first", "second"], []
-    for name in names:
-        text = "import foreign\nfrom diffstruct.nn.kernels.compile import compiled\n"
-        (tmp_path / f"{name}.py").write_text(f"{text}{name} = compiled(foreign.double)\n")
-        folders.append(getattr(importlib.import_module(name), name).stats.cache_path)
-    for name in [*names, "foreign"]:
-        monkeypatch.delitem(sys.modules, name)
-    assert folders[0] != folders[1]
 
 
 def test_compiling_leaves_the_users_setting_alone():

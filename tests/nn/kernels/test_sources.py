@@ -7,10 +7,11 @@ import numba
 import pytest
 from numba.extending import intrinsic
 
-from diffstruct.nn.kernels.sources import sources
+from diffstruct.nn.kernels.sources import implement, sources
 
 FILES = {
     "caller": """
+import math
 import numba
 import called
 from called import Pair, SIZE, plain, compiled
@@ -36,6 +37,15 @@ def closure(inner):
 enclosed = closure(plain)
 def alone(x):
     return x
+def stub(x):
+    raise NotImplementedError
+def plainly(x):
+    return stub(x)
+def of_a_library(x):
+    return math.erf(x)
+TABLE = {"by name": by_name, "others": [(attribute,)]}
+def implementation(x):
+    return TABLE["by name"]
 def recursive(x):
     return recursive(x - 1) if x else through_numba(x)
 """,
@@ -60,12 +70,22 @@ def added(context, x):
     "deeper": "def deep(x): return x\n",
     "unrelated": "def far(x): return x\n",
 }
-REACHING = ["attribute", "by_name", "through_numba", "through_intrinsic", "nested", "enclosed", "recursive"]
+REACHING = [
+    "attribute",
+    "by_name",
+    "through_numba",
+    "through_intrinsic",
+    "nested",
+    "enclosed",
+    "implementation",
+    "recursive",
+]
 
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     """Import `caller` from new files, `FILES` with some changed."""
+    monkeypatch.setattr("diffstruct.nn.kernels.sources._implementations", {})
 
     def fresh(**changed):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -81,8 +101,8 @@ def load(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def found(module, name, known=None):
-    return sources(getattr(module, name), known or {})
+def found(module, name):
+    return sources(getattr(module, name))
 
 
 @pytest.mark.parametrize("name", REACHING)
@@ -117,10 +137,19 @@ def test_constants_count_by_their_values(load):
     assert "SIZE = 8" in found(load(called=FILES["called"].replace("16", "8")), "with_constant")
 
 
-def test_what_is_known_of_a_function_is_not_looked_for_again(load):
+def test_what_a_function_is_implemented_by_counts(load):
     module = load()
-    known = {module.compiled.py_func: frozenset({"known"})}
-    assert found(module, "through_numba", known) == found(module, "alone") | {"known"}
+    before = found(module, "plainly")
+    implement(module.stub, module.implementation)
+    assert found(module, "plainly") == before | found(module, "implementation")
+    assert found(module, "by_name") <= found(module, "plainly")  # through the values of the table
+
+
+def test_what_a_function_of_a_library_is_implemented_by_counts(load):
+    module = load()
+    assert found(module, "of_a_library") == found(module, "alone")
+    implement(module.math.erf, module.plain)
+    assert found(module, "of_a_library") == found(module, "by_name")
 
 
 def test_files_of_libraries_do_not_count():
@@ -130,4 +159,4 @@ def test_files_of_libraries_do_not_count():
     def calls_nothing(x):
         return x
 
-    assert sources(calls_libraries, {}) == sources(calls_nothing, {})
+    assert sources(calls_libraries) == sources(calls_nothing)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from diffstruct.nn.kernels.compile import OPTIONS, compiled
+from diffstruct.nn.kernels.compile import compiled, overload
 
 
 @compiled
@@ -67,7 +67,7 @@ def _exp_split(x: Any) -> Any:
     return math.exp(x), 0.0
 
 
-@overload(_exp_split, jit_options=OPTIONS)
+@overload(_exp_split)
 def _(x: Any) -> Any:
     # s is a power of two, and p small and exact near zero.
     # x = k ln 2 + r with |r| <= ln(2) / 2: s = 2^k and p = exp(r) - 1, as its Taylor series. ln 2 comes in
@@ -102,7 +102,7 @@ def tanh(x: Any) -> Any:
     return math.tanh(x)
 
 
-@overload(tanh, jit_options=OPTIONS)
+@overload(tanh)
 def _(x: Any) -> Any:
     one, two = _scalar(x)(1), _scalar(x)(2)
 
@@ -120,7 +120,7 @@ def exp_negative(x: Any) -> Any:
     return math.exp(x)
 
 
-@overload(exp_negative, jit_options=OPTIONS)
+@overload(exp_negative)
 def _(x: Any) -> Any:
     def implementation(x: Any) -> Any:
         s, p = _exp_split(x)
@@ -135,7 +135,7 @@ def sigmoid(x: Any) -> Any:
     return (1 if x >= 0 else small) / (1 + small)
 
 
-@overload(sigmoid, jit_options=OPTIONS)
+@overload(sigmoid)
 def _(x: Any) -> Any:
     one = _scalar(x)(1)
 

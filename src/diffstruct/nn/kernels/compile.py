@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,9 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 import numba
+import numba.extending
 
-from diffstruct.nn.kernels.sources import Sources, file_hash, sources
+from diffstruct.nn.kernels.sources import file_hash, implement, sources
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,8 +21,6 @@ OPTIONS: dict[str, Any] = {
     "error_model": "numpy",  # a division by zero is infinite, not an error: no branch, so it vectorises
     "fastmath": {"contract"},  # multiply-add in one instruction; no reordering
 }
-
-_SOURCES: dict[FunctionType, Sources] = {}
 
 
 def _cache() -> Path:
@@ -45,14 +43,11 @@ _CACHE = _cache()
 def compiled(function: F) -> F:
     """Compile `function` at its first call for each combination of types, and keep the result on disk.
 
-    It is kept in a folder with a name for all its `sources`, among which are the file that calls this, since
-    it may have an `@overload` for what `function` calls, and this one, which has the options.
+    It is kept in a folder named for all its `sources` and for this file, which has the options.
     """
     assert isinstance(function, FunctionType)
-    files = {__file__, sys._getframe(1).f_code.co_filename}
-    found = sources(function, _SOURCES) | {file_hash(file) for file in files}
-    _SOURCES[function] = found
-    name = hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+    found = sorted(sources(function) | {file_hash(__file__)})
+    name = hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(_CACHE / name)
     try:
@@ -60,3 +55,17 @@ def compiled(function: F) -> F:
     finally:
         numba.config.CACHE_DIR = before
     return result
+
+
+def overload(function: Callable[..., Any]) -> Callable[[F], F]:
+    """`numba.extending.overload` with the options of all kernels, so that those who call `function` notice a
+    change of the implementation.
+    """
+
+    def decorate(choose: F) -> F:
+        assert isinstance(choose, FunctionType)
+        implement(function, choose)
+        result: F = numba.extending.overload(function, jit_options=OPTIONS)(choose)
+        return result
+
+    return decorate

@@ -9,17 +9,21 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-Sources = frozenset[str]
-"""Hashes of files, and constants with their names."""
-
 # Numba does not compile what these define: it has implementations of its own.
 _LIBRARIES = sys.stdlib_module_names | {"llvmlite", "numba", "numpy", "torch"}
+
+_implementations: dict[int, list[FunctionType]] = {}  # by the id of the function, which Numba keeps alive
+
+
+def implement(function: Any, implementation: FunctionType) -> None:
+    """From now on whatever reaches `function` reaches `implementation`, which Numba compiles in its place."""
+    _implementations.setdefault(id(function), []).append(implementation)
 
 
 @cache
@@ -28,54 +32,55 @@ def file_hash(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def sources(function: FunctionType, known: Mapping[FunctionType, Sources]) -> Sources:
+def sources(function: FunctionType) -> frozenset[str]:
     """Everything whose change could change what `function` compiles to.
 
     These are the function's file, the files of all functions and classes that it reaches by global names in
     its code, and the numbers and strings that it reaches by them. Names are looked up now, so a function must
-    stand below those that it calls. An `@overload` must stand in the file of the function that it implements,
-    or in the one where a caller of that function is compiled.
+    stand below those that it calls.
 
-    Args:
-        function: a Python function.
-        known: what this function has returned before, and files that count besides.
+    Returns:
+        Hashes of files, and constants with their names.
     """
     found: set[str] = set()
-    seen: set[FunctionType] = set()
+    seen: set[int] = set()
     pending: list[tuple[str, Any]] = [("", function)]
     while pending:
         name, item = pending.pop()
-        original = inspect.unwrap(item)  # of a dispatcher or an intrinsic, the Python function
         if isinstance(item, int | float | complex | str):
             found.add(f"{name} = {item!r}")
-        elif isinstance(item, tuple):
-            pending += [(f"{name}[{index}]", entry) for index, entry in enumerate(item)]
-        elif _library(getattr(item, "__module__", None)):
+            continue
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        pending += [(name, implementation) for implementation in _implementations.get(id(item), ())]
+        if isinstance(item, tuple | list | dict):
+            parts = [*item, *item.values()] if isinstance(item, dict) else item
+            pending += [(f"{name}[{index}]", part) for index, part in enumerate(parts)]
+        elif _is_library(getattr(item, "__module__", None)):
             continue
         elif isinstance(item, type):
             found.add(file_hash(inspect.getfile(item)))
-        elif isinstance(original, FunctionType) and original not in seen:
-            seen.add(original)
-            if original in known:
-                found |= known[original]
-            else:
-                found.add(file_hash(original.__code__.co_filename))
-                pending += _reached(original)
+        elif isinstance(original := inspect.unwrap(item), FunctionType):  # of a dispatcher or an intrinsic
+            found.add(file_hash(original.__code__.co_filename))
+            pending += _reached(original)
     return frozenset(found)
 
 
-def _reached(function: FunctionType) -> Iterator[tuple[str, Any]]:
+@cache
+def _reached(function: FunctionType) -> list[tuple[str, Any]]:
     """What the names in the function's code stand for, attributes of modules included."""
-    code = function.__code__
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        yield name, cell.cell_contents
+    code, namespace = function.__code__, function.__globals__
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    reached = [(name, cell.cell_contents) for name, cell in cells]
     names = set(_names(code))
-    for name in names & function.__globals__.keys():
-        item = function.__globals__[name]
-        yield name, item
-        if isinstance(item, ModuleType) and not _library(item.__name__):
-            for attribute in names & vars(item).keys():
-                yield f"{name}.{attribute}", getattr(item, attribute)
+    for name in names & namespace.keys():
+        item = namespace[name]
+        if isinstance(item, ModuleType):
+            reached += [(f"{name}.{other}", vars(item)[other]) for other in names & vars(item).keys()]
+        else:
+            reached.append((name, item))
+    return reached
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -86,5 +91,5 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _library(module: str | None) -> bool:
+def _is_library(module: str | None) -> bool:
     return module is None or module.partition(".")[0] in _LIBRARIES
