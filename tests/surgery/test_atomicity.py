@@ -87,9 +87,8 @@ def test_a_size_that_cannot_be_set_undoes_the_surgery():
 def test_a_structure_can_step_again_after_its_surgery_has_failed():
     model, optimizer = trained()
     always = ds.Rule(p_add=1.0, p_spontaneous=1.0, p_delete=0.0)
-    structure = ds.Structure(
-        model, optimizer, salience="outgoing", rule=always, start=None, price=ds.L1Price(0.0)
-    )
+    criterion = ds.OutgoingNorm(ds.L1Price(0.0))
+    structure = ds.Structure(model, optimizer, total_steps=9, criterion=criterion, rule=always, start=None)
     state = torch.ones(1, 2, 3)
     model.readout.__class__ = ConstantSize
     with untouched(AttributeError, model, optimizer, "cannot be set"):

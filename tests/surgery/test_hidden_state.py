@@ -14,7 +14,8 @@ def test_a_structure_carries_tensors_and_tuples_and_refuses_other_sizes():
     model = Stack(ds.nn.LSTM, ds.nn.GRU)
     optimizer = torch.optim.SGD(model.parameters())
     always = ds.Rule(p_add=1.0, p_spontaneous=1.0, p_delete=0.0)
-    structure = ds.Structure(model, optimizer, salience="outgoing", rule=always, start=2)
+    criterion = ds.OutgoingNorm()
+    structure = ds.Structure(model, optimizer, total_steps=9, criterion=criterion, rule=always, start=2)
     h, c, up = torch.randn(1, 2, 2), torch.randn(1, 2, 2), torch.randn(2, 2)
     assert structure.carry((h, c), "lower")[0] is h  # nothing has changed yet
     structure.step()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import diffstruct as ds
+from diffstruct.paper import ClippedRMSprop
 from diffstruct.surgery import Change, operate, register_initial_state
 from diffstruct.surgery.optimizer_state import initial_value
 from diffstruct.surgery.planning import leave_zero
@@ -47,7 +48,7 @@ VARIANTS: dict[type[Optimizer], list[dict[str, Any]]] = {
         {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1},
         {"momentum": 0.9, "nesterov": True},
     ],
-    ds.ClippedRMSprop: [{}, {"initial": 0.2, "newborn": 0.3}],
+    ClippedRMSprop: [{}, {"initial": 0.2, "newborn": 0.3}],
 }
 REFUSED = (torch.optim.LBFGS, torch.optim.SparseAdam)
 
@@ -164,7 +165,7 @@ def new_entries(name: str, tensor: Tensor) -> Tensor:
 
 def test_the_table_covers_every_class_of_torch():
     found = {c for c in vars(torch.optim).values() if isinstance(c, type) and issubclass(c, Optimizer)}
-    assert found - {Optimizer} == ({*VARIANTS} | {*REFUSED}) - {ds.ClippedRMSprop}
+    assert found - {Optimizer} == ({*VARIANTS} | {*REFUSED}) - {ClippedRMSprop}
 
 
 @with_and_without_state
@@ -200,7 +201,7 @@ def test_new_entries_have_no_gradient_and_the_state_that_the_optimizer_begins_wi
         new, what = new_entries(name, tensor), name.split(":")[1]
         if what == "value" or tensor.ndim == 0:
             continue
-        if isinstance(run.optimizers[0], ds.ClippedRMSprop) and what == "square_avg":
+        if isinstance(run.optimizers[0], ClippedRMSprop) and what == "square_avg":
             expected[name] = torch.full_like(tensor, case.options.get("newborn", 0.01))  # the paper's
         if what == "ax":  # an average of the parameter is set to it at the first step
             expected[name] = run.model.get_parameter(name.split(":")[0]).detach()
@@ -351,7 +352,9 @@ def test_state_can_be_saved_and_loaded_afterwards(case, steps):
 def test_a_structure_grows_and_shrinks_with_every_optimizer(case):
     run = Run(case, 0)
     rule = ds.Rule(threshold=3.0, p_add=0.6, p_delete=0.6, p_spontaneous=0.4, max_units=8)
-    structure = ds.Structure(run.model, run.optimizers, salience="outgoing", rule=rule)
+    structure = ds.Structure(
+        run.model, run.optimizers, total_steps=20, criterion=ds.OutgoingNorm(), rule=rule
+    )
     for _ in range(20):
         run.train(1)
         structure.step()
@@ -378,7 +381,7 @@ def test_an_optimizer_whose_state_cannot_follow_is_refused_before_anything_chang
     refused: Optimizer = kind(rest if beside else matrices + rest)
     optimizers = [torch.optim.Adam(matrices), refused] if beside else refused
     with pytest.raises(ds.StructureError, match=rf"{kind.__name__} cannot follow.*use .*torch\.optim\.Adam"):
-        ds.Structure(model, optimizers, salience="outgoing")
+        ds.Structure(model, optimizers, total_steps=20, criterion=ds.OutgoingNorm())
     assert model.rnn.hidden_size == model.readout.in_features == UNITS
     for name, parameter in model.named_parameters():
         assert parameter is before[name][0]

@@ -45,7 +45,7 @@ def test_state_of_unknown_shape_is_refused_before_anything_changes(make):
         operate(model.change(PLAN), [optimizer])
     for start in (1, None):
         with pytest.raises(ds.StructureError, match="ThirdParty keeps state 'own'"):
-            ds.Structure(model, optimizer, salience="outgoing", start=start)
+            ds.Structure(model, optimizer, total_steps=9, start=start)
     assert {name: p.shape for name, p in model.named_parameters()} == shapes
     assert model.lower.hidden_size == 3
 
@@ -109,7 +109,7 @@ def test_a_tensor_that_is_computed_from_others_is_refused():
     model = Stack(ds.nn.RNN, ds.nn.RNN)
     nn.utils.parametrizations.weight_norm(model.readout)
     with pytest.raises(ds.StructureError):
-        ds.Structure(model, torch.optim.SGD(model.parameters()), salience="outgoing")
+        ds.Structure(model, torch.optim.SGD(model.parameters()), total_steps=9)
     assert model.upper.hidden_size == model.readout.in_features == 2
 
 

@@ -12,7 +12,6 @@ What holds for every tensor that a changed width lives in:
 `plan` computes every new value without touching anything; `Plan.commit` only swaps storage.
 """
 
-import diffstruct.surgery.plan  # noqa: F401
 from diffstruct.surgery.change import Change
 from diffstruct.surgery.commit import Plan
 from diffstruct.surgery.copies import Copy, copy_of
