@@ -1,8 +1,8 @@
 """What units are judged by.
 
-`criterion` is the interface; `taylor` (with `tracker` and `importance`) judges by nats of loss, `norm_criteria`
-(with `norms`, `l1` and `parametrization`) as the paper does. `initialization` (with `new_units`) is what new
-units begin with.
+`criterion` is the interface. `taylor` (with `tracker` and `importance`) judges by nats of loss,
+`norm_criteria` (with `norms`, `l1`, `parametrization`) as the paper does. `initialization` (with `new_units`)
+is what new units begin with.
 """
 
 from diffstruct.criteria.criterion import Criterion, Training

@@ -43,14 +43,28 @@ class Training:
     traced: bool
     predictions: int | None
 
+    def decides(self, step: int) -> bool:
+        """Whether there is a decision after the step of this number, counted from 1."""
+        return step % self.interval == 0 and step <= self.total_steps
+
+    def threshold(self, name: str) -> float:
+        """The threshold of a width's rule."""
+        threshold = self.rules[name].threshold
+        assert threshold is not None
+        return threshold
+
+    def grace_period(self, name: str) -> int:
+        """The grace period of a width's units, in decisions."""
+        return int(self.rules[name].grace_period or 0)
+
 
 class Criterion(ABC):
     """What units are judged by, what they cost, and what new ones begin with.
 
     `Structure` works with a copy of the criterion that it is given, so one object serves many structures. Its
-    calls come in this order: `check_rule` and `refusal`; `attach`; then at each step of an optimizer
-    `before_step`, and at each decision `after_step`, `importance`, `initialize` (within surgery) and `resize`;
-    at the end `detach`.
+    calls come in this order: `check_rule` and `refusal`; `attach`; then `before_step` at each step of an
+    optimizer, and at each decision `after_step`, `importance`, `initialize` (within surgery) and `resize`; at
+    the end `detach`.
 
     Example:
         Units that are judged by the L2 norm of their incoming weights:
@@ -64,7 +78,7 @@ class Criterion(ABC):
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> structure = ds.Structure(
-        ...     model, optimizer, example_inputs=(torch.ones(2, 3),), total_steps=100, criterion=IncomingNorm()
+        ...     model, optimizer, example_inputs=(torch.ones(2, 3),), total_steps=9, criterion=IncomingNorm()
         ... )
         >>> structure.widths["0"].size
         1
@@ -153,8 +167,7 @@ class Criterion(ABC):
 
     def initialize(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
         """Write the entries of new units in place, see `surgery.Initialize`."""
-        rules = self.training.rules
-        thresholds = {name: rules[name].threshold or 0.0 for name in rules}
+        thresholds = {name: self.training.threshold(name) for name in self.training.rules}
         self.initialization(changes, values, thresholds, self.training.generator)
 
     def resize(self, changes: Mapping[str, Change], step: int) -> None:

@@ -1,15 +1,15 @@
 """Importance in nats, and the decay that follows from it. Pure; arrays in, arrays out.
 
-Let `G_i` be the derivative of the loss with respect to a factor on all outgoing weights of unit i. It needs no
-factor in the model: `G_i = sum(w * dL/dw)` over these weights. Near a minimum of a log-likelihood the
+Let `G_i` be the derivative of the loss with respect to a factor on all outgoing weights of unit i. It needs
+no factor in the model: `G_i = sum(w * dL/dw)` over these weights. Near a minimum of a log-likelihood the
 covariance of such derivatives is the curvature (Fisher information): with `F = n E[G G^T]`, where the loss is
 the mean over n predictions and E a moving average, it is `F - n E[G] E[G]^T`.
 
-- marginal: silencing unit i alone, a factor of 0 in place of 1, costs `S_i = (F_ii - n E[G_i]^2) / 2 - E[G_i]`
-  nats per prediction, two orders of Taylor's series (compare Molchanov et al. 2017 and 2019, who take either,
-  and Theis et al. 2018). It does not change when weights are rescaled across the unit, nor with the
-  optimizer. The first order counts where the loss still falls, and where the decay holds outgoing weights
-  below what the loss asks for;
+- marginal: silencing unit i alone, a factor of 0 in place of 1, costs
+  `S_i = (F_ii - n E[G_i]^2) / 2 - E[G_i]` nats per prediction, two orders of Taylor's series (compare
+  Molchanov et al. 2017 and 2019, who take either, and Theis et al. 2018). It does not change when weights are
+  rescaled across the unit, nor with the optimizer. The first order counts where the loss still falls, and
+  where the decay holds outgoing weights below what the loss asks for;
 - conditional: if the factors of the other units may adapt, silencing unit i costs the minimum of
   `d^T F d / 2 + r |d_others|^2 / 2` over `d` with `d_i = -1`, `J_i = 1 / (2 [(F + r)^-1]_ii) - r / 2`
   (compare optimal brain surgeon, Hassibi and Stork 1992; here for units, and with a price `r` on what the
@@ -69,7 +69,7 @@ def diagonal(fisher: Any) -> Any:
 
 
 def marginal(diagonal: Any, mean: Any, predictions: float, first_order: bool = True) -> Any:
-    """The loss of silencing each unit alone, `[n]`, in nats per prediction; below 0 where the loss would fall.
+    """The loss of silencing each unit alone, `[n]`, in nats per prediction; below 0 if the loss would fall.
 
     Args:
         diagonal: `[n]`, of `F`.
@@ -134,8 +134,8 @@ def decay_factors(
     """The factors that the outgoing weights of each unit shrink by in one decision, `[n]`, from 0 to 1.
 
     `1 - strength * ramp * (price / (importance + price)) ** power`: units of no importance decay at full
-    strength, important ones hardly. The ramp goes from 0 at the end of the unit's grace period to 1 when it is
-    `rise` older.
+    strength, important ones hardly. The ramp goes from 0 at the end of the unit's grace period to 1 when it
+    is `rise` older.
 
     Args:
         importances: `[n]`, see `geometric_mean`.

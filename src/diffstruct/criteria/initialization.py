@@ -1,7 +1,7 @@
 """New-unit initialisation: what the parameters of new units begin with.
 
-It must disturb the network as little as possible, and yet leave the optimizer something to work with. To write
-another one, subclass `Initialization` and give it to a criterion.
+It must disturb the network as little as possible, and yet leave the optimizer something to work with. To
+write another one, subclass `Initialization` and give it to a criterion.
 """
 
 from __future__ import annotations

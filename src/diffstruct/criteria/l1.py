@@ -2,8 +2,8 @@
 
 The functions are pure, and the only copy of each formula: the compiled training loop is made from them.
 `soft_threshold` is the exact proximal step of an L1 price; `subgradient` and `sign_step` are what the paper
-does (arXiv:1606.06216): a subgradient that joins the loss's gradient before the optimizer (revisions 1 and 2),
-and a step against the sign after it (revision 3), which oscillates around zero by its own size where the
+does (arXiv:1606.06216): a subgradient that joins the loss's gradient before the optimizer (revisions 1 and
+2), and a step against the sign after it (revision 3), which oscillates around zero by its own size where the
 proximal step comes to rest at zero.
 """
 
@@ -59,7 +59,7 @@ class L1Price:
     Example:
         >>> import torch
         >>> import diffstruct as ds
-        >>> weights = torch.tensor([0.5, -0.05])
+        >>> weights = torch.tensor([0.5, 0.05])
         >>> ds.L1Price(0.1).after_step(weights)
         >>> weights
         tensor([0.4000, 0.0000])

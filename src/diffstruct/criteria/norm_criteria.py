@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from diffstruct.criteria import norms
 from diffstruct.criteria.criterion import Criterion, Training
-from diffstruct.criteria.initialization import AtThreshold, Initialization, SmallRandom
+from diffstruct.criteria.initialization import AtThreshold, SmallRandom
 from diffstruct.criteria.l1 import L1Price
 from diffstruct.criteria.parametrization import Parametrized, cannot_multiply, parametrize_readers
 from diffstruct.errors import ConfigurationError
@@ -27,7 +27,7 @@ class _PricedNorm(Criterion):
 
     roles: ClassVar[tuple[Role, ...]]
 
-    price: L1Price = L1Price(1e-4)
+    price: L1Price = field(default_factory=lambda: L1Price(1e-4))
 
     def check_rule(self, rule: Rule, total_steps: int, name: str) -> None:
         """Refuse a threshold that no unit could fall below.
@@ -69,7 +69,7 @@ class _PricedNorm(Criterion):
 
 @dataclass
 class OutgoingNorm(_PricedNorm):
-    """Judge a unit by the L1 norm of its outgoing weights, with an L1 price on them (the paper's revision 3).
+    """Judge a unit by the L1 norm of its outgoing weights, with an L1 price on them (paper: revision 3).
 
     Args:
         price: on the outgoing weights, recurrent ones included.
@@ -86,7 +86,7 @@ class OutgoingNorm(_PricedNorm):
     """
 
     roles: ClassVar[tuple[Role, ...]] = READERS
-    initialization: ClassVar[Initialization] = AtThreshold()
+    initialization = AtThreshold()
 
     def importance(self, width: Width) -> Tensor:
         """The norm, `[n]`; see `norms.outgoing`."""
@@ -95,7 +95,7 @@ class OutgoingNorm(_PricedNorm):
 
 @dataclass
 class Multipliers(_PricedNorm):
-    """Judge a unit by a trainable factor on its output, with an L1 price on it (the paper's revisions 1 and 2).
+    """Judge a unit by a trainable factor on its output, with an L1 price on it (paper: revisions 1 and 2).
 
     The factor is a `ds.nn.Multiplier` of the model's; in a model whose widths are found by tracing, it is
     otherwise a parametrization of the weights that read the unit, until `finish`.
@@ -105,7 +105,7 @@ class Multipliers(_PricedNorm):
     """
 
     roles: ClassVar[tuple[Role, ...]] = (Role.MULTIPLIER,)
-    initialization: ClassVar[Initialization] = SmallRandom()
+    initialization = SmallRandom()
 
     def refusal(self, width: Width, training: Training) -> str | None:
         """A width without multipliers, in front of whose readers none can be put."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -29,8 +29,8 @@ MOST_INTERVAL = 16
 class TaylorImportance(Criterion):
     """Judge a unit by the loss, in nats, that silencing it would cost: *a unit stays if it saves its price*.
 
-    The importance of a unit is measured while the model trains (see `importance`). A unit that saves less than
-    `price` once its grace period is over is deleted; and its outgoing weights decay by
+    The importance of a unit is measured while the model trains (see `importance`). A unit that saves less
+    than `price` once its grace period is over is deleted; and its outgoing weights decay by
     `decay * lr * ramp * (price / (importance + price)) ** power` a step, `lr` being the learning rate,
     and `ramp` rising from 0 to 1 with the unit's age. So useless units fade, useful ones hardly decay, and
     new ones have time to become useful. Towards the end of the run the decay is annealed to nothing, so that
@@ -83,7 +83,7 @@ class TaylorImportance(Criterion):
     reduction: Literal["mean", "sum"] = "mean"
     first_order: bool = True
     conditional: bool = True
-    initialization: Initialization = AsTheModel()
+    initialization: Initialization = field(default_factory=AsTheModel)
 
     _rule: ClassVar[Rule] = Rule(
         reserve=0.3,

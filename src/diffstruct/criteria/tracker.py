@@ -1,4 +1,4 @@
-"""The importance tracker: moving averages of the units' importance, kept from the gradients of a training run."""
+"""The importance tracker: moving averages of the units' importance, from the gradients of a training run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ImportanceTracker:
         total, interval = training.total_steps, training.interval
         self.rate = min(1 / FEWEST, interval / (criterion.memory * total))
         self.rise = max(1, math.ceil(criterion.rise * total / interval))
-        grace = interval * max((int(rule.grace_period or 0) for rule in training.rules.values()), default=0)
+        grace = interval * max(map(training.grace_period, training.rules))
         self.last_addition = math.floor((1 - criterion.annealing) * total) - grace
         """The step from which on no unit is added: its grace period would not be over at the annealing."""
         self.refresh_every = max(1, round(0.05 / self.rate))
@@ -61,6 +61,8 @@ class ImportanceTracker:
         """Moving averages: `F` and `E[G]` of `importance`."""
         self.compared: dict[str, NDArray[np.float64]] = {}
         """The importance that the decay compares with the price, as of the last `refresh`."""
+        self._hooks: list[RemovableHandle] = []
+        self._hooks: list[RemovableHandle] = []
         self._slopes: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
         self._warned = False
         readers: dict[int, tuple[Tensor, list[tuple[Slot, Width]]]] = {}
@@ -110,15 +112,16 @@ class ImportanceTracker:
             found[name] = self.share * total.double().cpu().numpy()
             if not np.isfinite(found[name]).all():
                 raise DivergenceError(
-                    f"a gradient of the outgoing weights of width {name!r} is not finite: the loss has diverged; "
-                    "lower the learning rate, or, if a GradScaler scales it, use criterion=ds.OutgoingNorm()"
+                    f"a gradient of the outgoing weights of width {name!r} is not finite: the loss has "
+                    "diverged; lower the learning rate, or, if a GradScaler scales it, use "
+                    "criterion=ds.OutgoingNorm()"
                 )
         if not found and not self._warned:
             self._warned = True
             warnings.warn(
-                "no gradient of any outgoing weight was recorded for this decision, so nothing is learned about "
-                "the structure: the weights must have their gradients in .grad when the optimizer steps, and "
-                "structure.step() must follow that step",
+                "no gradient of any outgoing weight was recorded for this decision, so nothing is learned "
+                "about the structure: the weights must have their gradients in .grad when the optimizer "
+                "steps, and structure.step() must follow that step",
                 StructureWarning,
                 stacklevel=5,
             )
@@ -146,15 +149,14 @@ class ImportanceTracker:
         left = importance.annealing(step, training.total_steps, criterion.annealing)
         due = training.interval * criterion.decay * left
         for name, width in self.widths.items():
-            rule = training.rules[name]
             for slot in width.having(*READERS):
                 factors = importance.decay_factors(
                     self.compared[name],
                     ages[name],
-                    rule.threshold or criterion.price,
+                    training.threshold(name),
                     due * learning_rate(slot.tensor, training.optimizers),
                     criterion.power,
-                    int(rule.grace_period or 0),
+                    training.grace_period(name),
                     self.rise,
                 )
                 if (factors < 1).any():
@@ -179,7 +181,7 @@ class ImportanceTracker:
                 fisher if criterion.conditional else importance.diagonal(fisher),
                 self.mean_slopes[name],
                 self.predictions,
-                self.training.rules[name].threshold or criterion.price,
+                self.training.threshold(name),
                 criterion.first_order,
             )
 
@@ -199,10 +201,9 @@ class ImportanceTracker:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy watches the copied tensors."""
         vars(self).update(state)
+        self._hooks = []
         if state["_hooks"]:
             self._watch()
-        else:
-            self._hooks = []
 
 
 def _hook(tracker: ImportanceTracker, tensor: Tensor, slots: list[tuple[Slot, Width]]) -> RemovableHandle:

@@ -38,7 +38,8 @@ def widths_to_learn(
         )
     if found.model is not model:
         raise StructureError(
-            f"the widths are those of another {type(found.model).__name__}: find them in the model that is trained"
+            f"the widths are those of another {type(found.model).__name__}: find them in the model that is "
+            "trained"
         )
     for width in found.widths.values():
         width.check_lengths()

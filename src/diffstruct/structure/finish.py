@@ -13,24 +13,51 @@ from diffstruct.criteria import Criterion
 from diffstruct.errors import StructureError
 from diffstruct.nn import Multiplier
 from diffstruct.nn.recurrent import Recurrent
-from diffstruct.rule import Rule, round_up
-from diffstruct.surgery import forget_parameters
+from diffstruct.rule import round_up
+from diffstruct.surgery import Change, Copy, forget_parameters, operate
 from diffstruct.width import Role, Slot, Width
 from diffstruct.width.layout import along
 
 
-def sizes_at_the_end(
+def finished(
+    model: nn.Module,
     widths: Mapping[str, Width],
     criterion: Criterion,
-    rules: Mapping[str, Rule],
+    multiple_of: Mapping[str, int],
+    copies: Sequence[Copy],
+    proof: Proof | None,
+) -> tuple[nn.Module, dict[str, Change]]:
+    """Remove the units that are not above the threshold, and our modules; with an error, nothing changes.
+
+    Returns:
+        The plain model, and what was removed, by the widths' names.
+
+    Raises:
+        StructureError: a multiplier cannot be folded into the weights that read it.
+    """
+    keep = units_at_the_end(widths, criterion, multiple_of)
+    changes = {name: Change(widths[name], units, 0) for name, units in keep.items()}
+    optimizers = criterion.training.optimizers
+    undo = operate(changes.values(), optimizers, copies=copies)
+    try:
+        return make_plain(model, widths.values(), optimizers, proof), changes
+    except BaseException:
+        undo()
+        raise
+
+
+def units_at_the_end(
+    widths: Mapping[str, Width],
+    criterion: Criterion,
     multiple_of: Mapping[str, int],
 ) -> dict[str, tuple[int, ...]]:
     """The units of each width that stay, by name, of those that lose some: those above the threshold."""
     keep = {}
     for name, width in widths.items():
-        values, rule = criterion.importance(width).detach().cpu(), rules[name]
-        above = int((values > rule.threshold).sum())
-        count = min(round_up(max(above, rule.min_units or 1), multiple_of[name]), width.size)
+        values, training = criterion.importance(width).detach().cpu(), criterion.training
+        above = int((values > training.threshold(name)).sum())
+        least = max(above, training.rules[name].min_units or 1)
+        count = min(round_up(least, multiple_of[name]), width.size)
         best = values.argsort(descending=True, stable=True)[:count].sort().values
         if count < width.size:
             keep[name] = tuple(best.tolist())

@@ -18,7 +18,7 @@ class ActsBeforeSteps(Protocol):
 
 
 def before_each_step(structure: ActsBeforeSteps, optimizers: Sequence[Optimizer]) -> None:
-    """Let `structure.before_step` be called before each step of the optimizers, for as long as it is alive."""
+    """Let `structure.before_step` be called before each step of the optimizers, while it is alive."""
     mine = weakref.ref(structure)  # an optimizer must not keep a structure alive that is used no more
 
     for optimizer in optimizers:

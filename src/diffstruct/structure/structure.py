@@ -8,22 +8,23 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
-from diffstruct.criteria import Criterion, TaylorImportance, Training
-from diffstruct.errors import ConfigurationError, StructureError
-from diffstruct.rule import Decision, Rule, RuleState, in_multiples
+from diffstruct.criteria import Criterion, TaylorImportance
+from diffstruct.errors import StructureError
+from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
-from diffstruct.structure.finish import make_plain, sizes_at_the_end
+from diffstruct.structure.decide import decide
+from diffstruct.structure.finish import finished
+from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.hooks import before_each_step
+from diffstruct.structure.run import training_run
 from diffstruct.structure.start import start_of
 from diffstruct.structure.table import table
-from diffstruct.surgery import Change, Copy, carry, check_optimizer, copy_of, operate
+from diffstruct.surgery import Change, Copy, copy_of, operate
 from diffstruct.width import Width
 from diffstruct.width.patterns import by_name
 
@@ -95,53 +96,28 @@ class Structure:
         interval: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
-        for each in self.optimizers:
-            check_optimizer(each)
-        if not (isinstance(total_steps, int) and total_steps >= 1):
-            raise ConfigurationError(f"total_steps must be a whole number of at least 1, got {total_steps!r}")
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        traced = self._found.proof is not None
-        self.interval = self.criterion.default_interval(total_steps, traced) if interval is None else interval
-        if self.interval < 1:
-            raise ConfigurationError(f"interval must be at least 1, got {interval}")
-        self.total_steps = total_steps
-        rules = by_name(rule or Rule(), self._found.widths, Rule(), "rule")
-        self.rules = {name: one.filled(self.criterion.default_rule) for name, one in rules.items()}
-        for name, one in self.rules.items():
-            self.criterion.check_rule(one, total_steps, name)
-        self.multiple_of = by_name(multiple_of, self._found.widths, 1, "multiple_of")
-        self.generator = np.random.default_rng(seed)
-        proof = self._found.proof
-        training = Training(
-            self.optimizers,
-            total_steps,
-            self.interval,
-            {name: one.timed(total_steps, self.interval) for name, one in self.rules.items()},
-            self.generator,
-            traced,
-            None if proof is None else proof.predictions,
+        self.training = training_run(
+            optimizer, total_steps, self._found, self.criterion, rule, interval, seed
         )
+        self.multiple_of = by_name(multiple_of, self._found.widths, 1, "multiple_of")
         sizes = by_name(start, self._found.widths, 1, "start")
-        learnable(self._found, self.criterion, training)
-        keep = start_of(self._found, sizes, self.rules, self.multiple_of)
-        self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, training)}
+        learnable(self._found, self.criterion, self.training)
+        keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
+        self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
         try:
-            changes = [Change(self.widths[name], units, 0) for name, units in keep.items()]
-            operate(changes, self.optimizers)
-            self.criterion.resize({change.width.name: change for change in changes}, 0)
-            before_each_step(self, self.optimizers)
+            changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
+            operate(changes.values(), self.training.optimizers)
+            self.criterion.resize(changes, 0)
         except BaseException:
             self.criterion.detach()
             raise
-        self.training = training
+        before_each_step(self, self.training.optimizers)
         self.history = History()
-        self.steps = 0
-        """Steps made so far."""
+        self.steps = 0  # made so far
         self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
-        """What the rule remembers of each width's units."""
         self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
         self._last: dict[str, Change] = {}
         self._copies: list[Copy] = []
@@ -150,7 +126,7 @@ class Structure:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy acts before the steps of its own optimizers."""
         vars(self).update(state)
-        before_each_step(self, self.optimizers)
+        before_each_step(self, self.training.optimizers)
 
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
@@ -172,7 +148,7 @@ class Structure:
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Let the criterion act on the gradients; the optimizer's own hook calls this before each step."""
-        if not self._finished and self.steps < self.total_steps:
+        if not self._finished and self.steps < self.training.total_steps:
             self.criterion.before_step(optimizer)
 
     def step(self) -> tuple[Event, ...]:
@@ -188,31 +164,26 @@ class Structure:
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
         step = self.steps + 1
-        self.criterion.record_next((step + 1) % self.interval == 0 and step < self.total_steps)
+        self.criterion.record_next(self.training.decides(step + 1))
         self._last = {}
-        if step % self.interval or step > self.total_steps:
+        if not self.training.decides(step):
             self.steps = step
             return ()
         self.criterion.after_step(step, {name: state.ages for name, state in self.states.items()})
-        spare: dict[str, NDArray[np.bool_]] = {}
-        decisions = {name: self._decide(width, spare) for name, width in self.widths.items()}
-        events = self.carry_out(decisions)
-        self._spare.update(spare)
+        found = {
+            name: decide(
+                self.rule_now(name),
+                self.criterion.importance(width),
+                self.states[name],
+                self._spare[name],
+                self.multiple_of[name],
+                self.training.generator,
+            )
+            for name, width in self.widths.items()
+        }
+        events = self.carry_out({name: whole.decision for name, whole in found.items()})
+        self._spare = {name: whole.spare for name, whole in found.items()}
         return events
-
-    def _decide(self, width: Width, spare: dict[str, NDArray[np.bool_]]) -> Decision:
-        name, importances = width.name, self.criterion.importance(width)
-        rule, memory, multiple = self.rule_now(name), self.states[name], self.multiple_of[name]
-        if multiple == 1:
-            return rule.decide(importances, memory, self.generator)
-        values = importances.detach().double().cpu().numpy()
-        live = np.flatnonzero(~self._spare[name] | (values > rule.threshold))
-        asked = torch.from_numpy(live).to(importances.device)
-        known = RuleState(memory.ages[live], memory.risen[live])
-        decision = rule.decide(importances[asked], known, self.generator)
-        whole = in_multiples(decision, live, values, memory, multiple)
-        spare[name] = whole.spare
-        return whole.decision
 
     def carry_out(self, decisions: Mapping[str, Decision], steps: int = 1) -> tuple[Event, ...]:
         """Change the structure as was decided, by `step` or by a training loop that asks the rule itself.
@@ -231,7 +202,7 @@ class Structure:
             if decision.changes
         }
         if changes:
-            operate(changes.values(), self.optimizers, self.criterion.initialize, self._copies)
+            operate(changes.values(), self.training.optimizers, self.criterion.initialize, self._copies)
         # Only now: had the surgery failed, all that is remembered would still fit the model.
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
@@ -252,14 +223,9 @@ class Structure:
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
-        keep = sizes_at_the_end(self.widths, self.criterion, self.rules, self.multiple_of)
-        changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
-        undo = operate(changes.values(), self.optimizers, copies=self._copies)
-        try:
-            plain = make_plain(self.model, self.widths.values(), self.optimizers, self._found.proof)
-        except BaseException:
-            undo()
-            raise
+        plain, changes = finished(
+            self.model, self.widths, self.criterion, self.multiple_of, self._copies, self._found.proof
+        )
         self.criterion.resize(changes, self.steps)
         self.criterion.detach()
         self.widths = dict(self._found.widths)
@@ -269,44 +235,25 @@ class Structure:
         return plain
 
     def carry(self, state: Any, width: str | None = None) -> Any:
-        """Carry a hidden state through what the last `step` changed.
+        """A hidden state after what the last `step` changed: `carry_state`, see there.
 
         Args:
             state: a tensor `[..., units]`, or a tuple of such (as an LSTM has), or None.
             width: the name of the width; may be left out where the model has one.
-
-        Returns:
-            The state for the next step: that of surviving units bit-equal, of new units zero; the same object
-            when nothing changed.
-
-        Raises:
-            StructureError: the state does not fit the width, or it is unclear which width is meant.
         """
-        if width is None:
-            if len(self.widths) > 1:
-                raise StructureError(f"say which width the state belongs to: one of {[*self.widths]}")
-            width = next(iter(self.widths))
-        if width not in self.widths:
-            raise StructureError(f"there is no width {width!r}: the widths are {[*self.widths]}")
-        change = self._last.get(width)
-        if change is None or state is None:
-            return state
-        if isinstance(state, (tuple, list)):
-            return type(state)(carry(part, change) for part in state)
-        return carry(state, change)
+        return carry_state(state, width, self.widths, self._last)
 
     def explain(self) -> str:
         """Which sizes of the model are not learned, and why: a line each."""
         return self._found.explain()
 
     def __str__(self) -> str:
-        reserve = {name: self._reserve(width) for name, width in self.widths.items()}
-        title = f"Structure after {self.steps} of {self.total_steps} steps\n{self.criterion.describe()}\n"
-        return title + table(self.widths.values(), reserve, self.history)
+        title = f"Structure after {self.steps} of {self.training.total_steps} steps"
+        rows = table(self.widths.values(), self._reserve, self.history)
+        return f"{title}\n{self.criterion.describe()}\n{rows}"
 
     def _reserve(self, width: Width) -> int:
         """Sub-threshold units; `finish` has left none."""
         if self._finished:
             return 0
-        importances: Tensor = self.criterion.importance(width)
-        return int((importances <= self.rules[width.name].threshold).sum())
+        return int((self.criterion.importance(width) <= self.training.threshold(width.name)).sum())

@@ -1,23 +1,22 @@
 """The criteria of the paper's networks, compiled. Their formulas are compiled from where they are written.
 
-What a criterion does to one update stands in three functions, chosen by its type: `before_step`, `after_step` and
-`judge`.
+What a criterion does to one update stands in three functions, chosen by its type: `before_step`, `after_step`
+and `judge`.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import singledispatch
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import torch
-from numba.extending import overload
 
 from diffstruct.criteria import Criterion, Multipliers, OutgoingNorm, TaylorImportance, importance, l1
 from diffstruct.errors import StructureError
-from diffstruct.nn.kernels.compile import OPTIONS, compiled
-from diffstruct.rule import Rule
+from diffstruct.nn.kernels.compile import compiled, overload
 
 
 class Nothing(NamedTuple):
@@ -59,7 +58,7 @@ class Taylor(NamedTuple):
 
 
 # What the formulas of `l1` are made of, for single numbers, so that they compile as they stand.
-@overload(torch.sign, jit_options=OPTIONS)
+@overload(torch.sign)
 def _sign(input: Any) -> Any:
     real = np.float32 if input == numba.types.float32 else np.float64
     one, zero = real(1), real(0)
@@ -70,7 +69,7 @@ def _sign(input: Any) -> Any:
     return implementation
 
 
-@overload(torch.clamp, jit_options=OPTIONS)
+@overload(torch.clamp)
 def _clamp(input: Any, min: Any) -> Any:
     def implementation(input: Any, min: Any) -> Any:
         return min if input < min else input
@@ -103,17 +102,17 @@ def judge(criterion: Any, w: Any) -> Any:
     raise StructureError("this works in compiled code only")
 
 
-@overload(before_step, jit_options=OPTIONS)
+@overload(before_step)
 def _before_step(criterion: Any, w: Any, g: Any, ages: Any) -> Any:
     return _BEFORE.get(criterion.instance_class, _leave_gradients)
 
 
-@overload(after_step, jit_options=OPTIONS)
+@overload(after_step)
 def _after_step(criterion: Any, w: Any, ages: Any, step: int) -> Any:
     return _AFTER.get(criterion.instance_class, _leave_weights)
 
 
-@overload(judge, jit_options=OPTIONS)
+@overload(judge)
 def _judge(criterion: Any, w: Any) -> Any:
     return _JUDGE.get(criterion.instance_class, _judge_nothing)
 
@@ -219,12 +218,11 @@ _JUDGE = {MultiplierNorm: _judge_multipliers, WeightNorm: _judge_weights, Taylor
 
 
 @singledispatch
-def compiled_criterion(criterion: Criterion, rule: Rule, lr: float, real: Any) -> Any:
+def compiled_criterion(criterion: Criterion, lr: float, real: Any) -> Any:
     """The criterion as compiled code takes it, working in the same memory.
 
     Args:
         criterion: attached to a network of the paper.
-        rule: of its width, now.
         lr: the learning rate, now.
         real: the network's type of number.
 
@@ -237,7 +235,7 @@ def compiled_criterion(criterion: Criterion, rule: Rule, lr: float, real: Any) -
 
 
 @compiled_criterion.register
-def _(criterion: Multipliers, rule: Rule, lr: float, real: Any) -> MultiplierNorm:
+def _(criterion: Multipliers, lr: float, real: Any) -> MultiplierNorm:
     price = criterion.price
     if price.how != "gradient":
         raise StructureError(
@@ -247,7 +245,7 @@ def _(criterion: Multipliers, rule: Rule, lr: float, real: Any) -> MultiplierNor
 
 
 @compiled_criterion.register
-def _(criterion: OutgoingNorm, rule: Rule, lr: float, real: Any) -> WeightNorm:
+def _(criterion: OutgoingNorm, lr: float, real: Any) -> WeightNorm:
     price = criterion.price
     if price.how != "sign" or price.floor is not None:
         raise StructureError(f"in compiled code a price on weights is a step against the sign, got {price}")
@@ -255,7 +253,7 @@ def _(criterion: OutgoingNorm, rule: Rule, lr: float, real: Any) -> WeightNorm:
 
 
 @compiled_criterion.register
-def _(criterion: TaylorImportance, rule: Rule, lr: float, real: Any) -> Taylor:
+def _(criterion: TaylorImportance, lr: float, real: Any) -> Taylor:
     tracker = criterion.tracker
     return Taylor(
         fisher=tracker.fisher["rnn"],
@@ -264,10 +262,10 @@ def _(criterion: TaylorImportance, rule: Rule, lr: float, real: Any) -> Taylor:
         predictions=tracker.predictions,
         share=tracker.share,
         rate=tracker.rate,
-        price=rule.threshold or criterion.price,
+        price=criterion.training.threshold("rnn"),
         strength=criterion.decay * lr,
         power=criterion.power,
-        grace_period=int(rule.grace_period or 0),
+        grace_period=criterion.training.grace_period("rnn"),
         rise=tracker.rise,
         total_steps=criterion.training.total_steps,
         annealing=criterion.annealing,
@@ -276,13 +274,13 @@ def _(criterion: TaylorImportance, rule: Rule, lr: float, real: Any) -> Taylor:
 
 
 @singledispatch
-def unchanged_for(criterion: Criterion, step: int) -> float:
+def unchanged_for(criterion: Criterion, step: int) -> int:
     """Steps after `step` steps for which the compiled form of the criterion, and its rule, hold."""
-    return np.inf
+    return sys.maxsize
 
 
 @unchanged_for.register
-def _(criterion: TaylorImportance, step: int) -> float:
+def _(criterion: TaylorImportance, step: int) -> int:
     tracker = criterion.tracker
     to_refresh = tracker.refresh_every - step % tracker.refresh_every
     if step + 1 < tracker.last_addition:

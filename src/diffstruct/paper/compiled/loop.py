@@ -18,7 +18,7 @@ from diffstruct.paper.compiled.optimizers import optimize
 from diffstruct.rule import rule as rules
 
 CONTINUES, CHANGES, DIVERGED = 0, 1, 2
-"""Why `advance` came back: all updates made; the structure is to change; a loss or importance is not finite."""
+"""Why `advance` came back: all updates made; the structure is to change; loss or importance is not finite."""
 
 _choose = compiled(rules.choose)
 

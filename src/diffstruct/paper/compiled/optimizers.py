@@ -7,11 +7,10 @@ from functools import singledispatch
 from typing import Any, NamedTuple
 
 import torch
-from numba.extending import overload
 from torch.optim import Optimizer
 
 from diffstruct.errors import StructureError
-from diffstruct.nn.kernels.compile import OPTIONS, compiled
+from diffstruct.nn.kernels.compile import compiled, overload
 from diffstruct.paper.compiled.arrays import Memories
 from diffstruct.paper.revisions import GRADIENT_LIMIT, LARGEST_NORM
 from diffstruct.paper.rmsprop import ClippedRMSprop
@@ -99,7 +98,7 @@ def optimize(optimizer: Any, w: Any, g: Any, step: int) -> None:
     raise StructureError(f"a {type(optimizer).__name__} works in compiled code only")
 
 
-@overload(optimize, jit_options=OPTIONS)
+@overload(optimize)
 def _optimize(optimizer: Any, w: Any, g: Any, step: int) -> Any:
     return _OPTIMIZE[optimizer.instance_class]
 
@@ -180,12 +179,6 @@ def _(optimizer: ClippedRMSprop, memories: Memories, real: Any, multiplier: bool
 @compiled_optimizer.register
 def _(optimizer: torch.optim.Adam, memories: Memories, real: Any, multiplier: bool) -> Adam:
     group = optimizer.param_groups[0]
-    betas = map(real, group["betas"])
-    return Adam(
-        memories("exp_avg"),
-        memories("exp_avg_sq"),
-        real(group["lr"]),
-        *betas,
-        real(group["eps"]),
-        LARGEST_NORM,
-    )
+    beta1, beta2 = map(real, group["betas"])
+    averages = memories("exp_avg"), memories("exp_avg_sq")
+    return Adam(*averages, real(group["lr"]), beta1, beta2, real(group["eps"]), LARGEST_NORM)

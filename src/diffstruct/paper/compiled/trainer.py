@@ -24,9 +24,9 @@ _NO_RULE = RuleNumbers(1.0, 0, 0.0, 0.0, 0.0, 1, 1, 0, 0)
 class FusedTrainer(Trainer):
     """A `Trainer` that makes its updates in one compiled loop; arguments as there.
 
-    Model, optimizer and structure are the ordinary ones: the loop works in their memory, with the criterion and
-    the rule that they use, and leaves each change of structure to `Structure.carry_out`. With the same seed
-    both trainers decide the same, until rounding, in which they differ, moves an importance across the
+    Model, optimizer and structure are the ordinary ones: the loop works in their memory, with the criterion
+    and the rule that they use, and leaves each change of structure to `Structure.carry_out`. With the same
+    seed both trainers decide the same, until rounding, in which they differ, moves an importance across the
     threshold.
     """
 
@@ -58,14 +58,18 @@ class FusedTrainer(Trainer):
         parameters = parameters_of(self.model)
         multiplier = self.model.multiplier
         updates = stretch.windows - done
-        learning = structure is not None and structure.steps < structure.total_steps
+        learning = structure is not None and structure.steps < structure.training.total_steps
         memory, generator = RuleState.initial(self.units), np.random.default_rng(0)
         criterion, numbers = Nothing(), _NO_RULE
         if structure is not None and learning:
-            rule, memory, generator = structure.rule_now("rnn"), structure.states["rnn"], structure.generator
-            criterion = compiled_criterion(structure.criterion, rule, lr, real)
+            rule, memory, generator = (
+                structure.rule_now("rnn"),
+                structure.states["rnn"],
+                structure.training.generator,
+            )
+            criterion = compiled_criterion(structure.criterion, lr, real)
             numbers = rule.numbers(self.units, structure.criterion.importance(structure.widths["rnn"]).dtype)
-            left = structure.total_steps - structure.steps
+            left = structure.training.total_steps - structure.steps
             updates = min(updates, left, unchanged_for(structure.criterion, structure.steps))
         reason, made, self.smoothed, loss, removed, add = advance(
             stretch.text.numpy(),

@@ -1,0 +1,45 @@
+"""A decision about one width: the rule's, carried over to multiples where sizes must be some. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffstruct.rule import Decision, Rule, RuleState, Whole, in_multiples
+
+
+def decide(
+    rule: Rule,
+    importances: Tensor,
+    memory: RuleState,
+    spare: NDArray[np.bool_],
+    multiple_of: int,
+    generator: np.random.Generator,
+) -> Whole:
+    """Ask the rule about the units of a width.
+
+    Args:
+        rule: complete, its times in decisions.
+        importances: `[n]`.
+        memory: the rule's, of these units.
+        spare: `[n]`, units that are only there to fill up a multiple.
+        multiple_of: the size after the decision is a multiple of this.
+        generator: the only source of chance.
+
+    Returns:
+        The decision, and which units are spare after it.
+
+    Raises:
+        DivergenceError: an importance is not finite.
+    """
+    if multiple_of == 1:
+        decision = rule.decide(importances, memory, generator)
+        return Whole(decision, np.zeros(decision.new_size, np.bool_))
+    values = importances.detach().double().cpu().numpy()
+    threshold = rule.numbers(len(values), torch.float64).threshold
+    live = np.flatnonzero(~spare | (values > threshold))
+    asked = importances[torch.from_numpy(live).to(importances.device)]
+    about: Decision = rule.decide(asked, RuleState(memory.ages[live], memory.risen[live]), generator)
+    return in_multiples(about, live, values, memory, multiple_of)

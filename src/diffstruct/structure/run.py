@@ -1,0 +1,50 @@
+"""The training run as criterion and rule see it: checked options, with all that was left open filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch.optim import Optimizer
+
+from diffstruct.couple import FoundWidths
+from diffstruct.criteria import Criterion, Training
+from diffstruct.errors import ConfigurationError
+from diffstruct.rule import Rule
+from diffstruct.surgery import check_optimizer
+from diffstruct.width.patterns import by_name
+
+
+def training_run(
+    optimizer: Optimizer | Sequence[Optimizer],
+    total_steps: int,
+    found: FoundWidths,
+    criterion: Criterion,
+    rule: Rule | Mapping[str, Rule] | None,
+    interval: int | None,
+    seed: int,
+) -> Training:
+    """What `Structure`'s arguments say of the run; see there.
+
+    Raises:
+        StructureError: an optimizer cannot follow changes of structure.
+        ConfigurationError: a parameter that cannot work.
+    """
+    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
+    for each in optimizers:
+        check_optimizer(each)
+    if not (isinstance(total_steps, int) and total_steps >= 1):
+        raise ConfigurationError(f"total_steps must be a whole number of at least 1, got {total_steps!r}")
+    traced = found.proof is not None
+    if interval is None:
+        interval = criterion.default_interval(total_steps, traced)
+    if not (isinstance(interval, int) and interval >= 1):
+        raise ConfigurationError(f"interval must be a whole number of at least 1, got {interval!r}")
+    rules = {}
+    for name, one in by_name(rule or Rule(), found.widths, Rule(), "rule").items():
+        complete = one.filled(criterion.default_rule)
+        criterion.check_rule(complete, total_steps, name)
+        rules[name] = complete.timed(total_steps, interval)
+    predictions = None if found.proof is None else found.proof.predictions
+    generator = np.random.default_rng(seed)
+    return Training(optimizers, total_steps, interval, rules, generator, traced, predictions)
