@@ -10,7 +10,7 @@ import time
 
 import pytest
 from distributed import LocalCluster
-from helpers.command import COMMAND, apart, here
+from helpers.command import COMMAND, here
 
 from diffstruct.errors import DivergenceError
 from diffstruct.paper.reproduce.display import GridLines
@@ -227,9 +227,10 @@ def test_sigterm_stops_it_as_ctrl_c_does(tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("backend", ["ray", "dask"])
-def test_a_local_cluster_gives_the_same_runs_bit_for_bit(tmp_path, small, backend):
-    code, stdout, stderr = apart("reproduce", *SMALL, "--jobs", 2, "--backend", backend, "--out", tmp_path)
-    assert (code, stderr) == (0, "")
+def test_a_local_cluster_gives_the_same_runs_bit_for_bit(tmp_path, small, backend, capfd):
+    assert reproduce(*SMALL, "--jobs", 2, "--backend", backend, "--out", tmp_path) == 0
+    stdout, stderr = capfd.readouterr()
+    assert stderr == ""
     assert stdout.startswith("3 runs, none found, 2 side by side")
     assert records(tmp_path) == records(small)
 
