@@ -166,7 +166,7 @@ def test_units_in_the_reserve_are_chosen_uniformly():
 
 
 def test_units_that_the_minimum_keeps_are_chosen_uniformly():
-    """4 units may all go, but 1 must stay: each at rate 1/4, within 5 standard deviations."""
+    """4 units may be deleted, but 1 must stay: each at rate 1/4, within 5 standard deviations."""
     rule = paper(reserve=0, p_delete=1, p_spontaneous=0, min_units=1)
     state, chance, n = RuleState.initial(4), generator(7), 2000
     kept = Counter(rule.decide(importances_of("----"), state, chance).keep for _ in range(n))

@@ -133,3 +133,32 @@ def test_a_plain_copy_of_layers_of_ours_follows():
     operate([Change(width, (0, 2), 2)], initialize=draw_new, copies=[copy_of(model, twin, [width])])
     x = torch.randn(4, 2, 2, dtype=torch.float64)
     torch.testing.assert_close(twin(x)[0], model(x)[0])
+
+
+def test_an_average_follows_a_structure_that_has_put_multipliers_into_the_model():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    x = torch.randn(5, 3)
+    always = ds.Rule(p_add=1.0, p_spontaneous=1.0, p_delete=0.5, max_units=8)
+    structure = ds.Structure(
+        model,
+        optimizer,
+        example_inputs=(x,),
+        total_steps=20,
+        criterion=ds.Multipliers(ds.L1Price(0.1)),
+        rule=always,
+        interval=1,
+    )
+    average = AveragedModel(model, avg_fn=lambda averaged, now, _: now.clone())
+    structure.follow(average)
+    for _ in range(20):
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+        structure.step()
+        assert average(x).shape == (5, 2)
+        average.update_parameters(model)
+        torch.testing.assert_close(average(x), model(x), rtol=0, atol=0)
+    assert structure.history.added() > 0
+    assert structure.history.removed() > 0

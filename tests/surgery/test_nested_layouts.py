@@ -63,7 +63,7 @@ class Nested(nn.Module):
                 array = padded.take(came_from[number], axis=dim)  # the last entry is the zero
         return torch.from_numpy(array)
 
-    def learn(self, optimizer: Optimizer) -> None:
+    def train_step(self, optimizer: Optimizer) -> None:
         for parameter in self.parameters():
             parameter.grad = torch.randn_like(parameter)
         optimizer.step()
@@ -85,7 +85,7 @@ def test_nested_layouts_of_several_widths_are_cut_entry_by_entry(case: Any, data
     assume(widths)
     optimizer = torch.optim.Adam(model.parameters(), amsgrad=True)
     for _ in range(data.draw(st.integers(1, 3))):
-        model.learn(optimizer)
+        model.train_step(optimizer)
         objects = dict(model.named_parameters()) | dict(model.named_buffers())
         plan = data.draw(moves([*widths]))
         came_from = [expected_sources(layout, pool, plan) for layout in model.layouts]
@@ -106,7 +106,7 @@ def test_nested_layouts_of_several_widths_are_cut_entry_by_entry(case: Any, data
         if all(model.shape):
             hidden = model.weight @ model.cube[:, 0] + model.bias
             hidden.sum().backward()
-    model.learn(optimizer)
+    model.train_step(optimizer)
 
 
 @slow
@@ -116,7 +116,7 @@ def test_a_change_of_nested_layouts_is_undone_when_its_last_step_fails(case: Any
     widths = model.widths(pool)
     assume(widths)
     optimizer = torch.optim.Adam(model.parameters())
-    model.learn(optimizer)
+    model.train_step(optimizer)
     plan = data.draw(moves([*widths]))
     changes = [Change(widths[axis], tuple(keep), add) for axis, (keep, add) in plan.items()]
     sizes, shape = [axis.size for axis in pool], model.shape

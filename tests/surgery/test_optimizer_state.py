@@ -143,7 +143,7 @@ class Run:
 
 
 def pick(name: str, tensor: Tensor, units: Iterable[int], size: int) -> Tensor:
-    """The entries of `tensor` that belong to `units` of `size`, by what torch says of an LSTM's layout.
+    """The entries of `tensor` that belong to `units` of `size`, by what torch documents of an LSTM's layout.
 
     Adafactor's factors have length 1 where they have summed over the units.
     """

@@ -130,6 +130,8 @@ def test_a_width_without_slots_or_with_slots_of_other_sizes_is_refused():
             ds.StructureError, match=rf"'lower' has 3 units, so .* 3 entries, but has {found}"
         ):
             ds.Width("lower", axis, (rows, other))
+    with pytest.raises(ds.StructureError, match=r"RNN.weight, which does not exist: name a parameter"):
+        ds.Width("lower", axis, (rows, slot(model.upper, "weight", 0)))
     with pytest.raises(ds.StructureError, match="does not contain the width's axis"):
         ds.Width("lower", axis, (rows, slot(model.readout, "weight", 0, Axis(3))))
     with pytest.raises(ds.StructureError, match=r"weight\[dim 0: 3 x \(1 \+ 3\)\] has every unit"):

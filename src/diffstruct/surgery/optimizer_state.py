@@ -1,7 +1,7 @@
 """What surgery knows of optimizers: whether their state can be cut, how, and what new entries begin with.
 
 Almost every optimizer keeps state that is shaped like the parameter and begins at zero. The exceptions
-are listed here, or registered by whoever defines another optimizer: see `register_initial_state`.
+are listed here; other optimizers are registered with `register_initial_state`.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ def register_initial_state(kind: type[Optimizer], key: str, begin: Begin) -> Non
         An Adam whose second moment begins at the learning rate:
 
         >>> import torch
+        >>> import diffstruct as ds
         >>> class WarmAdam(torch.optim.Adam):
         ...     pass
-        >>> register_initial_state(WarmAdam, "exp_avg_sq", lambda group, value: float(group["lr"]))
+        >>> ds.register_initial_state(WarmAdam, "exp_avg_sq", lambda group, value: float(group["lr"]))
     """
     _BEGINS_AT[kind, key] = begin
 
@@ -65,7 +66,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
     """Refuse an optimizer whose state cannot follow a change of structure.
 
     Raises:
-        StructureError: says why, and which optimizer to use.
+        StructureError: its state cannot follow; the message names an optimizer whose state can.
     """
     for kind, why in _CANNOT.items():
         if isinstance(optimizer, kind):

@@ -85,7 +85,7 @@ def operate(
     """Plan a surgery and carry it out: all of it or, if anything fails, none. See `plan`.
 
     Returns:
-        What undoes it, see `Plan.commit`.
+        A function that undoes it, see `Plan.commit`.
     """
     todo = plan(changes, optimizers, initialize, copies)
     undo = todo.commit()

@@ -73,16 +73,19 @@ class Slot:
         The width of a hidden layer, written by hand:
 
         >>> from torch import nn
-        >>> from diffstruct.width import Attribute, Axis, Role, Slot, Width
+        >>> import diffstruct as ds
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-        >>> units = Axis(4)
+        >>> units = ds.Axis(4)
         >>> slots = (
-        ...     Slot(model[0], "weight", 0, Role.INCOMING, units),
-        ...     Slot(model[0], "bias", 0, Role.INCOMING, units),
-        ...     Slot(model[2], "weight", 1, Role.OUTGOING, units),
+        ...     ds.Slot(model[0], "weight", 0, ds.Role.INCOMING, units),
+        ...     ds.Slot(model[0], "bias", 0, ds.Role.INCOMING, units),
+        ...     ds.Slot(model[2], "weight", 1, ds.Role.OUTGOING, units),
         ... )
-        >>> sizes = (Attribute(model[0], "out_features", units), Attribute(model[2], "in_features", units))
-        >>> Width("hidden", units, slots, sizes)
+        >>> sizes = (
+        ...     ds.Attribute(model[0], "out_features", units),
+        ...     ds.Attribute(model[2], "in_features", units),
+        ... )
+        >>> ds.Width("hidden", units, slots, sizes)
         Width('hidden', size=4, slots=3)
     """
 
