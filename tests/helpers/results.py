@@ -3,7 +3,7 @@
 from diffstruct.paper.reproduce.runs import Result
 from diffstruct.paper.reproduce.settings import Job, Setting, jobs, panels, points
 from diffstruct.paper.reproduce.summary import summarize
-from diffstruct.structure.history import Measurement
+from diffstruct.structure import Measurement
 
 HARD, FIXED, TRANSITION = Setting(2, "hard"), Setting(2, "hard", 10), Setting(2, "transition")
 

@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 
 from diffstruct.cli.exit_codes import INTERRUPTED
+from diffstruct.criteria import TaylorImportance
 from diffstruct.errors import ConfigurationError
 from diffstruct.paper.display import LivePanel, PlainLines, duration
-from diffstruct.paper.revisions import OWN, get_revision
+from diffstruct.paper.revisions import get_revision
 from diffstruct.paper.run import Run
-from diffstruct.rule.rule import Rule
+from diffstruct.rule import Rule
 
 _RULE = "The rule (default: what suits the way to grow)"
 
@@ -42,7 +43,7 @@ _Price = Annotated[
     float | None,
     typer.Option(
         help="What a unit must save, in nats per character; not for the paper's revisions.  "
-        f"[dim]\\[default: {OWN.rule.threshold}][/]",
+        f"[dim]\\[default: {TaylorImportance().price}][/]",
         show_default=False,
     ),
 ]
@@ -162,14 +163,14 @@ def _count_or_part(text: str) -> int | float:
 
 def _go(run: Run, path: Path, overwrite: bool, quiet: bool) -> dict[str, Any]:
     """Make the run and print its progress unless `quiet`; Ctrl-C or a SIGTERM ends it early. Its summary."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: run.stop())
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, lambda *_: run.stop())
     if quiet:
         return run.go(path, overwrite=overwrite)
     console = Console()
     if console.is_terminal:
-        number = run.trainer.revision.number
-        named = "" if number is None else f", revision {number}"
+        revision = run.trainer.revision.number
+        named = "" if revision is None else f", revision {revision}"
         with LivePanel(console, f"diffstruct grow {run.name}{named}, seed {run.seed}") as panel:
             summary = run.go(path, overwrite=overwrite, observe=panel)
     else:

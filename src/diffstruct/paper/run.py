@@ -22,8 +22,8 @@ from diffstruct.paper.run_folder import RunFolder
 from diffstruct.paper.seeds import split_seed
 from diffstruct.paper.tasks import SEQUENCE, Phase, Reader, Task, schedule
 from diffstruct.paper.training import Trainer
-from diffstruct.rule.rule import Rule
-from diffstruct.structure.history import History, Measurement
+from diffstruct.rule import Rule
+from diffstruct.structure import History, Measurement
 
 SAVE_EVERY = 10.0
 """Seconds between two savings of the weights while a run goes on."""

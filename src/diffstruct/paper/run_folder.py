@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diffstruct.errors import RunFolderError
-from diffstruct.structure.history import Event, Measurement
+from diffstruct.structure import Event, Measurement
 
 FILES = ("run.json", "history.csv", "events.jsonl", "model.safetensors", "units.png")
 

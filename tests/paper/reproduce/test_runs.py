@@ -9,7 +9,7 @@ from helpers.results import HARD, result
 from diffstruct.paper import Run
 from diffstruct.paper.reproduce.runs import from_record, to_record, train
 from diffstruct.paper.reproduce.settings import Job, Setting
-from diffstruct.structure.history import Measurement
+from diffstruct.structure import Measurement
 
 
 @pytest.mark.parametrize("revision", [1, 3])

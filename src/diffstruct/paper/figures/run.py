@@ -7,7 +7,7 @@ from io import BytesIO
 
 from diffstruct.paper.figures.levels import draw_levels, frame, limit
 from diffstruct.paper.tasks import Phase
-from diffstruct.structure.history import Measurement
+from diffstruct.structure import Measurement
 
 LOSS, UNITS = "#1f5fa8", "#c0392b"
 

@@ -21,7 +21,7 @@ from diffstruct.paper.revisions import get_revision
 from diffstruct.paper.run import fastest_trainer
 from diffstruct.paper.seeds import split_seed
 from diffstruct.paper.tasks import BRACKETS, Reader
-from diffstruct.structure.history import Measurement
+from diffstruct.structure import Measurement
 
 _PARENT = os.getppid()
 
