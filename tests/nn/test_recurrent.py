@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import diffstruct as ds
 from diffstruct.nn.kernels.sequence import Kernel
-from diffstruct.nn.kernels.sizes import pays
+from diffstruct.nn.kernels.sizes import is_faster
 
 STEPS, BATCH, INPUTS, UNITS = 5, 3, 3, 4
 CLOSE = {"rtol": 0, "atol": 1e-12}
@@ -472,9 +472,9 @@ def test_large_products_are_left_to_torch(kernel_calls):
         with torch.no_grad():
             layer(normal(1, batch, INPUTS, dtype=torch.float32))
         assert len(kernel_calls) == calls
-    assert pays(4, 37, 32, torch.float32)
-    assert pays(4, 512, 64, torch.float64)
-    assert pays(1, 512, 64, torch.float32)
+    assert is_faster(4, 37, 32, torch.float32)
+    assert is_faster(4, 512, 64, torch.float64)
+    assert is_faster(1, 512, 64, torch.float32)
 
 
 # To torch.nn, and copies

@@ -1,4 +1,4 @@
-"""One trainable factor per unit: the salience of the paper's revisions 1 and 2."""
+"""One trainable factor per unit: the importance ("salience") in revisions 1 and 2 of the paper."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from diffstruct.width.width import Attribute, Role, Slot
 class Multiplier(nn.Module):
     """Multiply each unit's output by a trainable factor: `y = x * weight`.
 
-    The factors act on what later layers read, not on what a recurrent layer hears of itself, which the
+    The factors scale a layer's output for the layers after it, not for its own recurrent weights, which the
     paper found to work better. They start at 1.
+
+    >>> layer = Multiplier(3)
+    >>> layer(torch.tensor([[1.0, 2.0, 3.0]]))
+    tensor([[1., 2., 3.]], grad_fn=<MulBackward0>)
+    >>> layer.fold_into(nn.Linear(3, 2))
+    Linear(in_features=3, out_features=2, bias=True)
 
     Args:
         num_units: size of the last dimension of the input.
-        device: where the factors live.
-        dtype: their type.
+        device: of the factors.
+        dtype: of the factors.
     """
 
     def __init__(
@@ -39,7 +45,7 @@ class Multiplier(nn.Module):
         Raises:
             StructureError: the last dimension has another size.
         """
-        if input.shape[-1] != self.num_units:  # a product of sizes 1 and n would pass unnoticed
+        if input.shape[-1] != self.num_units:  # sizes 1 and n would broadcast
             raise StructureError(
                 f"a Multiplier of {self.num_units} units got an input of {[*input.shape]}: "
                 "declare it with feeds(), so that it follows the layer's width"
@@ -47,12 +53,12 @@ class Multiplier(nn.Module):
         return input * self.weight
 
     def fold_into(self, reader: nn.Linear) -> nn.Linear:
-        """A plain `nn.Linear` that does to `x` what `reader` does to this module's output."""
+        """A plain `nn.Linear` that computes from `x` what `reader` computes from this module's output."""
         folded = nn.Linear(
             reader.in_features,
             reader.out_features,
             bias=reader.bias is not None,
-            device="meta",  # all weights are written below, so none need be drawn
+            device="meta",  # all weights are written below, so none are drawn
             dtype=reader.weight.dtype,
         ).to_empty(device=reader.weight.device)
         with torch.no_grad():

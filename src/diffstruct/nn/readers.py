@@ -1,4 +1,4 @@
-"""How a module reads a width: which of its dimensions the width is, by the kind of the module."""
+"""How a module reads a width: which of its dimensions the width is, by the module's type."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from diffstruct.width.width import Attribute, Role, Slot
 
 @singledispatch
 def reader_slots(reader: nn.Module, layout: Layout) -> tuple[list[Slot], Attribute]:
-    """The slots by which `reader` reads an input laid out like this, and what holds the input's size.
+    """The slots by which `reader` reads an input of this layout, and the attribute with the input's size.
 
     Raises:
-        StructureError: modules of this kind cannot read a learned width.
+        StructureError: modules of this type cannot read a learned width.
     """
     raise StructureError(
         f"a {type(reader).__name__} cannot read a learned width: "

@@ -1,8 +1,7 @@
-"""Recurrent layers that bring their own width: `torch.nn`'s, with units that can come and go.
+"""Recurrent layers that declare their own width: those of `torch.nn`, whose units can be added and removed.
 
-They are subclasses: same arguments, same calls, same parameters, same numbers. All layers and directions
-of one module share one width, as their common hidden state demands; stack modules to learn each layer's
-width by itself.
+They are subclasses: same arguments, same calls, same parameters, same numbers. All layers and directions of
+one module share one width, since they share a hidden state; stack modules to learn the width of each layer.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from diffstruct.nn.kernels.elman import elman
 from diffstruct.nn.kernels.gru import gru
 from diffstruct.nn.kernels.lstm import lstm
 from diffstruct.nn.kernels.sequence import LIKE, Kernel
-from diffstruct.nn.kernels.sizes import pays
+from diffstruct.nn.kernels.sizes import is_faster
 from diffstruct.nn.readers import reader_slots
 from diffstruct.width.layout import Axis, Fixed, Layout, Product
 from diffstruct.width.width import Attribute, Role, Slot, Width
 
 
 class Recurrent(nn.RNNBase):
-    """What the three kinds share: the declaration of their width, and the way back to `torch.nn`."""
+    """What the three layers share: their width, the call, and the copy as a `torch.nn` module."""
 
     gates: ClassVar[int]
     plain: ClassVar[Callable[..., nn.RNNBase]]
@@ -41,7 +40,7 @@ class Recurrent(nn.RNNBase):
         if self.proj_size:
             raise StructureError(
                 "proj_size is not supported, since a projected layer has two widths: "
-                "leave it at 0 and put an nn.Linear behind"
+                "leave it at 0 and add an nn.Linear after the layer"
             )
 
     def feeds(self, *readers: nn.Module) -> None:
@@ -51,7 +50,7 @@ class Recurrent(nn.RNNBase):
             readers: `nn.Linear`, `ds.nn.Multiplier`, or recurrent layers of `ds.nn`, in any number.
 
         Raises:
-            StructureError: a module of another kind, or of an input size other than this output's.
+            StructureError: a module is of another type, or its input size is not that of this output.
         """
         outputs = self.hidden_size * self._directions
         for reader in readers:
@@ -65,14 +64,14 @@ class Recurrent(nn.RNNBase):
         self._readers.extend(readers)
 
     def declare_width(self, name: str) -> Width:
-        """This layer's width, with every tensor dimension it lives in.
+        """This layer's width, with all tensor dimensions that it occupies.
 
         Raises:
             StructureError: no reader has been declared.
         """
         if not self._readers:
             raise StructureError(
-                f"nothing is known to read {name!r}: say which modules read the layer's output, "
+                f"no module is known to read {name!r}: declare which modules read the layer's output, "
                 f"such as `{name}.feeds(readout)`"
             )
         slots = list(self._own_slots())
@@ -89,7 +88,7 @@ class Recurrent(nn.RNNBase):
 
     @property
     def _output(self) -> Layout:
-        """How the units lie in what the layer puts out: the directions one behind the other."""
+        """How the units lie in the layer's output: one direction after the other."""
         return Product((Fixed(self._directions), self._axis))
 
     def _own_slots(self) -> Iterator[Slot]:
@@ -103,13 +102,13 @@ class Recurrent(nn.RNNBase):
                 for name in names:
                     yield Slot(self, name, 0, Role.INCOMING, rows)
                 yield Slot(self, f"weight_hh{end}", 1, Role.RECURRENT, self._axis)
-                if layer > 0:  # what the layer below says, in both directions
+                if layer > 0:  # the output of the layer below, in both directions
                     yield Slot(self, f"weight_ih{end}", 1, Role.RECURRENT, self._output)
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
-        """Run the sequence; the `torch.nn` class of the same name says what goes in and comes out."""
-        # Not `_flat_weights`, which torch itself mends when weights have been replaced.
-        own = self._parameters  # the short way to a weight, where nothing stands for it
+        """Run the sequence; see the `torch.nn` class of the same name for arguments and results."""
+        # Not from `_flat_weights`, which torch updates when weights are replaced.
+        own = self._parameters  # faster than getattr, where no parametrization replaces a weight
         weights: Any = [
             [own[name] if name in own else getattr(self, name) for name in names]
             for names in self._all_weights
@@ -142,7 +141,7 @@ class Recurrent(nn.RNNBase):
         return steps, last[0] if len(last) == 1 else tuple(last)
 
     def _fits_kernel(self, input: Tensor, weights: list[list[Tensor]], states: tuple[Tensor, ...]) -> bool:
-        """Whether our own kernel covers this call; torch's covers (or refuses) every other."""
+        """Whether our kernel supports this call; torch's own code supports or refuses all others."""
         shape, dtype = input.shape, input.dtype
         if (
             len(shape) not in (2, 3)
@@ -157,7 +156,7 @@ class Recurrent(nn.RNNBase):
         ):
             return False
         batch = 1 if len(shape) == 2 else shape[0 if self.batch_first else 1]
-        if not pays(self.gates, self.hidden_size, batch, dtype):
+        if not is_faster(self.gates, self.hidden_size, batch, dtype):
             return False
         if states:
             expected = (self.num_layers, *([batch] if len(shape) == 3 else []), self.hidden_size)
@@ -182,7 +181,7 @@ class Recurrent(nn.RNNBase):
             batch_first=self.batch_first,
             dropout=self.dropout,
             bidirectional=self.bidirectional,
-            device="meta",  # all weights are copied, so none need be drawn
+            device="meta",  # all weights are copied, so none are drawn
             dtype=weight.dtype,
             **options,
         )
@@ -196,7 +195,7 @@ class Recurrent(nn.RNNBase):
 
 
 def _transformed() -> bool:
-    """Whether torch is at work here with a transformation that the kernels have no rule for."""
+    """Whether a transformation of torch is active that the kernels have no rule for."""
     return (
         torch._C._get_tracing_state() is not None  # torch.jit.trace
         or torch.autograd.forward_ad._current_level >= 0  # forward-mode derivatives
@@ -205,9 +204,19 @@ def _transformed() -> bool:
 
 
 class RNN(Recurrent, nn.RNN):
-    """`torch.nn.RNN`, whose units can come and go: same arguments, calls and results.
+    """`torch.nn.RNN` whose units can be added and removed: same arguments, calls and results.
 
-    Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.RNN`.
+    Declare the modules that read it with `feeds`; `to_torch` returns a plain `torch.nn.RNN`.
+
+    >>> layer, readout = RNN(3, 5), nn.Linear(5, 2)
+    >>> layer.feeds(readout)
+    >>> output, last = layer(torch.zeros(7, 1, 3))  # 7 steps of one sequence
+    >>> output.shape
+    torch.Size([7, 1, 5])
+    >>> layer.declare_width("hidden").size
+    5
+    >>> layer.to_torch()
+    RNN(3, 5)
     """
 
     gates = 1
@@ -216,9 +225,19 @@ class RNN(Recurrent, nn.RNN):
 
 
 class GRU(Recurrent, nn.GRU):
-    """`torch.nn.GRU`, whose units can come and go: same arguments, calls and results.
+    """`torch.nn.GRU` whose units can be added and removed: same arguments, calls and results.
 
-    Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.GRU`.
+    Declare the modules that read it with `feeds`; `to_torch` returns a plain `torch.nn.GRU`.
+
+    >>> layer, readout = GRU(3, 5), nn.Linear(5, 2)
+    >>> layer.feeds(readout)
+    >>> output, last = layer(torch.zeros(7, 1, 3))  # 7 steps of one sequence
+    >>> output.shape
+    torch.Size([7, 1, 5])
+    >>> layer.declare_width("hidden").size
+    5
+    >>> layer.to_torch()
+    GRU(3, 5)
     """
 
     gates = 3
@@ -227,9 +246,19 @@ class GRU(Recurrent, nn.GRU):
 
 
 class LSTM(Recurrent, nn.LSTM):
-    """`torch.nn.LSTM`, whose units can come and go: same arguments, calls and results.
+    """`torch.nn.LSTM` whose units can be added and removed: same arguments, calls and results.
 
-    Declare what reads it with `feeds`; `to_torch` gives back a plain `torch.nn.LSTM`.
+    Declare the modules that read it with `feeds`; `to_torch` returns a plain `torch.nn.LSTM`.
+
+    >>> layer, readout = LSTM(3, 5), nn.Linear(5, 2)
+    >>> layer.feeds(readout)
+    >>> output, (last, cell) = layer(torch.zeros(7, 1, 3))  # 7 steps of one sequence
+    >>> output.shape
+    torch.Size([7, 1, 5])
+    >>> layer.declare_width("hidden").size
+    5
+    >>> layer.to_torch()
+    LSTM(3, 5)
 
     Raises:
         StructureError: `proj_size` is not 0.

@@ -1,4 +1,4 @@
-"""Compiled kernels. They need Numba; without it, PyTorch's own operators do the same, slower."""
+"""Compiled kernels. They need Numba; without it, PyTorch's own operators compute the same, slower."""
 
 from importlib.util import find_spec
 

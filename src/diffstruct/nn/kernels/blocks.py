@@ -1,11 +1,11 @@
-"""What the kernels are made of: a vectorised multiply-accumulate, and elementwise functions.
+"""Building blocks of the kernels: a vectorised multiply-accumulate, and elementwise functions.
 
-The inner loop of everything runs over neighbouring entries in memory, without a reduction, so that the
+All inner loops run over neighbouring entries in memory, without a reduction, so that the
 compiler turns it into vector instructions and the order of every sum is fixed: a kernel gives the same bits
-each time. `math.tanh` and `math.exp` would be a call an entry; the ones here are arithmetic only, and
+each time. `math.tanh` and `math.exp` would be a call for each entry; the ones here are arithmetic only, and
 vectorise with the loop around them.
 
-This module needs Numba; import it only where `kernels.available` says so.
+This module needs Numba; import it only where `kernels.available` is true.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _scalar(numba_type: Any) -> Any:
     return np.float32 if numba_type == types.float32 else np.float64
 
 
-# Each function stands here twice: as what it means, for plain numbers, and as what is compiled in its place.
+# Each function has two forms: its definition, for plain numbers, and what is compiled in its place.
 
 
 def _exp_split(x: Any) -> Any:

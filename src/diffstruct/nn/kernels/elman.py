@@ -17,7 +17,7 @@ def reference(
     bias_hh: Tensor | None,
     hidden: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The layer by plain differentiable operations; `Kernel` says what goes in and comes out."""
+    """The layer by plain differentiable operations; see `Kernel` for arguments and results."""
     projected = linear(input, weight_ih, bias_ih)
     state = input.new_zeros(input.shape[1], weight_hh.shape[1]) if hidden is None else hidden[0]
     states = []

@@ -1,7 +1,7 @@
-"""The Elman layer's compiled loops: `h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)`, and back.
+"""The Elman layer's compiled loops: `h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)` and its gradients.
 
 Arguments are addresses (0 for what is absent) and sizes; `kept` is `[steps, batch, padded]`, the hidden
-states. This module needs Numba; import it only where `kernels.available` says so.
+states. This module needs Numba; import it only where `kernels.available` is true.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def _step(rows: Any) -> None:
 
 
 @compiled
-def _step_back(slopes: Any, states: Any) -> None:
-    columns = slopes.shape[1]
-    one = slopes.dtype.type(1)
-    for b in range(slopes.shape[0]):
-        slope, state = line(slopes, b, 0, columns), line(states, b, 0, columns)
+def _step_back(grad_arguments: Any, states: Any) -> None:
+    columns = grad_arguments.shape[1]
+    one = grad_arguments.dtype.type(1)
+    for b in range(grad_arguments.shape[0]):
+        slope, state = line(grad_arguments, b, 0, columns), line(states, b, 0, columns)
         for j in range(columns):
             slope[j] *= one - state[j] * state[j]
 
@@ -62,19 +62,19 @@ def _steps(states: Any, outputs: Any, x: Any, hidden: Any, bias: Any, packed_x: 
 
 
 @compiled
-def _steps_back(slopes: Any, grads: Any, states: Any, packed: Any, units: int) -> None:
-    """All steps back: from the loss by the outputs, `grads` `[steps or 0, batch, n]`, to `slopes`.
+def _steps_back(grad_arguments: Any, grads: Any, states: Any, packed: Any, units: int) -> None:
+    """All steps backward: from `grads` `[steps or 0, batch, n]`, that of the outputs, to `grad_arguments`.
 
-    In the last of `slopes` stands the loss by the last state.
+    At first the last of `grad_arguments` holds the gradient of the last state.
     """
-    slopes, grads, states, packed = bare(slopes), bare(grads), bare(states), bare(packed)
+    grad_arguments, grads, states, packed = bare(grad_arguments), bare(grads), bare(states), bare(packed)
     last = len(states) - 1
     for t in range(last, -1, -1):
         if len(grads):
-            add_rows(slopes[t], grads[t])
+            add_rows(grad_arguments[t], grads[t])
         if t < last:
-            multiply(slopes[t], slopes[t + 1][:, :units], packed)
-        _step_back(slopes[t], states[t])
+            multiply(grad_arguments[t], grad_arguments[t + 1][:, :units], packed)
+        _step_back(grad_arguments[t], states[t])
 
 
 @compiled
@@ -139,21 +139,21 @@ def backward(
     states = array(kept, (steps, batch, each), like)[:, begin:end]
     weight = array(weight_hh, (units, units), like)
     packed = packed_back(weight, units, 0)[0]
-    slopes = zeros((steps, end - begin, each), like)  # the loss by the argument of tanh
+    grad_arguments = zeros((steps, end - begin, each), like)  # gradient of the argument of tanh
     if grad_last:
-        add_rows(slopes[steps - 1], array(grad_last, (batch, units), like)[begin:end])
+        add_rows(grad_arguments[steps - 1], array(grad_last, (batch, units), like)[begin:end])
     grads = array(grad_output, (steps if grad_output else 0, batch, units), like)[:, begin:end]
-    _steps_back(slopes, grads, states, packed, units)
+    _steps_back(grad_arguments, grads, states, packed, units)
     if grad_hidden:
         total = zeros((end - begin, each), like)
-        multiply(total, slopes[0][:, :units], packed)
+        multiply(total, grad_arguments[0][:, :units], packed)
         copy_rows(array(grad_hidden, (batch, units), like)[begin:end], total)
     x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
     if grad_weight_ih or grad_weight_hh:
         initial = padded_rows(hidden, batch, units, begin, end, like)
-        weight_gradients(grad_weight_ih, grad_weight_hh, slopes, x_part, states, initial, units)
+        weight_gradients(grad_weight_ih, grad_weight_hh, grad_arguments, x_part, states, initial, units)
     if grad_x:
         result = array(grad_x, (steps, batch, inputs), like)[:, begin:end]
-        input_gradient(result, slopes, array(weight_ih, (units, inputs), like), units, 0)
+        input_gradient(result, grad_arguments, array(weight_ih, (units, inputs), like), units, 0)
     if grad_bias_ih or grad_bias_hh:
-        bias_gradient(grad_bias_ih, grad_bias_hh, slopes, units, 0)
+        bias_gradient(grad_bias_ih, grad_bias_hh, grad_arguments, units, 0)

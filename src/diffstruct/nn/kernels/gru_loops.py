@@ -1,9 +1,9 @@
 """The GRU's compiled loops, forward and back.
 
 Arguments are addresses (0 for what is absent) and sizes. `kept` is `[steps, batch, 5 * padded]`: the gates
-n, r, z, then q, what the hidden state says to n, and the state h. In this order what the input reaches
-(n, r, z) and what the hidden state reaches (r, z, q) each lie in one piece. This module needs Numba; import
-it only where `kernels.available` says so.
+n, r, z, then q, the hidden state's part of n, and the state h. In this order the gates with an input part
+(n, r, z) and those with a hidden part (r, z, q) are contiguous. This module needs Numba; import it only
+where `kernels.available` is true.
 """
 
 from __future__ import annotations
@@ -30,48 +30,52 @@ from diffstruct.nn.kernels.layer import (
 from diffstruct.nn.kernels.memory import array, bare, empty, zeros
 from diffstruct.nn.kernels.products import multiply, multiply_gates
 
-NEWS = 2  # where n stands among the gates of a weight, r, z, n; here it comes first
+NEW = 2  # the place of n among the gates of a weight, r, z, n; here it comes first
 
 
 @compiled
 def _step(rows: Any, before: Any) -> None:
-    """From the gates' arguments `[batch, 5 * padded]` and the state before to the gates and the state."""
+    """From the gates' arguments `[batch, 5 * padded]` and the previous state to the gates and the state."""
     each = before.shape[1]
     for b in range(rows.shape[0]):
-        news, reset, update = line(rows, b, 0, each), line(rows, b, each, each), line(rows, b, 2 * each, each)
-        heard, state = line(rows, b, 3 * each, each), line(rows, b, 4 * each, each)
+        new, reset, update = line(rows, b, 0, each), line(rows, b, each, each), line(rows, b, 2 * each, each)
+        hidden, state = line(rows, b, 3 * each, each), line(rows, b, 4 * each, each)
         old = line(before, b, 0, each)
         for j in range(each):
             reset[j] = sigmoid(reset[j])
         for j in range(each):
             update[j] = sigmoid(update[j])
         for j in range(each):
-            news[j] = tanh(news[j] + reset[j] * heard[j])
+            new[j] = tanh(new[j] + reset[j] * hidden[j])
         for j in range(each):
-            state[j] = news[j] + update[j] * (old[j] - news[j])
+            state[j] = new[j] + update[j] * (old[j] - new[j])
 
 
 @compiled
-def _step_back(slopes: Any, later: Any, rows: Any, before: Any) -> None:
-    """From `later` `[batch, padded]`, the loss by the state, to the loss by the gates' arguments and q.
+def _step_back(grad_gates: Any, grad_state: Any, rows: Any, before: Any) -> None:
+    """From `grad_state` `[batch, padded]` to `grad_gates`, the gradients of the gates' arguments and of q.
 
-    Leaves in `later` what goes to the state before, except through the weights.
+    Leaves in `grad_state` the gradient of the previous state, except for the part through the weights.
     """
     each = before.shape[1]
-    one = slopes.dtype.type(1)
+    one = grad_gates.dtype.type(1)
     for b in range(rows.shape[0]):
-        news, reset, update = line(rows, b, 0, each), line(rows, b, each, each), line(rows, b, 2 * each, each)
-        heard, old, grad = line(rows, b, 3 * each, each), line(before, b, 0, each), line(later, b, 0, each)
-        to_news, to_reset = line(slopes, b, 0, each), line(slopes, b, each, each)
-        to_update, to_heard = line(slopes, b, 2 * each, each), line(slopes, b, 3 * each, each)
+        new, reset, update = line(rows, b, 0, each), line(rows, b, each, each), line(rows, b, 2 * each, each)
+        hidden, old, grad = (
+            line(rows, b, 3 * each, each),
+            line(before, b, 0, each),
+            line(grad_state, b, 0, each),
+        )
+        to_new, to_reset = line(grad_gates, b, 0, each), line(grad_gates, b, each, each)
+        to_update, to_hidden = line(grad_gates, b, 2 * each, each), line(grad_gates, b, 3 * each, each)
         for j in range(each):
-            to_news[j] = grad[j] * (one - update[j]) * (one - news[j] * news[j])
+            to_new[j] = grad[j] * (one - update[j]) * (one - new[j] * new[j])
         for j in range(each):
-            to_update[j] = grad[j] * (old[j] - news[j]) * update[j] * (one - update[j])
+            to_update[j] = grad[j] * (old[j] - new[j]) * update[j] * (one - update[j])
             grad[j] *= update[j]
         for j in range(each):
-            to_reset[j] = to_news[j] * heard[j] * reset[j] * (one - reset[j])
-            to_heard[j] = to_news[j] * reset[j]
+            to_reset[j] = to_new[j] * hidden[j] * reset[j] * (one - reset[j])
+            to_hidden[j] = to_new[j] * reset[j]
 
 
 @compiled
@@ -91,22 +95,22 @@ def _steps(rows: Any, outputs: Any, x: Any, hidden: Any, bias: Any, packed_x: An
 
 @compiled
 def _steps_back(
-    slopes: Any, later: Any, grads: Any, rows: Any, hidden: Any, packed: Any, hears: bool
+    grad_gates: Any, grad_state: Any, grads: Any, rows: Any, hidden: Any, packed: Any, wanted: bool
 ) -> None:
-    """All steps back: from the loss by the outputs, `grads` `[steps or 0, batch, n]`, to `slopes`.
+    """All steps backward: from `grads` `[steps or 0, batch, n]`, that of the outputs, to `grad_gates`.
 
-    Leaves in `later`, if the first step `hears` the state before it, what goes there.
+    Leaves in `grad_state` the gradient of the initial state, if it is `wanted`.
     """
     each = hidden.shape[1]
-    slopes, later, grads = bare(slopes), bare(later), bare(grads)
+    grad_gates, grad_state, grads = bare(grad_gates), bare(grad_state), bare(grads)
     rows, hidden, packed = bare(rows), bare(hidden), bare(packed)
     states = rows[:, :, 4 * each :]
     for t in range(len(rows) - 1, -1, -1):
         if len(grads):
-            add_rows(later, grads[t])
-        _step_back(slopes[t], later, rows[t], states[t - 1] if t else hidden[:, :each])
-        if t or hears:
-            multiply_gates(later, slopes[t][:, each:], packed)
+            add_rows(grad_state, grads[t])
+        _step_back(grad_gates[t], grad_state, rows[t], states[t - 1] if t else hidden[:, :each])
+        if t or wanted:
+            multiply_gates(grad_state, grad_gates[t][:, each:], packed)
 
 
 @compiled
@@ -133,10 +137,10 @@ def forward(
     rows = array(kept, (steps, batch, 5 * each), like)[:, begin:end]
     outputs = array(output, (steps, batch, units), like)[:, begin:end]
     bias = zeros((4 * each,), like)
-    add_bias(bias[: 3 * each], bias_ih, units, NEWS)
+    add_bias(bias[: 3 * each], bias_ih, units, NEW)
     add_bias(bias[each:], bias_hh, units, 0)
     x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
-    packed_x = packed_weight(array(weight_ih, (3 * units, inputs), like), units, NEWS)
+    packed_x = packed_weight(array(weight_ih, (3 * units, inputs), like), units, NEW)
     packed = packed_weight(array(weight_hh, (3 * units, units), like), units, 0)
     initial = padded_rows(hidden, batch, units, begin, end, like)
     _steps(rows, outputs, x_part, initial, bias, packed_x, packed)
@@ -172,27 +176,27 @@ def backward(
     states = rows[:, :, 4 * each :]
     packed = packed_back(array(weight_hh, (3 * units, units), like), units, 0)
     initial = padded_rows(hidden, batch, units, begin, end, like)
-    slopes = empty((steps, count, 4 * each), like)  # the loss by the arguments of n, r, z, and by q
-    later = zeros((count, each), like)  # the loss by the state
+    grad_gates = empty((steps, count, 4 * each), like)  # gradient of the arguments of n, r, z, and of q
+    grad_state = zeros((count, each), like)  # gradient of the state
     if grad_last:
-        add_rows(later, array(grad_last, (batch, units), like)[begin:end])
+        add_rows(grad_state, array(grad_last, (batch, units), like)[begin:end])
     grads = array(grad_output, (steps if grad_output else 0, batch, units), like)[:, begin:end]
-    _steps_back(slopes, later, grads, rows, initial, packed, grad_hidden != 0)
+    _steps_back(grad_gates, grad_state, grads, rows, initial, packed, grad_hidden != 0)
     if grad_hidden:
-        copy_rows(array(grad_hidden, (batch, units), like)[begin:end], later)
-    heard = slopes[:, :, each:]
+        copy_rows(array(grad_hidden, (batch, units), like)[begin:end], grad_state)
+    grad_hidden_gates = grad_gates[:, :, each:]
     if grad_weight_hh:
         result = array(grad_weight_hh, (3 * units, units), like)
-        hidden_weight_gradient(result, heard, states, initial.reshape((1, count, each)), units)
+        hidden_weight_gradient(result, grad_hidden_gates, states, initial.reshape((1, count, each)), units)
     if grad_bias_hh:
-        bias_gradient(grad_bias_hh, 0, heard, units, 0)
-    gates = slopes[:, :, : 3 * each]
+        bias_gradient(grad_bias_hh, 0, grad_hidden_gates, units, 0)
+    gates = grad_gates[:, :, : 3 * each]
     if grad_weight_ih:
         x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
         result = array(grad_weight_ih, (3 * units, inputs), like)
-        input_weight_gradient(result, gates, x_part, units, NEWS)
+        input_weight_gradient(result, gates, x_part, units, NEW)
     if grad_bias_ih:
-        bias_gradient(grad_bias_ih, 0, gates, units, NEWS)
+        bias_gradient(grad_bias_ih, 0, gates, units, NEW)
     if grad_x:
         result_x = array(grad_x, (steps, batch, inputs), like)[:, begin:end]
-        input_gradient(result_x, gates, array(weight_ih, (3 * units, inputs), like), units, NEWS)
+        input_gradient(result_x, gates, array(weight_ih, (3 * units, inputs), like), units, NEW)

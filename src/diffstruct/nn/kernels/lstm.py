@@ -22,17 +22,17 @@ def reference(
     hidden: Tensor | None,
     cell: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The layer by plain differentiable operations; `Kernel` says what goes in and comes out."""
+    """The layer by plain differentiable operations; see `Kernel` for arguments and results."""
     projected = linear(input, weight_ih, bias_ih)
     zeros = input.new_zeros(input.shape[1], weight_hh.shape[1])
-    state, memory = (zeros if given is None else given[0] for given in (hidden, cell))
+    state, cell_state = (zeros if given is None else given[0] for given in (hidden, cell))
     states = []
     for step in projected.unbind(0):
-        enter, forget, new, leave = (step + linear(state, weight_hh, bias_hh)).chunk(4, dim=-1)
-        memory = torch.sigmoid(forget) * memory + torch.sigmoid(enter) * torch.tanh(new)
-        state = torch.sigmoid(leave) * torch.tanh(memory)
+        i, f, g, o = (step + linear(state, weight_hh, bias_hh)).chunk(4, dim=-1)
+        cell_state = torch.sigmoid(f) * cell_state + torch.sigmoid(i) * torch.tanh(g)
+        state = torch.sigmoid(o) * torch.tanh(cell_state)
         states.append(state)
-    return torch.stack(states), state[None], memory[None]
+    return torch.stack(states), state[None], cell_state[None]
 
 
 lstm = Kernel("lstm", states=2, blocks=6, reference=reference)

@@ -2,7 +2,7 @@
 
 Arguments are addresses (0 for what is absent) and sizes. `kept` is `[steps, batch, 6 * padded]`: the gates
 i, f, g, o, the cell state c and the hidden state h. This module needs Numba; import it only where
-`kernels.available` says so.
+`kernels.available` is true.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from diffstruct.nn.kernels.products import multiply, multiply_gates
 
 @compiled
 def _step(rows: Any, before: Any) -> None:
-    """From the gates' arguments `[batch, 6 * padded]` and the cell state before to gates and states."""
+    """From the gates' arguments `[batch, 6 * padded]` and the previous cell state to gates and states."""
     each = before.shape[1]
     for b in range(rows.shape[0]):
-        both, new, leave = (
+        both, cell_gate, output_gate = (
             line(rows, b, 0, 2 * each),
             line(rows, b, 2 * each, each),
             line(rows, b, 3 * each, each),
         )
-        enter, forget = line(rows, b, 0, each), line(rows, b, each, each)
+        input_gate, forget_gate = line(rows, b, 0, each), line(rows, b, each, each)
         cell, state, old = (
             line(rows, b, 4 * each, each),
             line(rows, b, 5 * each, each),
@@ -48,40 +48,40 @@ def _step(rows: Any, before: Any) -> None:
         for j in range(2 * each):
             both[j] = sigmoid(both[j])
         for j in range(each):
-            new[j] = tanh(new[j])
+            cell_gate[j] = tanh(cell_gate[j])
         for j in range(each):
-            leave[j] = sigmoid(leave[j])
+            output_gate[j] = sigmoid(output_gate[j])
         for j in range(each):
-            cell[j] = forget[j] * old[j] + enter[j] * new[j]
+            cell[j] = forget_gate[j] * old[j] + input_gate[j] * cell_gate[j]
         for j in range(each):
-            state[j] = leave[j] * tanh(cell[j])
+            state[j] = output_gate[j] * tanh(cell[j])
 
 
 @compiled
-def _step_back(slopes: Any, later: Any, memory: Any, rows: Any, before: Any) -> None:
-    """From the loss by the states, `later` and `memory` `[batch, padded]`, to that by the gates' arguments.
+def _step_back(grad_gates: Any, grad_h: Any, grad_c: Any, rows: Any, before: Any) -> None:
+    """From `grad_h` and `grad_c` `[batch, padded]` to `grad_gates`, the gradients of the gates' arguments.
 
-    Leaves in `memory` what goes to the cell state before.
+    Leaves in `grad_c` the gradient of the previous cell state.
     """
     each = before.shape[1]
-    one = slopes.dtype.type(1)
+    one = grad_gates.dtype.type(1)
     for b in range(rows.shape[0]):
-        enter, forget = line(rows, b, 0, each), line(rows, b, each, each)
-        new, leave = line(rows, b, 2 * each, each), line(rows, b, 3 * each, each)
+        input_gate, forget_gate = line(rows, b, 0, each), line(rows, b, each, each)
+        cell_gate, output_gate = line(rows, b, 2 * each, each), line(rows, b, 3 * each, each)
         cell, old = line(rows, b, 4 * each, each), line(before, b, 0, each)
-        grad, grad_cell = line(later, b, 0, each), line(memory, b, 0, each)
-        to_enter, to_forget = line(slopes, b, 0, each), line(slopes, b, each, each)
-        to_new, to_leave = line(slopes, b, 2 * each, each), line(slopes, b, 3 * each, each)
+        grad, grad_cell = line(grad_h, b, 0, each), line(grad_c, b, 0, each)
+        to_input, to_forget = line(grad_gates, b, 0, each), line(grad_gates, b, each, each)
+        to_cell, to_output = line(grad_gates, b, 2 * each, each), line(grad_gates, b, 3 * each, each)
         for j in range(each):
             bounded = tanh(cell[j])
-            to_leave[j] = grad[j] * bounded * leave[j] * (one - leave[j])
-            grad_cell[j] += grad[j] * leave[j] * (one - bounded * bounded)
+            to_output[j] = grad[j] * bounded * output_gate[j] * (one - output_gate[j])
+            grad_cell[j] += grad[j] * output_gate[j] * (one - bounded * bounded)
         for j in range(each):
-            to_enter[j] = grad_cell[j] * new[j] * enter[j] * (one - enter[j])
-            to_new[j] = grad_cell[j] * enter[j] * (one - new[j] * new[j])
+            to_input[j] = grad_cell[j] * cell_gate[j] * input_gate[j] * (one - input_gate[j])
+            to_cell[j] = grad_cell[j] * input_gate[j] * (one - cell_gate[j] * cell_gate[j])
         for j in range(each):
-            to_forget[j] = grad_cell[j] * old[j] * forget[j] * (one - forget[j])
-            grad_cell[j] *= forget[j]
+            to_forget[j] = grad_cell[j] * old[j] * forget_gate[j] * (one - forget_gate[j])
+            grad_cell[j] *= forget_gate[j]
 
 
 @compiled
@@ -103,24 +103,24 @@ def _steps(
 
 @compiled
 def _steps_back(
-    slopes: Any, later: Any, memory: Any, grads: Any, rows: Any, cell: Any, packed: Any, hears: bool
+    grad_gates: Any, grad_h: Any, grad_c: Any, grads: Any, rows: Any, cell: Any, packed: Any, wanted: bool
 ) -> None:
-    """All steps back: from the loss by the outputs, `grads` `[steps or 0, batch, n]`, to `slopes`.
+    """All steps backward: from `grads` `[steps or 0, batch, n]`, that of the outputs, to `grad_gates`.
 
-    Leaves in `memory`, and if the first step `hears` the hidden state before it in `later`, what goes to the
-    initial states.
+    Leaves in `grad_c` the gradient of the initial cell state and, if it is `wanted`, in `grad_h` that of the
+    initial hidden state.
     """
     each = cell.shape[1]
-    slopes, later, memory, grads = bare(slopes), bare(later), bare(memory), bare(grads)
+    grad_gates, grad_h, grad_c, grads = bare(grad_gates), bare(grad_h), bare(grad_c), bare(grads)
     rows, cell, packed = bare(rows), bare(cell), bare(packed)
     cells = rows[:, :, 4 * each : 5 * each]
     for t in range(len(rows) - 1, -1, -1):
         if len(grads):
-            add_rows(later, grads[t])
-        _step_back(slopes[t], later, memory, rows[t], cells[t - 1] if t else cell[:, :each])
-        if t or hears:
-            later[:] = 0
-            multiply_gates(later, slopes[t], packed)
+            add_rows(grad_h, grads[t])
+        _step_back(grad_gates[t], grad_h, grad_c, rows[t], cells[t - 1] if t else cell[:, :each])
+        if t or wanted:
+            grad_h[:] = 0
+            multiply_gates(grad_h, grad_gates[t], packed)
 
 
 @compiled
@@ -193,24 +193,24 @@ def backward(
     rows = array(kept, (steps, batch, 6 * each), like)[:, begin:end]
     states = rows[:, :, 5 * each :]
     packed = packed_back(array(weight_hh, (4 * units, units), like), units, 0)
-    slopes = empty((steps, count, 4 * each), like)  # the loss by the gates' arguments
-    later = zeros((count, each), like)  # the loss by the hidden state
-    memory = padded_rows(grad_last_cell, batch, units, begin, end, like)  # the loss by the cell state
+    grad_gates = empty((steps, count, 4 * each), like)  # gradient of the gates' arguments
+    grad_h = zeros((count, each), like)  # gradient of the hidden state
+    grad_c = padded_rows(grad_last_cell, batch, units, begin, end, like)  # gradient of the cell state
     if grad_last:
-        add_rows(later, array(grad_last, (batch, units), like)[begin:end])
+        add_rows(grad_h, array(grad_last, (batch, units), like)[begin:end])
     initial_cell = padded_rows(cell, batch, units, begin, end, like)
     grads = array(grad_output, (steps if grad_output else 0, batch, units), like)[:, begin:end]
-    _steps_back(slopes, later, memory, grads, rows, initial_cell, packed, grad_hidden != 0)
+    _steps_back(grad_gates, grad_h, grad_c, grads, rows, initial_cell, packed, grad_hidden != 0)
     if grad_hidden:
-        copy_rows(array(grad_hidden, (batch, units), like)[begin:end], later)
+        copy_rows(array(grad_hidden, (batch, units), like)[begin:end], grad_h)
     if grad_cell:
-        copy_rows(array(grad_cell, (batch, units), like)[begin:end], memory)
+        copy_rows(array(grad_cell, (batch, units), like)[begin:end], grad_c)
     x_part = array(x, (steps, batch, inputs), like)[:, begin:end]
     if grad_weight_ih or grad_weight_hh:
         initial = padded_rows(hidden, batch, units, begin, end, like)
-        weight_gradients(grad_weight_ih, grad_weight_hh, slopes, x_part, states, initial, units)
+        weight_gradients(grad_weight_ih, grad_weight_hh, grad_gates, x_part, states, initial, units)
     if grad_x:
         result = array(grad_x, (steps, batch, inputs), like)[:, begin:end]
-        input_gradient(result, slopes, array(weight_ih, (4 * units, inputs), like), units, 0)
+        input_gradient(result, grad_gates, array(weight_ih, (4 * units, inputs), like), units, 0)
     if grad_bias_ih or grad_bias_hh:
-        bias_gradient(grad_bias_ih, grad_bias_hh, slopes, units, 0)
+        bias_gradient(grad_bias_ih, grad_bias_hh, grad_gates, units, 0)

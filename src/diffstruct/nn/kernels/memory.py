@@ -1,8 +1,8 @@
 """From tensors to the arrays of compiled code.
 
-`tensor.detach().numpy()` costs a microsecond a tensor, and a call of a kernel takes a dozen; an address costs
-a tenth of that. So a kernel gets addresses and sizes, and makes its arrays inside. A tensor that is not there
-has the address 0.
+`tensor.detach().numpy()` takes a microsecond per tensor, and a call of a kernel takes a dozen; an address
+takes a tenth of that. So a kernel gets addresses and sizes, and makes its arrays itself. The address of an
+absent tensor is 0.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def empty(shape: Any, like: Any) -> Any:
 
 @intrinsic
 def bare(typing_context: Any, held: Any) -> Any:
-    """The same array, whose views nobody counts; good for as long as the caller holds `held`.
+    """The same array without reference counting, valid for as long as the caller keeps `held`.
 
-    Numba counts the holders of memory that it has allocated itself, at each view of it, and takes longer over
-    it than a small layer over a vector.
+    Numba counts the references to memory that it has allocated at each view of it, which takes longer than a
+    small layer takes for a vector.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -69,7 +69,7 @@ def bare(typing_context: Any, held: Any) -> Any:
 
 @compiled
 def zeros(shape: Any, like: Any) -> Any:
-    """The same, of zeros."""
+    """`empty`, filled with zeros."""
     result = empty(shape, like)
     result[:] = 0
     return result

@@ -2,7 +2,7 @@
 
 Columns go in panels as wide as a tile, each panel's terms behind one another, so that a tile reads memory in
 order. Columns beyond the units become zero. This module needs Numba; import it only where
-`kernels.available` says so.
+`kernels.available` is true.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOGETHER = 4  # rows that are transposed at once, for neighbours to be written t
 
 @compiled
 def _place(packed: Any, column: int) -> tuple[Any, Any]:
-    """Where the first term of a column stands, and how many columns its panel has."""
+    """The address of the first term of a column, and how many columns its panel has."""
     terms, columns = packed.shape
     most = MOST_VECTORS * (VECTOR_BYTES // packed.itemsize)
     start = column // most * most
@@ -54,7 +54,7 @@ def pack_transposed(packed: Any, matrix: Any, units: int, first: int) -> None:
     for g in range(gates):
         for unit in range(0, units, TOGETHER):
             place, wide = _place(packed, g * (columns // gates) + unit)
-            panel = array(place, (terms, wide), like)  # from this column on: what follows a row is the next
+            panel = array(place, (terms, wide), like)  # from this column on; a row ends where the next begins
             begin = matrix.ctypes.data + ((g + first) % gates * units + unit) * terms * matrix.itemsize
             rows = array(begin, (TOGETHER, terms), like)
             if unit + TOGETHER <= units:

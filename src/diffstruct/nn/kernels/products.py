@@ -147,7 +147,7 @@ def _gates(
 
 @compiled
 def multiply_gates(out: Any, left: Any, packed: Any) -> None:
-    """`out += sum_g left_g @ packed[g]`, the way back from gates to what they heard.
+    """`out += sum_g left_g @ packed[g]`: in the backward pass, from gates to their inputs.
 
     Args:
         out: `[rows, columns]`, as in `multiply`.
@@ -185,14 +185,14 @@ def multiply_gates(out: Any, left: Any, packed: Any) -> None:
 
 @compiled
 def multiply_each(out: Any, left: Any, packed: Any) -> None:
-    """`multiply` for each `out[t]`, `[rows, columns]`, and `left[t]`, at once where memory allows."""
+    """`multiply` for each `out[t]`, `[rows, columns]`, and `left[t]`; as one product if memory allows."""
     steps, rows, columns = out.shape
     if out.strides[0] == rows * out.strides[1] and left.strides[0] == rows * left.strides[1]:
         like, terms = out.dtype.type(0), left.shape[2]
         a, b, right = left.strides[1], left.strides[2], packed.ctypes.data
-        target, source, every = out.ctypes.data, left.ctypes.data, steps * rows
+        target, source, all_rows = out.ctypes.data, left.ctypes.data, steps * rows
         _multiply(
-            like, out.itemsize, target, out.strides[1], source, a, b, right, 0, True, every, columns, terms
+            like, out.itemsize, target, out.strides[1], source, a, b, right, 0, True, all_rows, columns, terms
         )
     else:
         for t in range(steps):
@@ -201,7 +201,7 @@ def multiply_each(out: Any, left: Any, packed: Any) -> None:
 
 @compiled
 def add_outer(out: Any, left: Any, right: Any) -> None:
-    """`out += sum_t left[t].T @ right[t]`: how a weight's gradient gathers over steps and sequences.
+    """`out += sum_t left[t].T @ right[t]`: the gradient of a weight, summed over steps and sequences.
 
     Args:
         out: `[rows, columns]`, neighbouring columns adjacent, `columns` a multiple of `LANES`.

@@ -1,9 +1,9 @@
-"""A recurrent layer over a whole sequence as one node of the graph, whatever its cell.
+"""A recurrent layer over a whole sequence as one node of the graph, for any cell.
 
 Each cell is a `Kernel`: compiled loops, the plain operations they are tested against, and two custom
-operators, `diffstruct::<name>` and `diffstruct::<name>_backward`, for whoever traces the model. Dispatching
-an operator written in Python costs more than the arithmetic of a small layer, so a call that nobody traces
-goes through `_Layer`, an autograd function with the operator's rules.
+operators, `diffstruct::<name>` and `diffstruct::<name>_backward`, which appear where the model is traced.
+Dispatching an operator written in Python takes longer than the arithmetic of a small layer, so a call that is
+not traced goes through `_Layer`, an autograd function with the operator's rules.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from diffstruct.nn.kernels import threads
 from diffstruct.nn.kernels.padding import padded
 
 LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
-"""What tells compiled code the type of number: the types that there are kernels for."""
+"""The types that have kernels, each with a number by which compiled code knows the type."""
 
-_STATES = 5  # where the initial states begin among the arguments
+_STATES = 5  # the index of the first initial state among the arguments
 
 
 class Kernel:
     """A recurrent layer with one kind of cell.
 
-    Its arguments, everywhere: `input` `[steps, batch, inputs]`, `weight_ih` `[gates * n, inputs]`,
+    Its arguments are: `input` `[steps, batch, inputs]`, `weight_ih` `[gates * n, inputs]`,
     `weight_hh` `[gates * n, n]`, `bias_ih` and `bias_hh` `[gates * n]` or None, then each initial state
-    `[1, batch, n]` or None (zero). Its results: `output` `[steps, batch, n]`, then each state after the last
-    step, `[1, batch, n]`; inside, also `kept` `[steps, batch, blocks * padded(n)]`, what the way back needs.
-    Results are new tensors that share memory with nothing.
+    `[1, batch, n]` or None (zero). Its results are: `output` `[steps, batch, n]`, then each state after the
+    last step, `[1, batch, n]`; internally also `kept` `[steps, batch, blocks * padded(n)]`, what `backward` needs.
+    Results are new tensors that share no memory.
 
     Args:
-        name: Of the operator, and of the module with the loops.
+        name: the name of the operator, and of the module with the loops.
         states: 1, or 2 with an LSTM's cell state.
-        blocks: Blocks of padded units that are kept of each step.
-        reference: The same by plain differentiable operations, without `kept`.
+        blocks: how many blocks of padded units are kept of each step.
+        reference: computes the same by plain differentiable operations, without `kept`.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Kernel:
 
     @cached_property
     def loops(self) -> Any:
-        """The compiled loops; to import them is to import Numba."""
+        """The compiled loops; importing them imports Numba."""
         return import_module(f"diffstruct.nn.kernels.{self.name}_loops")
 
     def __call__(self, *arguments: Tensor | None) -> tuple[Tensor, ...]:
-        """The results, of arguments whose shapes fit, on the CPU."""
+        """The results for arguments of the right shapes on the CPU."""
         if _traced(arguments):
             results: tuple[Tensor, ...] = self.operator(*arguments)[:-1]
             return results
@@ -64,7 +64,7 @@ class Kernel:
     def new(
         self, input: Tensor, weight_ih: Tensor, weight_hh: Tensor, *rest: Tensor | None
     ) -> tuple[Tensor, ...]:
-        """The results and `kept`, not yet written."""
+        """Uninitialised tensors for the results and `kept`."""
         (steps, batch, _), units = input.shape, weight_hh.shape[1]
         new = input.new_empty
         output, last = new(steps, batch, units), new(1, batch, units)
@@ -79,7 +79,7 @@ class Kernel:
     def run(
         self, given: Sequence[Any], sizes: tuple[Any, ...], cuts: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, ...]:
-        """`forward`, of arguments that lie in memory as the loops want them."""
+        """`forward` for arguments that are `_dense`."""
         results = self.new(*given)
         places = [0 if tensor is None else tensor.data_ptr() for tensor in (*given, *results)]
         if len(cuts) == 1:
@@ -96,19 +96,19 @@ class Kernel:
         needs: Sequence[bool],
         measured: tuple[tuple[Any, ...], Sequence[tuple[int, int]]] | None = None,
     ) -> list[Tensor | None]:
-        """For each argument its gradient, without a graph; None for those that `needs` does not mark.
+        """The gradient of each argument, without a graph; None for those that `needs` does not mark.
 
         Args:
-            grads: Of each result; None is zero.
-            kept: What `forward` kept.
-            arguments: What `forward` got.
-            needs: For each argument, whether its gradient is wanted.
-            measured: What `_sizes` says of the arguments, if they lie in memory as the loops want them.
+            grads: the gradient of each result; None is zero.
+            kept: what `forward` kept.
+            arguments: what `forward` got.
+            needs: for each argument, whether its gradient is wanted.
+            measured: `_sizes` of the arguments, if these are `_dense`.
         """
         given = _dense(arguments) if measured is None else arguments
         sizes, cuts = measured or _sizes(given)
         wanted = _like(given, needs)
-        # The loops on the way back do without the biases.
+        # The backward loops do not need the biases.
         read = (*_dense(grads), *given[: _STATES - 2], *given[_STATES:], kept)
         places = [0 if tensor is None else tensor.data_ptr() for tensor in read]
         written = [0 if tensor is None else tensor.data_ptr() for tensor in wanted]
@@ -127,7 +127,7 @@ class Kernel:
         wanted: Sequence[Tensor | None],
         needs: Sequence[bool],
     ) -> None:
-        """The parts of the batch at once, each but the first with weight gradients of its own."""
+        """The parts of the batch in parallel, all but the first with weight gradients of their own."""
         weights = [0 < index < _STATES and need for index, need in enumerate(needs)]
         owned = [wanted, *(_like(given, weights) for _ in cuts[1:])]
         calls = []
@@ -179,7 +179,7 @@ _ORDINARY = {Tensor, nn.Parameter, type(None)}
 
 
 def _traced(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether somebody looks at the operators that are called, or tensors only pretend to have memory."""
+    """Whether operators are being recorded, or some tensors have no memory."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
@@ -188,12 +188,12 @@ def _traced(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def _batched(grad: Tensor | None) -> bool:
-    """Whether this stands for many gradients at once, as `torch.vmap` has them."""
+    """Whether this represents many gradients at once, as under `torch.vmap`."""
     return grad is not None and (is_functorch_wrapped_tensor(grad) or is_legacy_batchedtensor(grad))
 
 
 def _dense(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-    """The tensors as the loops read them: entries in order, no sign left to be changed."""
+    """The tensors as the loops read them: contiguous, and without a pending negation."""
     for tensor in tensors:
         if tensor is not None and (not tensor.is_contiguous() or tensor.is_neg()):
             return [None if each is None else each.resolve_neg().contiguous() for each in tensors]
@@ -201,7 +201,7 @@ def _dense(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
 
 
 def _like(tensors: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
-    """A new tensor for each that is wanted (and there), not yet written; None for others."""
+    """An uninitialised tensor like each that is wanted and not None; None for the others."""
     return [
         torch.empty_like(tensor) if need and tensor is not None else None
         for tensor, need in zip(tensors, wanted, strict=True)
@@ -209,7 +209,7 @@ def _like(tensors: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tens
 
 
 def _sizes(arguments: Sequence[Tensor | None]) -> tuple[tuple[Any, ...], list[tuple[int, int]]]:
-    """The loops' first arguments, and how the batch is cut into what threads do at once."""
+    """The loops' first arguments, and how the batch is divided among threads."""
     input, _, weight_hh, *_ = arguments
     assert input is not None
     assert weight_hh is not None
@@ -219,19 +219,19 @@ def _sizes(arguments: Sequence[Tensor | None]) -> tuple[tuple[Any, ...], list[tu
 
 
 def _save(ctx: Any, kernel: Kernel, arguments: Sequence[Tensor | None], kept: Tensor) -> None:
-    """The setup of the graph's node, of the operator's and of `_Layer`'s."""
+    """Set up the node of the graph, that of the operator or that of `_Layer`."""
     ctx.kernel = kernel
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*arguments, kept)
 
 
 def _gradients(ctx: Any, needs: Sequence[bool], grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """The backward of the graph's node: for each argument its gradient, or None."""
+    """The backward of the graph's node: the gradient of each argument, or None."""
     kernel: Kernel = ctx.kernel
     *arguments, kept = ctx.saved_tensors
     if torch.is_grad_enabled() or any(map(_batched, grads)):
-        # A derivative of this derivative is wanted, or many at once: so by plain operations. Views stand for
-        # the arguments, lest what one owes to another be counted here as well.
+        # Second derivatives are wanted, or many at once, so plain operations compute them. The arguments are
+        # replaced by views, so that a path from one argument to another is not counted here as well.
         with torch.enable_grad():
             views = [None if tensor is None else tensor.view_as(tensor) for tensor in arguments]
             results = kernel.reference(*views)
@@ -254,10 +254,10 @@ def _gradients(ctx: Any, needs: Sequence[bool], grads: Sequence[Tensor | None]) 
 
 
 class _Layer(torch.autograd.Function):
-    """The node of the graph where nobody traces the operators.
+    """The node of the graph where operators are not traced.
 
-    No `setup_context`: a function that has one binds its arguments by their names at each call, which takes
-    longer than a small layer's forward pass.
+    It has no `setup_context`: a function with one binds its arguments by their names at each call, which
+    takes longer than a small layer's forward pass.
     """
 
     @staticmethod
@@ -275,4 +275,4 @@ class _Layer(torch.autograd.Function):
 
 
 _apply: Callable[..., tuple[Tensor, ...]] = super(torch.autograd.Function, _Layer).apply
-"""`_Layer.apply` without what it does for functorch, whose transformations never come here."""
+"""`_Layer.apply` without the handling of functorch, whose transformations never get here."""

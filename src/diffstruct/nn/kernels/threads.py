@@ -1,4 +1,4 @@
-"""Parts of a batch at once: the kernels release Python's lock, so plain threads do."""
+"""Parts of a batch in parallel: the kernels release Python's lock, so plain threads suffice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-ENOUGH = 2_000_000  # multiplications a thread must have to do, for starting it (about 20 us) to be small
+ENOUGH = 2_000_000  # multiplications per thread for which starting it (about 20 us) takes little of its time
 
 
 @cache
@@ -23,7 +23,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def parts(batch: int, work: int) -> list[tuple[int, int]]:
-    """Where to cut a batch, as (begin, end), for as many threads as torch may use and have enough to do.
+    """Where to cut a batch, as (begin, end), for as many threads as torch may use and as have enough to do.
 
     Args:
         batch: Sequences.
@@ -36,7 +36,7 @@ def parts(batch: int, work: int) -> list[tuple[int, int]]:
 
 
 def run(function: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
-    """Make all the calls at once, the first in this thread; return when the last is done."""
+    """Make all the calls in parallel, the first in this thread; return when all are done."""
     others = [_pool().submit(function, *arguments) for arguments in calls[1:]]
     try:
         function(*calls[0])
