@@ -24,7 +24,7 @@ SCORED = 2048
 def _text() -> tuple[Tensor, Tensor]:
     """The modules that are one file, one after the other in order of name; the last tenth to validate."""
     folder = Path(sysconfig.get_path("stdlib"))
-    # _sysconfigdata was written by the compiler of this machine, and says where things lie on it.
+    # _sysconfigdata was written by the compiler of this machine, and holds paths on it.
     files = sorted(file for file in folder.glob("*.py") if not file.name.startswith("_sysconfigdata"))
     raw = b"".join(file.read_bytes() for file in files)
     text = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).copy())

@@ -125,7 +125,7 @@ def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(tmp_path, mon
     def spoiled(trainer, stretch):
         if trainer.units > 10:  # the fixed sizes of 27 units and more
             raise DivergenceError(
-                f"the loss is nan at update {trainer.updates + 1}: the weights have diverged"
+                f"the loss is nan at step {trainer.updates + 1}: the weights have diverged"
             )
         return original(trainer, stretch)
 
@@ -135,7 +135,7 @@ def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(tmp_path, mon
     assert reproduce(*arguments) == 1
     shown = capsys.readouterr()
     assert shown.err == ""
-    assert "hard-r2-fixed27 seed 0 FAILED: the loss is nan at update 1" in shown.out
+    assert "hard-r2-fixed27 seed 0 FAILED: the loss is nan at step 1" in shown.out
     assert "2 of 5 runs finished, 3 failed" in shown.out
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["runs"] == {"asked": 5, "finished": 2, "failed": 3}

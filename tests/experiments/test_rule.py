@@ -1,4 +1,4 @@
-"""The rule's evidence, tried quickly, and what its tables say."""
+"""The rule's evidence, tried quickly, and its tables."""
 
 from __future__ import annotations
 

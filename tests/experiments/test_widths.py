@@ -1,4 +1,4 @@
-"""Each study of learned widths, tried quickly, and what its tables say."""
+"""Each study of learned widths, tried quickly, and its tables."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_columns_are_fit_on_the_training_part():
     np.testing.assert_allclose(found, expected)
 
 
-def test_a_failed_run_is_told_and_ends_no_other(run, tmp_path, monkeypatch, capsys):
+def test_a_failed_run_is_reported_and_ends_no_other(run, tmp_path, monkeypatch, capsys):
     import runs
 
     def train(study, size, seed, quick):

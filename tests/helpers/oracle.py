@@ -13,15 +13,15 @@ from types import SimpleNamespace
 
 import numpy as np
 
-STEPS = 40  # T: characters per update
+STEPS = 40  # T: characters per step
 SCALE = 0.01  # standard deviation of initial weights, and of a new unit's
 
-REVISIONS_1_AND_2 = SimpleNamespace(  # salience: a multiplier per unit; optimizer: Adagrad
-    T_D=0.05,  # a unit is sub-threshold where its salience is at most this
+REVISIONS_1_AND_2 = SimpleNamespace(  # importance (salience): a multiplier per unit; optimizer: Adagrad
+    T_D=0.05,  # a unit is sub-threshold where its importance is at most this
     k=1,  # sub-threshold units that are kept in reserve
-    p_add=0.05,  # probability per update to add a unit, with fewer than k in reserve
-    p_delete=0.25,  # probability per update of each sub-threshold unit in excess of k to go
-    p_spontaneous=1e-4,  # probability per update to add a unit whatever the reserve
+    p_add=0.05,  # probability per step to add a unit, with fewer than k in reserve
+    p_delete=0.25,  # probability per step of each sub-threshold unit in excess of k to go
+    p_spontaneous=1e-4,  # probability per step to add a unit whatever the reserve
     cap=99,  # most units
     price=3e-5,  # L1 on the multipliers, added to their gradient at each of the T steps
     m_min=0.025,  # floor of the multipliers
@@ -29,10 +29,10 @@ REVISIONS_1_AND_2 = SimpleNamespace(  # salience: a multiplier per unit; optimiz
     rate=0.1,  # learning rate of Adagrad
     eps=1e-8,  # added inside the square root of its accumulators
     acc_first=dict.fromkeys(("W_xh", "W_hh", "W_hy", "b_h", "b_y", "m"), 0.0),
-    acc_newborn=0.0,  # accumulators of a new unit
+    acc_new=0.0,  # accumulators of a new unit
     smoothing=0.999,  # decay of the moving average of the loss
 )
-REVISION_3 = SimpleNamespace(  # salience: L1 norm of outgoing weights; optimizer: RMSProp
+REVISION_3 = SimpleNamespace(  # importance: L1 norm of outgoing weights; optimizer: RMSProp
     T_D=0.05,
     k=1,
     p_add=0.01,
@@ -45,7 +45,7 @@ REVISION_3 = SimpleNamespace(  # salience: L1 norm of outgoing weights; optimize
     eps=1e-8,  # added inside the square root of its accumulators
     forget=0.01,  # 1 - decay of its accumulators
     acc_first={"W_xh": 0.01, "W_hh": 0.0, "W_hy": 0.0, "b_h": 0.01, "b_y": 0.0},
-    acc_newborn=0.01,
+    acc_new=0.01,
     smoothing=0.99,
 )
 CONSTANTS = {1: REVISIONS_1_AND_2, 2: REVISIONS_1_AND_2, 3: REVISION_3}
@@ -57,7 +57,7 @@ UNIT_AXES = {"W_xh": (0,), "W_hh": (0, 1), "W_hy": (1,), "b_h": (0,), "b_y": (),
 class Oracle:
     """A network of one revision of the paper, and its training.
 
-    `update` does all of an update but the change of structure; `decide`, `draw_newborn` and
+    `update` does all of an update but the change of structure; `decide`, `draw_new_units` and
     `restructure` do that, one after the other, and `step` calls all four.
 
     Attributes: W_xh [N, V], W_hh [N, N], W_hy [V, N], b_h [N], b_y [V], m [N] (ones where they are
@@ -110,12 +110,12 @@ class Oracle:
 
         before, after = hs[:-1], hs[1:]  # [T, N] each
         dy = p - np.eye(self.symbols)[targets]  # [T, V]
-        heard = np.empty((steps, self.units))  # [T, N]: W_hy^T dy_t
+        dout = np.empty((steps, self.units))  # [T, N]: W_hy^T dy_t
         da = np.empty((steps, self.units))  # [T, N]: with respect to what the tanh is taken of
-        dh = np.zeros(self.units)  # [N]: what the later steps send back
+        dh = np.zeros(self.units)  # [N]: from the later steps
         for t in reversed(range(steps)):
-            heard[t] = self.W_hy.T @ dy[t]
-            da[t] = (1 - after[t] ** 2) * (self.m * heard[t] + dh)
+            dout[t] = self.W_hy.T @ dy[t]
+            da[t] = (1 - after[t] ** 2) * (self.m * dout[t] + dh)
             dh = self.W_hh.T @ da[t]
         grads = {
             "W_xh": da.T @ x,  # [N, V]
@@ -126,7 +126,7 @@ class Oracle:
         }
         if self.has_multipliers:
             # Revision 1's known defect: m where h belongs.
-            grads["m"] = (heard * (self.m if self.revision == 1 else after)).sum(0)  # [N]
+            grads["m"] = (dout * (self.m if self.revision == 1 else after)).sum(0)  # [N]
         return loss, grads, hs[-1].copy()
 
     def update(self, inputs, targets, restart):
@@ -162,19 +162,19 @@ class Oracle:
             acc += self.c.forget * (g * g - acc)
             p -= np.clip(self.c.rate * g / np.sqrt(acc + self.c.eps), -self.c.limit, self.c.limit)
 
-    def salience(self):
-        """How strongly each unit speaks to the rest of the network, [N]."""
+    def importance(self):
+        """The paper's salience: the multiplier, or the L1 norm of the outgoing weights, [N]."""
         if self.revision in (1, 2):
             return self.m.copy()
-        heard_outside = np.abs(self.W_hy).sum(0)  # [N]: column sums
-        heard_inside = np.abs(self.W_hh).sum(0)  # [N]: column sums
-        return 0.5 * (heard_outside + self.symbols * heard_inside / self.units)
+        outside = np.abs(self.W_hy).sum(0)  # [N]: column sums
+        inside = np.abs(self.W_hh).sum(0)  # [N]: column sums
+        return 0.5 * (outside + self.symbols * inside / self.units)
 
     def decide(self, rng):
         """The rule: indices of the units that stay (ascending), and how many come (0 or 1)."""
         assert not self.fixed
         c = self.c
-        sub = np.flatnonzero(self.salience() <= c.T_D)
+        sub = np.flatnonzero(self.importance() <= c.T_D)
         keep = np.ones(self.units, dtype=bool)
         if len(sub) > c.k:
             excess = rng.permutation(sub)[c.k :]
@@ -183,46 +183,46 @@ class Oracle:
         add = short or rng.random() < c.p_spontaneous
         return np.flatnonzero(keep), int(add and keep.sum() < c.cap)
 
-    def draw_newborn(self, rng, kept, add):
+    def draw_new_units(self, rng, kept, add):
         """Draw `add` new units beside `kept` others: what `restructure` takes.
 
-        W_xh [A, V] and W_hh_row [A, K] are what the new units hear, W_hh_col [K + A, A] and
-        W_hy [V, A] what they say; between new units, the entry is in W_hh_col.
+        W_xh [A, V] and W_hh_row [A, K] are incoming weights of the new units, W_hh_col [K + A, A] and
+        W_hy [V, A] outgoing ones; between new units, the entry is in W_hh_col.
         """
-        newborn = {
+        new = {
             "W_xh": rng.normal(0, SCALE, (add, self.symbols)),
             "W_hh_row": rng.normal(0, SCALE, (add, kept)),
             "W_hh_col": rng.normal(0, SCALE, (kept + add, add)),
             "W_hy": rng.normal(0, SCALE, (self.symbols, add)),
         }
         if self.revision == 3:
-            # Either sum of the salience is to be T_D / 2, with K + A for N.
+            # Either sum of the importance is to be T_D / 2, with K + A for N.
             half, share = self.c.T_D / 2, self.symbols / (kept + add)
-            newborn["W_hy"] *= half / np.abs(newborn["W_hy"]).sum(0)
-            newborn["W_hh_col"] *= half / (share * np.abs(newborn["W_hh_col"]).sum(0))
-        return newborn
+            new["W_hy"] *= half / np.abs(new["W_hy"]).sum(0)
+            new["W_hh_col"] *= half / (share * np.abs(new["W_hh_col"]).sum(0))
+        return new
 
-    def restructure(self, keep, newborn=None):
-        """Keep the units `keep` and put those of `newborn` (see `draw_newborn`) behind them.
+    def restructure(self, keep, new=None):
+        """Keep the units `keep` and put those of `new` (see `draw_new_units`) behind them.
 
         Of a new unit, bias and state are 0 and the multiplier, where it is trained, is T_D.
         """
         assert not self.fixed
-        newborn = self.draw_newborn(self.rng, len(keep), 0) if newborn is None else newborn
-        kept, add = len(keep), len(newborn["W_xh"])
+        new = self.draw_new_units(self.rng, len(keep), 0) if new is None else new
+        kept, add = len(keep), len(new["W_xh"])
         for name in self.trained:
             axes = UNIT_AXES[name]
             setattr(self, name, _resize(getattr(self, name), axes, keep, add, 0.0))
-            self.acc[name] = _resize(self.acc[name], axes, keep, add, self.c.acc_newborn)
+            self.acc[name] = _resize(self.acc[name], axes, keep, add, self.c.acc_new)
         self.h = _resize(self.h, (0,), keep, add, 0.0)
         if not self.has_multipliers:
             self.m = np.ones(kept + add)
         else:
             self.m[kept:] = self.c.T_D
-        self.W_xh[kept:] = newborn["W_xh"]
-        self.W_hh[kept:, :kept] = newborn["W_hh_row"]
-        self.W_hh[:, kept:] = newborn["W_hh_col"]
-        self.W_hy[:, kept:] = newborn["W_hy"]
+        self.W_xh[kept:] = new["W_xh"]
+        self.W_hh[kept:, :kept] = new["W_hh_row"]
+        self.W_hh[:, kept:] = new["W_hh_col"]
+        self.W_hy[:, kept:] = new["W_hy"]
 
     def step(self, inputs, targets, restart):
         """A whole update, with the change of structure where the size is not fixed; the loss."""
@@ -230,7 +230,7 @@ class Oracle:
         if not self.fixed:
             keep, add = self.decide(self.rng)
             if add or len(keep) < self.units:
-                self.restructure(keep, self.draw_newborn(self.rng, len(keep), add))
+                self.restructure(keep, self.draw_new_units(self.rng, len(keep), add))
         return loss
 
 

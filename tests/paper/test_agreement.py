@@ -39,15 +39,15 @@ def replay(oracle, trainer, event):
     """Make the oracle change its structure as the library just did."""
     keep = np.setdiff1d(np.arange(oracle.units), event.removed)
     # The library may only have deleted what the oracle, too, holds for sub-threshold.
-    assert np.all(oracle.salience()[list(event.removed)] <= oracle.c.T_D)
+    assert np.all(oracle.importance()[list(event.removed)] <= oracle.c.T_D)
     now, kept = arrays(trainer), len(keep)
-    newborn = {
+    new = {
         "W_xh": now["W_xh"][kept:],
         "W_hh_row": now["W_hh"][kept:, :kept],
         "W_hh_col": now["W_hh"][:, kept:],
         "W_hy": now["W_hy"][:, kept:],
     }
-    oracle.restructure(keep, newborn)
+    oracle.restructure(keep, new)
 
 
 def difference(mine, other):
@@ -72,9 +72,9 @@ def state(trainer):
 
 
 def run_both(number, updates, seed, fixed_units=None, together=False):
-    """Train both for `updates`; return the trainer and the largest relative difference anywhere.
+    """Train both for `updates` steps; return the trainer and the largest relative difference anywhere.
 
-    With `together`, every update starts from the same bits, so that rounding has no time to grow.
+    With `together`, every step starts from the same bits, so that rounding has no time to grow.
     """
     revision = get_revision(number)
     if number == 3:  # its own chances change the structure too seldom to be seen in a short run
@@ -105,7 +105,7 @@ def run_both(number, updates, seed, fixed_units=None, together=False):
 
 
 @pytest.mark.parametrize(("number", "seed"), [(1, 0), (2, 2), (3, 0)])
-def test_loss_size_and_every_parameter_agree_over_500_updates_that_change_the_structure(number, seed):
+def test_loss_size_and_every_parameter_agree_over_500_steps_that_change_the_structure(number, seed):
     trainer, worst = run_both(number, 500, seed)
     assert trainer.history.added() >= 5
     assert trainer.history.removed() >= 2
@@ -114,8 +114,8 @@ def test_loss_size_and_every_parameter_agree_over_500_updates_that_change_the_st
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("seed", [1, 5])
-def test_from_the_same_bits_each_update_agrees(number, seed):
-    """What is left of a difference when rounding cannot grow from update to update."""
+def test_from_the_same_bits_each_step_agrees(number, seed):
+    """What is left of a difference when rounding cannot grow from step to step."""
     _, worst = run_both(number, 400, seed, together=True)
     assert worst < 1e-10
 

@@ -150,8 +150,8 @@ def test_the_smallest_gradients_meet_eps():
 
 
 @pytest.mark.parametrize("revision", [1, 2])
-def test_price_of_multipliers_is_paid_at_every_step(revision):
-    """A unit that nobody hears has no other gradient: its accumulator is the squared price."""
+def test_price_of_multipliers_is_applied_at_every_step(revision):
+    """A unit without outgoing weights has no other gradient: its accumulator is the squared price."""
     oracle = Oracle(revision, 4, np.random.default_rng(0), units=3)
     oracle.W_hy[:, 1] = 0
     oracle.update(*random_text(), restart=True)
@@ -181,13 +181,13 @@ def test_start_of_a_run(revision, fixed):
     assert oracle.smoothed == pytest.approx(decay * 40 * np.log(4) + (1 - decay) * loss, rel=1e-14)
 
 
-def test_salience_of_revision_3_unit_by_unit():
+def test_importance_of_revision_3_unit_by_unit():
     o = random_oracle(3, units=3, symbols=6)
     expected = [
         0.5 * (sum(abs(o.W_hy[y, i]) for y in range(6)) + 6 * sum(abs(o.W_hh[j, i]) for j in range(3)) / 3)
         for i in range(3)
     ]
-    np.testing.assert_allclose(o.salience(), expected, rtol=1e-14)
+    np.testing.assert_allclose(o.importance(), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("add", [0, 1, 2])
@@ -197,8 +197,8 @@ def test_surgery_keeps_survivors_bit_equal(revision, keep, add):
     oracle = random_oracle(revision)
     before = arrays(oracle)
     kept = len(keep)
-    newborn = oracle.draw_newborn(np.random.default_rng(2), kept, add)
-    oracle.restructure(keep, newborn)
+    new = oracle.draw_new_units(np.random.default_rng(2), kept, add)
+    oracle.restructure(keep, new)
     after = arrays(oracle)
     assert before.keys() == after.keys()
     axes_of = UNIT_AXES | {f"acc {name}": axes for name, axes in UNIT_AXES.items()} | {"h": (0,)}
@@ -215,10 +215,10 @@ def test_surgery_keeps_survivors_bit_equal(revision, keep, add):
             assert np.all(array[fresh] == (0.01 if revision == 3 else 0)), name
     assert not oracle.h[kept:].any()
     assert not oracle.b_h[kept:].any()
-    np.testing.assert_array_equal(oracle.W_xh[kept:], newborn["W_xh"])
-    np.testing.assert_array_equal(oracle.W_hh[kept:, :kept], newborn["W_hh_row"])
-    np.testing.assert_array_equal(oracle.W_hh[:, kept:], newborn["W_hh_col"])
-    np.testing.assert_array_equal(oracle.W_hy[:, kept:], newborn["W_hy"])
+    np.testing.assert_array_equal(oracle.W_xh[kept:], new["W_xh"])
+    np.testing.assert_array_equal(oracle.W_hh[kept:, :kept], new["W_hh_row"])
+    np.testing.assert_array_equal(oracle.W_hh[:, kept:], new["W_hh_col"])
+    np.testing.assert_array_equal(oracle.W_hy[:, kept:], new["W_hy"])
     oracle.update(*random_text(), restart=False)  # and training goes on
 
 
@@ -226,9 +226,9 @@ def test_surgery_keeps_survivors_bit_equal(revision, keep, add):
 def test_silent_surgery_leaves_the_network_as_it_is(revision):
     oracle = random_oracle(revision)
     loss, grads, _ = oracle.gradients(*random_text(), oracle.h)
-    newborn = oracle.draw_newborn(np.random.default_rng(2), 5, 2)
-    newborn["W_hy"][...] = newborn["W_hh_col"][...] = 0
-    oracle.restructure(range(5), newborn)
+    new = oracle.draw_new_units(np.random.default_rng(2), 5, 2)
+    new["W_hy"][...] = new["W_hh_col"][...] = 0
+    oracle.restructure(range(5), new)
     grown_loss, grown_grads, _ = oracle.gradients(*random_text(), oracle.h)
     assert grown_loss == pytest.approx(loss, rel=1e-13)
     np.testing.assert_allclose(grown_grads["W_hh"][:5, :5], grads["W_hh"], rtol=1e-10)
@@ -238,43 +238,43 @@ def test_silent_surgery_leaves_the_network_as_it_is(revision):
 
 @pytest.mark.parametrize("add", [1, 2])
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_salience_of_a_newborn(revision, add):
+def test_importance_of_a_new_unit(revision, add):
     oracle = random_oracle(revision, symbols=6)
-    oracle.restructure([0, 2, 4], oracle.draw_newborn(np.random.default_rng(3), 3, add))
-    newborn = slice(3, 3 + add)
+    oracle.restructure([0, 2, 4], oracle.draw_new_units(np.random.default_rng(3), 3, add))
+    new = slice(3, 3 + add)
     if revision in (1, 2):
-        assert np.all(oracle.salience()[newborn] == 0.05)
+        assert np.all(oracle.importance()[new] == 0.05)
         return
-    np.testing.assert_allclose(oracle.salience()[newborn], 0.025, rtol=1e-12)
-    outside = np.abs(oracle.W_hy[:, newborn]).sum(0)
-    inside = 6 * np.abs(oracle.W_hh[:, newborn]).sum(0) / (3 + add)
+    np.testing.assert_allclose(oracle.importance()[new], 0.025, rtol=1e-12)
+    outside = np.abs(oracle.W_hy[:, new]).sum(0)
+    inside = 6 * np.abs(oracle.W_hh[:, new]).sum(0) / (3 + add)
     np.testing.assert_allclose(outside, 0.025, rtol=1e-12)
     np.testing.assert_allclose(inside, 0.025, rtol=1e-12)
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_newborn_weights_are_small_and_normal(revision):
-    newborn = random_oracle(revision).draw_newborn(np.random.default_rng(4), 99, 200)
-    names = ("W_xh", "W_hh_row") if revision == 3 else newborn
+def test_weights_of_new_units_are_small_and_normal(revision):
+    new = random_oracle(revision).draw_new_units(np.random.default_rng(4), 99, 200)
+    names = ("W_xh", "W_hh_row") if revision == 3 else new
     for name in names:
-        assert newborn[name].std() == pytest.approx(0.01, rel=0.1)
+        assert new[name].std() == pytest.approx(0.01, rel=0.1)
 
 
-def with_saliences(revision, saliences):
-    """An oracle whose units have these saliences."""
-    oracle = Oracle(revision, 4, np.random.default_rng(0), units=len(saliences))
+def with_importances(revision, importances):
+    """An oracle whose units have these importances."""
+    oracle = Oracle(revision, 4, np.random.default_rng(0), units=len(importances))
     if revision == 3:
         oracle.W_hh[...] = 0
-        oracle.W_hy[...] = np.asarray(saliences) / 2  # half of a sum over four symbols
+        oracle.W_hy[...] = np.asarray(importances) / 2  # half of a sum over four symbols
     else:
-        oracle.m[...] = saliences
-    np.testing.assert_allclose(oracle.salience(), saliences, rtol=1e-12)
+        oracle.m[...] = importances
+    np.testing.assert_allclose(oracle.importance(), importances, rtol=1e-12)
     return oracle
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_rule_deletes_the_excess(revision):
-    oracle = with_saliences(revision, [1, 0.03, 0.05, 2, 0.04])
+    oracle = with_importances(revision, [1, 0.03, 0.05, 2, 0.04])
     rng = np.random.default_rng(5)
     decisions = [oracle.decide(rng) for _ in range(4000)]
     stays = np.zeros((4000, 5), dtype=bool)
@@ -290,7 +290,7 @@ def test_rule_deletes_the_excess(revision):
 
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_rule_fills_the_reserve(revision):
-    oracle = with_saliences(revision, [1, 2])
+    oracle = with_importances(revision, [1, 2])
     rng = np.random.default_rng(6)
     decisions = [oracle.decide(rng) for _ in range(4000)]
     assert all(len(keep) == 2 for keep, _ in decisions)
@@ -302,14 +302,14 @@ def test_rule_fills_the_reserve(revision):
 def test_rule_adds_spontaneously_below_its_cap(monkeypatch):
     monkeypatch.setattr(CONSTANTS[2], "p_spontaneous", 1.0)
     rng = np.random.default_rng(7)
-    full_reserve = with_saliences(2, [1, 0.03])
+    full_reserve = with_importances(2, [1, 0.03])
     keep, add = full_reserve.decide(rng)
     assert (list(keep), add) == ([0, 1], 1)
-    short = with_saliences(2, [1, 1])
+    short = with_importances(2, [1, 1])
     monkeypatch.setattr(CONSTANTS[2], "p_add", 1.0)
     assert short.decide(rng)[1] == 1  # at most one an update
-    assert with_saliences(2, [1] * 98).decide(rng)[1] == 1
-    assert with_saliences(2, [1] * 99).decide(rng)[1] == 0
+    assert with_importances(2, [1] * 98).decide(rng)[1] == 1
+    assert with_importances(2, [1] * 99).decide(rng)[1] == 0
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import diffstruct as ds
+from diffstruct.paper import ClippedRMSprop
 
 EPS = 1e-8
 
@@ -38,7 +39,7 @@ def gradients(shape, steps, seed=1):
 )
 def test_follows_the_formula_over_many_steps(initial, options):
     w = parameter(3, 4)
-    optimizer = ds.ClippedRMSprop([w], initial=initial, **options)
+    optimizer = ClippedRMSprop([w], initial=initial, **options)
     weights, square = w.detach().numpy().copy(), np.full((3, 4), initial)
     clipped = []
     for gradient in gradients((3, 4), 200):
@@ -57,7 +58,7 @@ def test_groups_have_their_own_initial_value_and_options():
         {"params": [first], "initial": 0.01},
         {"params": [second], "lr": 0.02, "decay": 0.9, "limit": 0.5},
     ]
-    optimizer = ds.ClippedRMSprop(groups, limit=0.03)
+    optimizer = ClippedRMSprop(groups, limit=0.03)
     expected = [(first.detach().numpy().copy(), np.full(2, 0.01), {"limit": 0.03})]
     options = {"lr": 0.02, "decay": 0.9, "limit": 0.5}
     expected.append((second.detach().numpy().copy(), np.zeros(2), options))
@@ -74,7 +75,7 @@ def test_an_initial_value_above_zero_makes_the_first_update_small():
     steps = {}
     for initial in (0.0, 0.01):
         w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-        optimizer = ds.ClippedRMSprop([w], initial=initial, limit=1.0)
+        optimizer = ClippedRMSprop([w], initial=initial, limit=1.0)
         w.grad = torch.tensor([0.001], dtype=torch.float64)
         optimizer.step()
         steps[initial] = -w.item()
@@ -85,7 +86,7 @@ def test_an_initial_value_above_zero_makes_the_first_update_small():
 
 def test_the_closure_runs_with_gradients_and_its_loss_comes_back():
     w = parameter(3)
-    optimizer = ds.ClippedRMSprop([w])
+    optimizer = ClippedRMSprop([w])
     before = w.detach().clone()
 
     def closure():
@@ -103,7 +104,7 @@ def test_the_closure_runs_with_gradients_and_its_loss_comes_back():
 
 def test_a_parameter_without_gradient_waits():
     here, absent, alone = parameter(2), parameter(2, seed=1), parameter(2, seed=2)
-    optimizer = ds.ClippedRMSprop([{"params": [here, absent]}, {"params": [alone]}], initial=0.01)
+    optimizer = ClippedRMSprop([{"params": [here, absent]}, {"params": [alone]}], initial=0.01)
     before = absent.detach().clone()
     here.grad = torch.ones_like(here)
     for _ in range(3):
@@ -121,24 +122,24 @@ def test_a_parameter_without_gradient_waits():
 def test_the_gradient_is_left_as_it_was():
     w = parameter(3)
     w.grad = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
-    ds.ClippedRMSprop([w]).step()
+    ClippedRMSprop([w]).step()
     assert w.grad.tolist() == [1.0, -2.0, 3.0]
 
 
 def test_a_saved_state_goes_on_bit_for_bit():
     start, updates = parameter(4), gradients(4, 20)
     w = nn.Parameter(start.detach().clone())
-    optimizer = ds.ClippedRMSprop([w], lr=0.02, initial=0.01)
+    optimizer = ClippedRMSprop([w], lr=0.02, initial=0.01)
     for index, gradient in enumerate(updates):
         if index == 10:
             saved = optimizer.state_dict()
             w = nn.Parameter(w.detach().clone())
-            optimizer = ds.ClippedRMSprop([w])  # its options come with the state
+            optimizer = ClippedRMSprop([w])  # its options come with the state
             optimizer.load_state_dict(saved)
         w.grad = torch.from_numpy(gradient)
         optimizer.step()
     whole = nn.Parameter(start.detach().clone())
-    optimizer = ds.ClippedRMSprop([whole], lr=0.02, initial=0.01)
+    optimizer = ClippedRMSprop([whole], lr=0.02, initial=0.01)
     for gradient in updates:
         whole.grad = torch.from_numpy(gradient)
         optimizer.step()
@@ -152,9 +153,11 @@ def test_new_units_begin_with_their_own_value():
         {"params": model["rnn"].parameters(), "newborn": 0.5},
         {"params": model["readout"].parameters()},
     ]
-    optimizer = ds.ClippedRMSprop(groups, initial=0.1, newborn=0.25)
+    optimizer = ClippedRMSprop(groups, initial=0.1, newborn=0.25)
     rule = ds.Rule(threshold=1e-6, reserve=3, p_add=1)  # both units are above, so three come
-    structure = ds.Structure(model, optimizer, salience="outgoing", rule=rule, start=None)
+    structure = ds.Structure(
+        model, optimizer, total_steps=100, criterion=ds.OutgoingNorm(), rule=rule, start=None
+    )
     model["readout"](model["rnn"](torch.ones(4, 1, 3))[0]).sum().backward()
     optimizer.step()
     squares = {
@@ -180,4 +183,4 @@ def test_new_units_begin_with_their_own_value():
 )
 def test_parameters_that_cannot_work_raise_and_are_named(name, value):
     with pytest.raises(ds.ConfigurationError, match=f"{name}={value}"):
-        ds.ClippedRMSprop([parameter(1)], **{name: value})
+        ClippedRMSprop([parameter(1)], **{name: value})

@@ -5,20 +5,22 @@ import math
 
 import pytest
 import torch
+from helpers.command import here
 from rich.console import Console
 from safetensors.torch import load_file
 
-import diffstruct as ds
+from diffstruct.errors import DivergenceError, RunFolderError
+from diffstruct.paper import Run
 from diffstruct.paper.compiled.trainer import FusedTrainer
 from diffstruct.paper.display import PlainLines, chart, duration
 from diffstruct.paper.revisions import get_revision
 from diffstruct.paper.run_folder import RunFolder
-from diffstruct.paper.tasks import Phase, easy, hard
+from diffstruct.paper.tasks import Phase, easy, hard, windows
 from diffstruct.paper.training import Trainer
 
 
 def start(cycles=400):
-    return ds.Run(easy(length=2_000), cycles=cycles)
+    return Run(easy(length=2_000), cycles=cycles)
 
 
 def test_the_observer_sees_the_run_advance(tmp_path):
@@ -35,14 +37,14 @@ def test_tasks_files_and_schedules_are_known_by_their_names(tmp_path):
     text = tmp_path / "poem.txt"
     text.write_text("to be or not to be " * 9)
     phases = (Phase(0, easy()), Phase(1, hard()))
-    names = [ds.Run(task, cycles=3).name for task in ("hard", "transition", text, str(text), hard(4), phases)]
+    names = [Run(task, cycles=3).name for task in ("hard", "transition", text, str(text), hard(4), phases)]
     assert names == ["hard", "transition", "poem", "poem", "hard", "easy-hard"]
 
 
 def test_a_transition_reads_easy_hard_easy(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("diffstruct.paper.run.TELL_EVERY", 0)
     lines = PlainLines(Console(width=200))
-    ds.Run("transition", cycles=600).go(tmp_path, observe=lines)
+    Run("transition", cycles=600).go(tmp_path, observe=lines)
     shown = capsys.readouterr().out.splitlines()
     floors = {int(line.split()[1].replace(",", "")): line.split("floor ")[1].split()[0] for line in shown}
     assert floors[0] == floors[180] == floors[600] == "9.614"
@@ -69,13 +71,13 @@ def test_a_run_that_is_told_to_stop_stops_where_it_is(tmp_path, monkeypatch, tra
     assert (tmp_path / "history.csv").read_text().splitlines()[-1].startswith("124,")
 
 
-def break_at(monkeypatch, update, value=float("nan")):
-    """From `update` on, let an entry of the readout be spoiled before the loss is taken."""
+def break_at(monkeypatch, step, value=float("nan")):
+    """From `step` on, let an entry of the readout be spoiled before the loss is taken."""
     for trainer_class in (Trainer, FusedTrainer):
         original = trainer_class.advance
 
         def spoiled(trainer, stretch, original=original):
-            if trainer.updates >= update:
+            if trainer.updates >= step:
                 with torch.no_grad():
                     trainer.model.readout.bias[0] = value
             return original(trainer, stretch)
@@ -95,7 +97,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
     tmp_path, monkeypatch, trainer_class, value
 ):
     break_at(monkeypatch, 250, value)
-    with pytest.raises(ds.DivergenceError, match="update 251") as caught:
+    with pytest.raises(DivergenceError, match="step 251") as caught:
         start().go(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
@@ -109,19 +111,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
 
 
 def test_the_command_line_reports_a_divergence_in_one_line(tmp_path, monkeypatch, capsys, trainer_class):
-    from diffstruct.cli import main
-
     break_at(monkeypatch, 20)
-    monkeypatch.setattr(
-        "sys.argv", ["diffstruct", "grow", "easy", "--cycles", "50", "--quiet", "--out", str(tmp_path)]
-    )
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
+    assert here("grow", "easy", "--cycles", 50, "--quiet", "--out", tmp_path) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
-    assert "nan at update 21" in captured.err
+    assert "nan at step 21" in captured.err
 
 
 def test_a_disk_that_refuses_gives_an_error_of_ours_and_leaves_whole_files(tmp_path, monkeypatch):
@@ -134,7 +129,7 @@ def test_a_disk_that_refuses_gives_an_error_of_ours_and_leaves_whole_files(tmp_p
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(run_folder.os, "replace", full)
-        with pytest.raises(ds.RunFolderError, match="No space left"):
+        with pytest.raises(RunFolderError, match="No space left"):
             folder.save({"status": "finished"}, {"w": torch.ones(2)})
     assert json.loads((tmp_path / "run.json").read_text()) == {"status": "running"}
     assert load_file(tmp_path / "model.safetensors")["w"].tolist() == [0, 0]
@@ -167,7 +162,7 @@ def test_revision_3_starts_its_average_like_the_others_but_forgets_faster():
     for number in (2, 3):
         trainer = Trainer(get_revision(number), 4, 0)
         assert trainer.smoothed == pytest.approx(40 * math.log(4))
-        window = next(ds.tasks.windows((Phase(0, hard()),), torch.Generator().manual_seed(0)))
+        window = next(windows((Phase(0, hard()),), torch.Generator().manual_seed(0)))
         loss = trainer.update(window)
         smoothed[number] = (40 * math.log(4) - trainer.smoothed) / (40 * math.log(4) - loss)
     assert smoothed[2] == pytest.approx(0.001)
@@ -189,8 +184,6 @@ def test_the_chart_keeps_its_width_and_its_order():
 
 
 def test_plain_lines_are_few(tmp_path):
-    from rich.console import Console
-
     console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
     run = start(cycles=300)
     run.go(tmp_path / "run", observe=PlainLines(console))

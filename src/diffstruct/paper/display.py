@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live panel in a terminal, plain lines elsewhere."""
+"""The progress of a run, as shown to the user: a live panel in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffstruct.paper.tasks import SEQUENCE
 _BARS = "▁▂▃▄▅▆▇█"
 _CHART_WIDTH = 60
 _LINE_EVERY = 0.05
-"""Part of a run between two plain lines."""
+"""Fraction of a run between two plain lines."""
 
 
 def chart(values: Sequence[float], width: int = _CHART_WIDTH) -> str:
@@ -32,7 +32,7 @@ def chart(values: Sequence[float], width: int = _CHART_WIDTH) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span as a person writes it: `1:05` or `2:03:04`; `-` when unknown."""
+    """A time span in minutes or hours: `1:05` or `2:03:04`; `-` when unknown."""
     if not math.isfinite(seconds):
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def floor_of(progress: Progress) -> str:
-    """The floor of what is being read, in nats per sequence; `-` when unknown."""
+    """The floor of the task that is being read, in nats per sequence; `-` when unknown."""
     floor = progress.task.floor
     return "-" if floor is None else f"{SEQUENCE * floor:.3f}"
 

@@ -24,11 +24,11 @@ class ClippedRMSprop(Optimizer):
     Args:
         params: parameters or groups of them; a group may have its own `initial`.
         lr: learning rate.
-        decay: how much of the accumulator stays at each update.
-        limit: largest change of an entry in one update.
+        decay: the fraction of the accumulator that stays at each step.
+        limit: largest change of an entry in one step.
         eps: added under the root.
-        initial: what the accumulators of the parameters begin with.
-        newborn: what those of new units begin with.
+        initial: the initial value of the accumulators.
+        newborn: the initial value of the accumulators of new units.
 
     Raises:
         ConfigurationError: a parameter that cannot work.

@@ -1,4 +1,4 @@
-"""A run: grow a network on a task, from one unit, and keep what happened in a run folder."""
+"""A run: grow a network on a task, from one unit, and record it in a run folder."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ TELL_EVERY = 0.1
 
 @dataclass
 class Progress:
-    """Where a run stands: what an observer is shown."""
+    """The state of a run, which an observer is shown."""
 
     cycles: int
-    """Updates planned."""
+    """Steps planned."""
     phases: Sequence[Phase]
     history: History
     update: int = 0
@@ -46,12 +46,12 @@ class Progress:
 
     @property
     def task(self) -> Task:
-        """What is being read now."""
+        """The task that is being read."""
         return [phase for phase in self.phases if phase.start <= self.update][-1].task
 
     @property
     def seconds_left(self) -> float:
-        """An estimate from the speed so far; infinite before the first update."""
+        """An estimate from the speed so far; infinite before the first step."""
         return self.seconds * (self.cycles / self.update - 1) if self.update else float("inf")
 
 
@@ -60,7 +60,7 @@ def fastest_trainer() -> type[Trainer]:
     if not kernels.available:
         return Trainer
     from diffstruct.paper.compiled.trainer import (
-        FusedTrainer,  # brings Numba along, which takes a moment to import
+        FusedTrainer,  # imports Numba, which takes a moment
     )
 
     return FusedTrainer
@@ -70,11 +70,11 @@ class Run:
     """A network of the paper that grows from one unit while it reads.
 
     Args:
-        task: what to read: "easy", "hard", "transition", a text file, a task, or a schedule of phases.
+        task: the text to read: "easy", "hard", "transition", a text file, a task, or a schedule of phases.
         revision: of the paper, 1, 2 or 3; None for diffstruct's own way.
-        cycles: updates to make; None for the revision's.
+        cycles: steps to make; None for the revision's.
         seed: of weights, structure and texts; the same seed gives the same run.
-        rule: in the place of the revision's.
+        rule: instead of the revision's.
 
     Raises:
         ConfigurationError: a parameter that cannot work.
@@ -117,7 +117,7 @@ class Run:
         overwrite: bool = False,
         observe: Callable[[Progress], None] = lambda progress: None,
     ) -> dict[str, Any]:
-        """Make all updates, or as many as `stop` allows, on record in a run folder.
+        """Make all steps, or as many as `stop` allows, and record them in a run folder.
 
         Args:
             out: the folder.
@@ -144,11 +144,11 @@ class Run:
         return summary
 
     def stop(self) -> None:
-        """End the run after the update it is at, everything saved; may be called by a signal handler."""
+        """End the run after the present step, and save everything; may be called by a signal handler."""
         self._stopping = True
 
     def _train(self, folder: RunFolder, observe: Callable[[Progress], None]) -> None:
-        # A row at least each 1,000 updates, and enough of them for a figure of a short run.
+        # A row at least every 1,000 steps, and enough of them for a figure of a short run.
         every = max(1, min(1000, self.progress.cycles // 200))
         self._measure(folder)
         self._save(folder, "running")
@@ -178,7 +178,7 @@ class Run:
         progress.units = trainer.units
 
     def _measure(self, folder: RunFolder) -> None:
-        """Put a measurement, and the events since the last one, on record."""
+        """Record a measurement, and the events since the last one."""
         self._look()
         measurement = Measurement(self.progress.update, self.progress.loss, self.progress.units)
         self.history.measurements.append(measurement)
@@ -214,7 +214,7 @@ class Run:
         return summary
 
     def _close(self, folder: RunFolder, status: str) -> dict[str, Any]:
-        """Measure what has not been, and save everything."""
+        """Measure the last steps if that is still to be done, and save everything."""
         from diffstruct.paper.figures.run import draw_run  # Matplotlib: only where a figure is drawn
 
         if self.history.measurements[-1].update < self.trainer.updates:

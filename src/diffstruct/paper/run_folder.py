@@ -1,10 +1,10 @@
-"""The run folder: what a run leaves on disk, written while it goes on.
+"""The run folder: the files of a run, written while it goes on.
 
 | file | content |
 |---|---|
-| `run.json` | what was run, how it ended, the final figures, versions |
-| `history.csv` | `cycle,loss,units`, a row a measurement |
-| `events.jsonl` | each addition and deletion, a line an event |
+| `run.json` | settings, status, final figures, versions |
+| `history.csv` | `cycle,loss,units`, a row per measurement |
+| `events.jsonl` | each addition and deletion, a line per event |
 | `model.safetensors` | the weights |
 | `units.png` | loss and units over time |
 

@@ -1,4 +1,4 @@
-"""The paper's training loop: one sequence an update, hidden state carried over."""
+"""The paper's training loop: one sequence a step, hidden state carried over."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from diffstruct.errors import DivergenceError
 from diffstruct.paper.revisions import Revision, build
 from diffstruct.paper.tasks import SEQUENCE, Stretch, Window
-from diffstruct.structure.history import History
+from diffstruct.structure import History
 
 
 class Trainer:
-    """Trains one network of the paper, an update at a time.
+    """Trains one network of the paper, step by step.
 
     Args:
         revision: the paper's constants.
@@ -28,7 +28,7 @@ class Trainer:
     """
 
     stride: ClassVar[int] = 10
-    """Updates that take so little time that nobody need be told in between."""
+    """Steps that take so little time that no progress need be shown in between."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Trainer:
         self.revision = revision
         self.updates = 0
         self.smoothed = SEQUENCE * math.log(symbols)
-        """Moving average of the loss in nats per sequence, from that of a network that knows nothing."""
+        """Moving average of the loss in nats per sequence; begins at the loss of equal probabilities."""
         self._state: Tensor | None = None
         self._one_hot = torch.eye(symbols, dtype=dtype)
 
@@ -59,7 +59,7 @@ class Trainer:
         return self.model.rnn.hidden_size
 
     def prepare(self) -> None:
-        """Do what the first update would otherwise have to wait for."""
+        """Do in advance what the first step would have to wait for."""
 
     def advance(self, stretch: Stretch) -> None:
         """Learn from every window of a stretch; see `update`."""
@@ -92,6 +92,6 @@ class Trainer:
         return value
 
 
-def diverged(what: str, update: int) -> DivergenceError:
-    """The error of a training that has gone astray."""
-    return DivergenceError(f"{what} at update {update}: the weights have diverged")
+def diverged(what: str, step: int) -> DivergenceError:
+    """The error of a training run that has diverged."""
+    return DivergenceError(f"{what} at step {step}: the weights have diverged")

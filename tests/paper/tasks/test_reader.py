@@ -86,8 +86,8 @@ def test_a_switch_reads_the_new_text_from_its_beginning_and_keeps_the_state() ->
     generator = seeded()
     for phase, end in zip(phases, (33, 66, 100), strict=True):
         text = phase.task.text(generator)  # drawn from the same generator, one after the other
-        spoken = torch.cat([window.inputs for window in got[phase.start : end]])
-        assert torch.equal(spoken, text[: len(spoken)])
+        inputs = torch.cat([window.inputs for window in got[phase.start : end]])
+        assert torch.equal(inputs, text[: len(inputs)])
     assert [index for index, window in enumerate(got) if window.restart] == [0]
 
 

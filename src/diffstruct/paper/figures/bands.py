@@ -23,8 +23,8 @@ class Band:
     """The runs of one setting: quartiles over seeds, point by point.
 
     Args:
-        label: what to call it.
-        updates: `[points]`, in order.
+        label: shown in the legend.
+        updates: steps, `[points]`, in order.
         loss: `[3, points]`, lower quartile, median and upper quartile, in nats per sequence.
         units: `[3, points]`, the same of the units.
     """
@@ -40,8 +40,8 @@ def draw(title: str, bands: Sequence[Band], phases: Sequence[Phase], units: bool
 
     Args:
         title: its heading.
-        bands: at least one, at most five; the first is what the figure is about.
-        phases: what was read when; gives floors, plateaus and the switches of task.
+        bands: at least one, at most five; the first is emphasised.
+        phases: the schedule; gives floors, plateaus and the switches of task.
         units: whether to draw them, below the loss.
     """
     end = max(int(band.updates[-1]) for band in bands)

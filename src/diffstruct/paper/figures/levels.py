@@ -1,4 +1,4 @@
-"""What every figure of loss and units shares: floors, plateaus, switches of task, and the axes."""
+"""The parts that all figures of loss and units share: axes, floors, plateaus and switches of task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEVELS = {"floor": "--", "plateau": "-."}  # greys, apart from every color of a
 def frame(
     title: str, phases: Sequence[Phase], end: int, units: bool = True
 ) -> tuple[Figure, Axes, Axes | None]:
-    """An empty figure: loss above and, if wanted, units below, over updates 0 to `end`."""
+    """An empty figure: loss above and, if wanted, units below, over steps 0 to `end`."""
     figure = Figure(figsize=(7, 5.2 if units else 4.2), layout="constrained")
     if units:
         loss, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -40,7 +40,7 @@ def frame(
 
 
 def draw_levels(axes: Axes, phases: Sequence[Phase], end: int) -> None:
-    """Floors and plateaus, each over the updates of its phase and named once in the legend."""
+    """Floors and plateaus, each over the steps of its phase and named once in the legend."""
     named: set[str] = set()
     for phase, (start, stop) in zip(phases, pairwise([*(p.start for p in phases), end]), strict=True):
         for name, value in (("floor", phase.task.floor), ("plateau", phase.task.plateau)):
@@ -60,7 +60,7 @@ def draw_levels(axes: Axes, phases: Sequence[Phase], end: int) -> None:
 
 
 def limit(axes: Axes, phases: Sequence[Phase], settled: Sequence[float]) -> None:
-    """Show the floors and the `settled` losses, and let the fall from knowing nothing leave the picture."""
+    """Show the floors and the `settled` losses, and cut off the initial fall."""
     floors = [SEQUENCE * phase.task.floor for phase in phases if phase.task.floor is not None]
     bottom, top = min([*floors, *settled]), max(settled)
     margin = 0.06 * max(top - bottom, 1.0)

@@ -18,7 +18,7 @@ def draw_run(title: str, measurements: Sequence[Measurement], phases: Sequence[P
     Args:
         title: its heading.
         measurements: at least one, in order.
-        phases: what was read when; gives floors, plateaus and the switches of task.
+        phases: the schedule; gives floors, plateaus and the switches of task.
     """
     updates = [measurement.update for measurement in measurements]
     end = max(updates[-1], 1)

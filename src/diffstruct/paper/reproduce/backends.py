@@ -93,7 +93,7 @@ def _dask(jobs: int | None) -> _Started:
         return
     count = jobs or joblib.cpu_count()
     # A run needs far less than its share of memory, but a share of a small machine is less than torch needs.
-    # Ctrl-C reaches the workers too, and they inherit that it is not for them: they are told to end anyway.
+    # Ctrl-C reaches the workers too; they inherit that they ignore it, and are ended by the cluster.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         cluster = LocalCluster(
@@ -121,10 +121,10 @@ def _missing(extra: str, name: str) -> ConfigurationError:
 
 
 def _knock(address: str) -> None:
-    """Refuse an address of Ray's at which nobody answers; Ray itself would try for ten minutes."""
+    """Refuse a Ray address that does not answer; Ray itself would try for ten minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
-        return  # "auto", "local": Ray's own words
+        return  # "auto" and "local" mean something to Ray
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:

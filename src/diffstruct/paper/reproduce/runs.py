@@ -53,9 +53,9 @@ class Result:
         """The state at the end."""
         return self.curve[-1]
 
-    def at(self, update: int) -> Measurement:
-        """The state after `update`, one of `settings.points(job)`."""
-        return next(measurement for measurement in self.curve if measurement.update == update)
+    def at(self, step: int) -> Measurement:
+        """The state after `step`, one of `settings.points(job)`."""
+        return next(measurement for measurement in self.curve if measurement.update == step)
 
 
 def train(job: Job) -> Result:
@@ -73,15 +73,13 @@ def train(job: Job) -> Result:
     trainer.prepare()
     begin = time.perf_counter()
     curve = []
-    for update in points(job):
-        while trainer.updates < update:
-            trainer.advance(reader.take(update - trainer.updates))
+    for step in points(job):
+        while trainer.updates < step:
+            trainer.advance(reader.take(step - trainer.updates))
         _end_if_orphaned()
         if not np.isfinite(trainer.smoothed):
-            raise DivergenceError(
-                f"the loss is {trainer.smoothed} by update {update}: the weights have diverged"
-            )
-        curve.append(Measurement(update, trainer.smoothed, trainer.units))
+            raise DivergenceError(f"the loss is {trainer.smoothed} by step {step}: the weights have diverged")
+        curve.append(Measurement(step, trainer.smoothed, trainer.units))
     return Result(
         job,
         tuple(curve),
@@ -100,7 +98,7 @@ def _end_if_orphaned() -> None:
 
 
 def to_record(result: Result) -> dict[str, Any]:
-    """A result as what JSON can hold; `from_record` gives it back, bit for bit."""
+    """A result as JSON can hold it; `from_record` gives it back, bit for bit."""
     return {
         **asdict(result.job.setting),
         "seed": result.job.seed,
@@ -124,7 +122,7 @@ def from_record(record: dict[str, Any]) -> Result:
     """The result of which `record` was made.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none, or not whole.
+        KeyError, TypeError, ValueError: `record` is not a whole record.
     """
     setting = Setting(record["revision"], record["task"], record["fixed_units"])
     job = Job(setting, int(record["seed"]), int(record["cycles"]))
@@ -146,7 +144,7 @@ def from_record(record: dict[str, Any]) -> Result:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a run's numbers."""
+    """Versions of the packages that decide a run's numbers."""
     found = {name: version(name) for name in ("diffstruct", "torch", "numpy")}
     return {**found, "python": platform.python_version()}
 

@@ -1,4 +1,4 @@
-"""What the paper's figures are made of: which networks, on which tasks, and what the paper reports.
+"""The networks and tasks of the paper's figures, and the numbers that the paper reports.
 
 Thomas Miconi, "Neural networks with differentiable structure", arXiv:1606.06216 (2016), in its three
 revisions. Everything here is pure.
@@ -18,7 +18,7 @@ FIGURES: Final = ("easy", "hard", "fixed", "transition")
 """Names of the figures."""
 
 POINTS = 200
-"""Evenly spaced measurements on a curve, beside cycle 0 and the ends of phases."""
+"""Evenly spaced measurements on a curve, beside step 0 and the ends of phases."""
 
 OFF_PLATEAU = 10.6
 """Nats per 40 characters on hard below which a network is off the plateau (13.5; the floor is 8.96)."""
@@ -30,13 +30,13 @@ _USUAL_UNITS = {"easy": 10, "hard": 35, "transition": 30}  # roughly; only the o
 
 @dataclass(frozen=True)
 class Reported:
-    """What the paper reports for a figure of one revision, read off its text and its figures.
+    """The paper's numbers for a figure of one revision, read off its text and its figures.
 
     Args:
-        loss: final, in nats per 40 characters; None where it says nothing.
+        loss: final, in nats per 40 characters; None where it gives none.
         units: median units at the end of each phase; empty where it gives none.
         fixed_loss: final loss of the best fixed size.
-        remark: what else it says.
+        remark: what else it reports.
     """
 
     loss: float | None = None
@@ -78,13 +78,13 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """What its folder is called, such as `hard-r2` or `hard-r3-fixed37`."""
+        """The name of its folder, such as `hard-r2` or `hard-r3-fixed37`."""
         fixed = "" if self.fixed_units is None else f"-fixed{self.fixed_units}"
         return f"{self.task}-r{self.revision}{fixed}"
 
     @property
     def label(self) -> str:
-        """What a person calls its size."""
+        """Its size, as shown to the user."""
         return "learned size" if self.fixed_units is None else f"{self.fixed_units} units"
 
 
@@ -102,13 +102,13 @@ class Panel:
 
     @property
     def name(self) -> str:
-        """What its files are called, such as `fixed-r3`."""
+        """The name of its files, such as `fixed-r3`."""
         return f"{self.figure}-r{self.revision}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One network to train: a setting, a seed and a number of updates."""
+    """One network to train: a setting, a seed and a number of steps."""
 
     setting: Setting
     seed: int
@@ -116,7 +116,7 @@ class Job:
 
     @property
     def cost(self) -> float:
-        """How long it takes, in units that only serve to compare."""
+        """A measure of how long it takes, which serves to compare jobs only."""
         units = self.setting.fixed_units or _USUAL_UNITS[self.setting.task]
         return float(self.cycles * (20 + units))
 
@@ -154,7 +154,7 @@ def jobs(shown: Iterable[Panel], seeds: int, cycles: int | None = None) -> list[
     Args:
         shown: the panels.
         seeds: runs of each setting.
-        cycles: updates of each run; None for the revision's.
+        cycles: steps of each run; None for the revision's.
 
     Raises:
         ConfigurationError: a number that cannot work.
@@ -174,10 +174,10 @@ def jobs(shown: Iterable[Panel], seeds: int, cycles: int | None = None) -> list[
 
 
 def phases(job: Job) -> tuple[Phase, ...]:
-    """What a run reads when.
+    """The schedule of tasks that a run reads.
 
     Raises:
-        ConfigurationError: too few updates for a transition.
+        ConfigurationError: too few steps for a transition.
     """
     p = _EASY_P[job.setting.revision]
     if job.setting.task == "transition":
@@ -186,11 +186,11 @@ def phases(job: Job) -> tuple[Phase, ...]:
 
 
 def ends(job: Job) -> tuple[int, ...]:
-    """The update after which each phase of a run is over."""
+    """The step after which each phase of a run is over."""
     return (*(phase.start for phase in phases(job)[1:]), job.cycles)
 
 
 def points(job: Job) -> tuple[int, ...]:
-    """The updates after which a run is measured, from 0 on."""
+    """The steps after which a run is measured, from 0 on."""
     even = {round(job.cycles * index / POINTS) for index in range(POINTS + 1)}
     return tuple(sorted({0, *even, *ends(job)}))

@@ -33,7 +33,7 @@ class Study:
         shown: which figures, of which revisions.
         out: the folder; runs that it holds are not made again.
         seeds: runs of each setting.
-        cycles: updates of each run; None for the revision's.
+        cycles: steps of each run; None for the revision's.
 
     Raises:
         ConfigurationError: a number that cannot work, or the folder holds runs of other cycles.
