@@ -1,4 +1,4 @@
-"""What units earn: the derivatives against autograd, each formula against an oracle of its own."""
+"""Importance in nats: the derivatives against autograd, each formula against an oracle of its own."""
 
 import copy
 
@@ -13,27 +13,23 @@ import diffstruct as ds
 from diffstruct.criteria import importance
 from diffstruct.criteria.importance import LARGEST_CONDITIONAL
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads cost small models more than they give."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
-
-
-STILL = ds.Rule(threshold=1e-3, p_add=0, p_delete=0, p_spontaneous=0, max_units=4096)
+STILL = ds.Rule(p_add=0, p_delete=0, p_spontaneous=0, grace_period=0)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def observer(model, example, updates=100, **price):
+def observer(model, example, steps=100, **options):
     """A structure that watches the model and changes nothing."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     inputs = None if example is None else (example,)
-    options = {"rule": STILL, "start": None, "every": 1, "predictions": 1, "updates": updates}
     return ds.Structure(
-        model, optimizer, example_inputs=inputs, price=ds.UnitPrice(**price) if price else None, **options
+        model,
+        optimizer,
+        example_inputs=inputs,
+        total_steps=steps,
+        criterion=ds.TaylorImportance(**{"predictions": 1, **options}),
+        rule=STILL,
+        start=None,
+        interval=1,
     )
 
 
@@ -120,7 +116,7 @@ def observed(model, x, structure):
     model.zero_grad()
     model(x).sin().sum().backward()
     structure.step()
-    return dict(structure.ledger.fisher)
+    return dict(structure.criterion.tracker.fisher)
 
 
 @pytest.mark.parametrize(("kind", "shape"), CASES)
@@ -185,7 +181,7 @@ def test_the_moving_averages_by_loops(seed, size, updates, rate, predictions):
     np.testing.assert_array_equal(importance.diagonal(line), line)
 
 
-def test_what_newborns_have_seen_counts_alike():
+def test_all_observations_of_new_units_count_alike():
     fisher, mean, slopes = (
         np.zeros((2, 2)),
         np.zeros(2),
@@ -318,13 +314,12 @@ def test_what_a_unit_earns_is_what_the_loss_rises_by_without_it(held_down):
     with torch.no_grad():
         model[2].weight.mul_(held_down)
     batch, before_it_goes = 16, loss().item()
-    structure = observer(model, x[:batch], updates=len(x) // batch, memory=1.0)
-    structure.ledger.predictions = batch
+    structure = observer(model, x[:batch], steps=len(x) // batch, memory=1.0, predictions=batch)
     for some in torch.arange(len(x)).split(batch):
         model.zero_grad()
         loss(x[some], y[some]).backward()
         structure.step()
-    found = structure.ledger.saliences(structure.widths["0"]).tolist()
+    found = structure.criterion.importance(structure.widths["0"]).tolist()
     risen = []
     for unit in range(6):
         weight = model[2].weight.detach()

@@ -1,8 +1,6 @@
-"""New units begin as the paper says: nearly silent, at or below the threshold, from one generator."""
+"""New units begin as the paper says: small, at or below the threshold, from one generator."""
 
 from __future__ import annotations
-
-from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 
 import diffstruct as ds
 from diffstruct.criteria import norms
-from diffstruct.criteria.initialization import Newborn
+from diffstruct.criteria.initialization import AtThreshold, SmallRandom
 from diffstruct.surgery import Change, operate
 from diffstruct.width.layout import Axis, Fixed, Product, Sum
 
@@ -27,9 +25,20 @@ every_layer = pytest.mark.parametrize("layer", LAYERS)
 every_shape = pytest.mark.parametrize("options", SHAPES)
 
 
-def newborns(kind="outgoing"):
+INITIALIZATIONS = {"multiplier": SmallRandom(), "outgoing": AtThreshold()}
+CRITERIA = {"multiplier": ds.Multipliers, "outgoing": ds.OutgoingNorm}
+NORMS = {"multiplier": norms.multiplier, "outgoing": norms.outgoing}
+
+
+def initializer(kind="outgoing", seed=0, threshold=THRESHOLD):
     """What writes new units, the same ones each time."""
-    return Newborn(defaultdict(lambda: THRESHOLD), np.random.default_rng(0), kind)
+    generator = np.random.default_rng(seed)
+
+    def initialize(changes, values):
+        thresholds = {change.width.name: threshold for change in changes}
+        INITIALIZATIONS[kind](changes, values, thresholds, generator)
+
+    return initialize
 
 
 class Net(nn.Module):
@@ -48,11 +57,10 @@ class Net(nn.Module):
     def directions(self) -> int:
         return 2 if self.rnn.bidirectional else 1
 
-    def give_birth(self, keep, add, seed=0, threshold=THRESHOLD):
+    def add_units(self, keep, add, seed=0, threshold=THRESHOLD):
         width = self.rnn.declare_width("rnn")
         kind = "multiplier" if any(isinstance(r, ds.nn.Multiplier) for r in self.readers) else "outgoing"
-        newborn = Newborn(defaultdict(lambda: threshold), np.random.default_rng(seed), kind)
-        operate([Change(width, keep, add)], initialize=newborn)
+        operate([Change(width, keep, add)], initialize=initializer(kind, seed, threshold))
         return width
 
     def recurrent(self) -> list[Tensor]:
@@ -79,7 +87,7 @@ def new_part(model: Net, weight: Tensor, add: int) -> Tensor:
 def test_a_new_unit_speaks_at_half_the_threshold(layer, options, outputs, keep, add):
     torch.manual_seed(0)
     model = Net(layer, 4, options, outputs)
-    width = model.give_birth(keep, add)
+    width = model.add_units(keep, add)
     half = torch.full((add,), THRESHOLD / 2, dtype=torch.float64)
 
     # sum_y |W_hy[y, new]|, over all readers and directions
@@ -98,7 +106,7 @@ def test_a_new_unit_speaks_at_half_the_threshold(layer, options, outputs, keep, 
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_a_new_multiplier_is_exactly_the_threshold(layer, num_layers):
     model = Net(layer, 4, {"num_layers": num_layers}, multiplier=True)
-    model.give_birth((0, 2, 3), 2)
+    model.add_units((0, 2, 3), 2)
     assert model.readers[-1].weight.tolist() == [1.0, 1.0, 1.0, THRESHOLD, THRESHOLD]
 
 
@@ -110,20 +118,20 @@ def test_a_new_unit_with_multipliers_begins_in_the_reserve_whatever_reads_it(lay
     for _ in range(multipliers - 1):
         model.readers.append(ds.nn.Multiplier(4 * model.directions, dtype=torch.float64))
         model.rnn.feeds(model.readers[-1])
-    width = model.give_birth((0, 2, 3), 2)
-    loudness = norms.multiplier(width)[-2:]
-    torch.testing.assert_close(loudness, torch.full_like(loudness, THRESHOLD))
-    assert (loudness <= THRESHOLD).all()
+    width = model.add_units((0, 2, 3), 2)
+    importance = norms.multiplier(width)[-2:]
+    torch.testing.assert_close(importance, torch.full_like(importance, THRESHOLD))
+    assert (importance <= THRESHOLD).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("kind", ["multiplier", "outgoing"])
-def test_newborns_are_no_louder_than_the_threshold_in_any_type(kind, dtype):
+def test_new_units_are_not_above_the_threshold_in_any_type(kind, dtype):
     torch.manual_seed(0)
     model = Net(ds.nn.GRU, 4, {}, multiplier=kind == "multiplier").to(dtype)
-    width = model.give_birth((0, 1, 2, 3), 40)
+    width = model.add_units((0, 1, 2, 3), 40)
     rule = ds.Rule(threshold=THRESHOLD)
-    assert not (norms.SALIENCES[kind](width)[-40:] > rule.threshold).any()
+    assert not (NORMS[kind](width)[-40:] > rule.threshold).any()
 
 
 @pytest.mark.parametrize("multiplier", [False, True])
@@ -132,12 +140,14 @@ def test_other_new_weights_are_small_and_normal_and_biases_zero(layer, multiplie
     torch.manual_seed(0)
     model = Net(layer, 2, {}, outputs=(30,), multiplier=multiplier)
     add = 150
-    model.give_birth((0, 1), add)
+    model.add_units((0, 1), add)
     rnn = model.rnn
     gates = rnn.weight_hh_l0.shape[0] // rnn.hidden_size
     fed = rnn.weight_ih_l0.detach().view(gates, -1, 3)[:, 2:]
-    heard = rnn.weight_hh_l0.detach().view(gates, 2 + add, 2 + add)[:, 2:, :2]  # of old units, by new ones
-    small = {"weight_ih": fed, "rows of weight_hh": heard}
+    recurrent = rnn.weight_hh_l0.detach().view(gates, 2 + add, 2 + add)[
+        :, 2:, :2
+    ]  # of old units, by new ones
+    small = {"weight_ih": fed, "rows of weight_hh": recurrent}
     if multiplier:
         small["columns of weight_hh"] = rnn.weight_hh_l0.detach()[:, 2:]
         small["readout"] = model.readers[0].weight.detach()[:, 2:]
@@ -163,7 +173,7 @@ def test_old_entries_are_untouched_and_no_new_weight_is_zero(layer, options, mul
     model = Net(layer, 4, options, outputs=(4, 2), multiplier=multiplier)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     keep, size, n = [0, 2, 3], 5, 4
-    model.give_birth(tuple(keep), 2)
+    model.add_units(tuple(keep), 2)
 
     def old(name: str, tensor: Tensor, units: list[int], size: int) -> Tensor:
         gates = {ds.nn.RNN: 1, ds.nn.GRU: 3, ds.nn.LSTM: 4}[layer]
@@ -185,31 +195,31 @@ def test_old_entries_are_untouched_and_no_new_weight_is_zero(layer, options, mul
 @every_layer
 @every_shape
 @pytest.mark.parametrize("multiplier", [False, True])
-def test_one_seed_gives_the_same_newborns_and_another_others(layer, options, multiplier):
+def test_one_seed_gives_the_same_new_units_and_another_seed_others(layer, options, multiplier):
     models = []
     for seed in (3, 3, 4):
         torch.manual_seed(0)
         models.append(Net(layer, 3, options, multiplier=multiplier))
-        torch.manual_seed(seed * 17 + len(models))  # the global generator has no say
-        models[-1].give_birth((0, 2), 2, seed)
+        torch.manual_seed(seed * 17 + len(models))  # the global generator does not matter
+        models[-1].add_units((0, 2), 2, seed)
     first, again, other = (dict(model.named_parameters()) for model in models)
     assert all(torch.equal(first[name], again[name]) for name in first)
     drawn = [name for name in first if "weight" in name and first[name].ndim > 1]
     assert not any(torch.equal(first[name], other[name]) for name in drawn)
 
 
-def test_readers_that_share_their_weight_hear_half_the_threshold_together():
+def test_readers_that_share_their_weight_have_half_the_threshold_together():
     torch.manual_seed(0)
     model = Net(ds.nn.RNN, 3, {}, outputs=(4, 4))
     model.readers[1].weight = model.readers[0].weight
-    width = model.give_birth((0, 1, 2), 2)
+    width = model.add_units((0, 1, 2), 2)
     half = torch.full((2,), THRESHOLD / 2, dtype=torch.float64)
     torch.testing.assert_close(norms.outgoing(width)[-2:], half)
 
 
 @pytest.mark.parametrize("upper", LAYERS)
 @pytest.mark.parametrize("lower_first", [True, False])
-def test_widths_that_grow_at_once_have_all_their_newborns_at_half_the_threshold(upper, lower_first):
+def test_widths_that_grow_at_once_have_all_new_units_at_half_the_threshold(upper, lower_first):
     torch.manual_seed(0)
     lower = ds.nn.GRU(3, 2, dtype=torch.float64)
     upper = upper(2, 3, dtype=torch.float64)
@@ -220,7 +230,7 @@ def test_widths_that_grow_at_once_have_all_their_newborns_at_half_the_threshold(
     changes = [Change(widths[0], (0, 1), 2), Change(widths[1], (0, 2), 3)]
     operate(
         changes if lower_first else changes[::-1],
-        initialize=newborns(),
+        initialize=initializer(),
     )
     for width, add in zip(widths, (2, 3), strict=True):
         half = torch.full((add,), THRESHOLD / 2, dtype=torch.float64)
@@ -230,16 +240,18 @@ def test_widths_that_grow_at_once_have_all_their_newborns_at_half_the_threshold(
 @pytest.mark.parametrize(
     ("kind", "multiplier"), [("multiplier", True), ("outgoing", False), ("outgoing", True)]
 )
-def test_a_structure_draws_newborns_to_fit_the_salience_that_it_reads(kind, multiplier):
+def test_a_structure_initializes_new_units_to_fit_its_criterion(kind, multiplier):
     torch.manual_seed(0)
     model = Net(ds.nn.RNN, 2, {}, outputs=(100,), multiplier=multiplier)
     always = ds.Rule(threshold=THRESHOLD, reserve=2, p_add=1.0, p_spontaneous=1.0, p_delete=0.0)
     optimizer = torch.optim.SGD(model.parameters())
-    structure = ds.Structure(model, optimizer, rule=always, salience=kind, start=None)
+    structure = ds.Structure(
+        model, optimizer, total_steps=10, rule=always, criterion=CRITERIA[kind](), start=None
+    )
     (event,) = structure.step()
-    loudness = norms.SALIENCES[kind](structure.widths["rnn"])[-event.added :]
+    importance = NORMS[kind](structure.widths["rnn"])[-event.added :]
     expected = THRESHOLD if kind == "multiplier" else THRESHOLD / 2
-    torch.testing.assert_close(loudness, torch.full_like(loudness, expected))
+    torch.testing.assert_close(importance, torch.full_like(importance, expected))
 
 
 class Branches(nn.Module):
@@ -256,10 +268,10 @@ class Branches(nn.Module):
 
     def widths(self) -> list[ds.Width]:
         one, two = self.axes
-        # Both, with 4 pixels for each channel, and 3 inputs that nobody learned.
+        # Both, with 4 pixels for each channel, and 3 inputs of fixed number.
         both = Sum((Product((one, Fixed(4))), Product((two, Fixed(4))), Fixed(3)))
         read = ds.Slot(self.readers[0], "weight", 1, ds.Role.OUTGOING, both)
-        hear = [
+        incoming = [
             [ds.Slot(c, name, 0, ds.Role.INCOMING, axis) for name in ("weight", "bias")]
             for c, axis in zip(self.convolutions, self.axes, strict=True)
         ]
@@ -270,21 +282,21 @@ class Branches(nn.Module):
         table = ds.Slot(self, "table", 1, ds.Role.INCOMING, one)
         alone = ds.Slot(self.readers[1], "weight", 1, ds.Role.OUTGOING, one)
         return [
-            ds.Width("one", one, (*hear[0], *norm, table, read, alone)),
-            ds.Width("two", two, (*hear[1], read)),
+            ds.Width("one", one, (*incoming[0], *norm, table, read, alone)),
+            ds.Width("two", two, (*incoming[1], read)),
         ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("which", [(0,), (1,), (0, 1), (1, 0)])
-def test_newborns_among_other_widths_speak_at_half_the_threshold(which, dtype):
+def test_new_units_among_other_widths_are_at_half_the_threshold(which, dtype):
     torch.manual_seed(0)
     model = Branches(dtype)
     weight = model.readers[0].weight
     old = weight.detach().clone()
     widths = model.widths()
     changes = {number: Change(widths[number], (1,), 3) for number in which}
-    operate(changes.values(), initialize=newborns())
+    operate(changes.values(), initialize=initializer())
 
     loose = {"rtol": 0.02, "atol": 0.0} if dtype == torch.bfloat16 else {}
     new = {}
@@ -305,7 +317,7 @@ def test_newborns_among_other_widths_speak_at_half_the_threshold(which, dtype):
             new[number] = new[number] + model.readers[1].weight.detach()[:, -3:].abs().sum(0)
         torch.testing.assert_close(new[number], half, **loose)
         torch.testing.assert_close(norms.outgoing(widths[number])[-3:], half, **loose)
-    assert torch.equal(weight[:, -3:], old[:, -3:])  # of the inputs that nobody learned
+    assert torch.equal(weight[:, -3:], old[:, -3:])  # of the inputs of fixed number
 
 
 def test_a_fill_is_what_new_entries_begin_with_and_buffers_begin_at_zero():
@@ -313,7 +325,7 @@ def test_a_fill_is_what_new_entries_begin_with_and_buffers_begin_at_zero():
     model = Branches(torch.float64)
     operate(
         [Change(model.widths()[0], (0, 2), 2)],
-        initialize=newborns(),
+        initialize=initializer(),
     )
     assert model.norm.weight.tolist() == model.norm.running_var.tolist() == [1.0] * 4
     assert not model.norm.bias.any()
@@ -331,7 +343,7 @@ def test_a_fill_holds_for_every_role(role, kind):
     linear, axis = nn.Linear(4, 2), Axis(2)
     slot = ds.Slot(linear, "weight", 1, role, Product((axis, Fixed(2))), fill=0.25)
     change = Change(ds.Width("width", axis, (slot,)), (1,), 1)
-    operate([change], initialize=newborns(kind))
+    operate([change], initialize=initializer(kind))
     assert linear.weight[:, 2:].tolist() == [[0.25, 0.25]] * 2
 
 
@@ -341,7 +353,7 @@ def test_multipliers_of_each_pixel_are_the_threshold_together():
     width = ds.Width("width", axis, (slot,))
     operate(
         [Change(width, (1,), 2)],
-        initialize=newborns("multiplier"),
+        initialize=initializer("multiplier"),
     )
-    loudness = norms.multiplier(width)
-    torch.testing.assert_close(loudness, torch.tensor([3.0, THRESHOLD, THRESHOLD], dtype=torch.float64))
+    importance = norms.multiplier(width)
+    torch.testing.assert_close(importance, torch.tensor([3.0, THRESHOLD, THRESHOLD], dtype=torch.float64))

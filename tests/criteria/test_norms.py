@@ -156,7 +156,7 @@ def test_saliences_are_pure_and_carry_no_gradient(salience):
 
 
 def test_without_a_multiplier_the_error_says_what_to_do():
-    with pytest.raises(ds.StructureError, match=r"'rnn'.*ds\.nn\.Multiplier.*salience='outgoing'"):
+    with pytest.raises(ds.StructureError, match=r"'rnn'.*ds\.nn\.Multiplier.*criterion=ds\.OutgoingNorm"):
         multiplier(width_of(fed()))
 
 
@@ -301,7 +301,7 @@ def test_a_reader_of_another_size_is_refused(reader, directions):
     layer = Net(directions=directions).rnn
     with pytest.raises(ds.StructureError, match=f"this layer has {5 * directions} outputs"):
         layer.feeds(nn.Linear(5 * directions, 1), reader)
-    with pytest.raises(ds.StructureError, match="nothing is known"):  # not even the good one was taken
+    with pytest.raises(ds.StructureError, match="no module is known"):  # nor was the good one
         layer.declare_width("rnn")
 
 

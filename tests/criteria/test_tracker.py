@@ -1,4 +1,4 @@
-"""Structure by default, where units earn their price: what it looks at, when, and what it leaves alone."""
+"""The importance tracker within a structure: what it records, when, and what it leaves alone."""
 
 import copy
 import gc
@@ -6,7 +6,6 @@ import io
 import math
 import warnings
 import weakref
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,16 +19,7 @@ Y = X[:, :3].argmax(1)
 EAGER = ds.Rule(
     threshold=1e-3, reserve=0.3, min_reserve=2, p_add=0.5, p_delete=0.5, max_units=32, grace_period=3
 )
-STILL = ds.Rule(threshold=1e-3, p_add=0, p_delete=0, p_spontaneous=0, max_units=64)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads cost small models more than they give."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
+STILL = ds.Rule(p_add=0, p_delete=0, p_spontaneous=0, grace_period=0)
 
 
 def mlp():
@@ -40,8 +30,12 @@ def mlp():
 def structured(model=None, lr=1e-2, **options):
     model = model or mlp()
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    options = {"example_inputs": (X,), "rule": EAGER, "every": 1, "updates": 100, **options}
-    return model, optimizer, ds.Structure(model, optimizer, **options)
+    settings = {"example_inputs": (X,), "rule": EAGER, "interval": 1, "total_steps": 100, **options}
+    return model, optimizer, ds.Structure(model, optimizer, **settings)
+
+
+def tracker(structure):
+    return structure.criterion.tracker
 
 
 def backward(model, rows=slice(None), share=1.0):
@@ -50,8 +44,8 @@ def backward(model, rows=slice(None), share=1.0):
     return loss
 
 
-def learn(model, optimizer, structure, updates=40, between=lambda model: None):
-    for _ in range(updates):
+def learn(model, optimizer, structure, steps=40, between=lambda model: None):
+    for _ in range(steps):
         optimizer.zero_grad()
         backward(model)
         between(model)
@@ -61,8 +55,8 @@ def learn(model, optimizer, structure, updates=40, between=lambda model: None):
 
 def everything(model, optimizer, structure):
     """All that a step could change, copied."""
-    mine = structure.states, structure.history, structure.updates, structure.ledger.earned
-    chance = structure.generator.bit_generator.state
+    mine = structure.states, structure.history, structure.steps, tracker(structure).compared
+    chance = structure.training.generator.bit_generator.state
     return copy.deepcopy((model.state_dict(), optimizer.state_dict(), chance, *mine))
 
 
@@ -76,15 +70,15 @@ def hooks(model):
     return sum(len(each._post_accumulate_grad_hooks or ()) for each in model.parameters())
 
 
-def test_units_come_and_go_and_every_one_of_them_is_looked_at():
+def test_units_are_added_and_removed_and_every_one_of_them_is_recorded():
     model, optimizer, structure = structured()
     learn(model, optimizer, structure, 80)
     assert structure.history.added() > 8
     assert structure.history.removed() > 2
     for name, width in structure.widths.items():
-        assert structure.ledger.fisher[name].shape == (width.size, width.size)
+        assert tracker(structure).fisher[name].shape == (width.size, width.size)
         older = structure.states[name].ages > 0
-        assert (np.diag(structure.ledger.fisher[name])[older] != 0).any()
+        assert (np.diag(tracker(structure).fisher[name])[older] != 0).any()
     # After all this surgery the slopes are still those of every unit.
     learn(model, optimizer, structure, 1)
     optimizer.zero_grad()
@@ -93,19 +87,21 @@ def test_units_come_and_go_and_every_one_of_them_is_looked_at():
     loss = nn.functional.cross_entropy(model[4](model[3](model[2](hidden * factor))), Y)
     (expected,) = torch.autograd.grad(loss, factor)
     backward(model)
-    structure.ledger.rate = 1.0  # remember nothing else
-    structure.ledger.update({name: state.ages for name, state in structure.states.items()})
+    tracker(structure).rate = 1.0  # look back on nothing else
+    tracker(structure).update({name: state.ages for name, state in structure.states.items()})
     square = 32 * np.outer(expected, expected)
-    np.testing.assert_allclose(structure.ledger.fisher["0"], square, rtol=1e-3, atol=1e-6 * square.max())
+    np.testing.assert_allclose(tracker(structure).fisher["0"], square, rtol=1e-3, atol=1e-6 * square.max())
 
 
-def test_it_works_on_layers_that_were_told_what_they_feed():
+def test_it_works_on_layers_that_declare_their_width():
     torch.manual_seed(0)
     lower, upper, readout = ds.nn.GRU(5, 4), ds.nn.RNN(4, 4), nn.Linear(4, 3)
     lower.feeds(upper)
     upper.feeds(readout)
     model = nn.ModuleList([lower, upper, readout])
-    model, optimizer, structure = structured(model, example_inputs=None)
+    model, optimizer, structure = structured(
+        model, example_inputs=None, criterion=ds.TaylorImportance(predictions=1)
+    )
     state = None
     for _ in range(60):
         hidden, state = lower(X.view(4, 8, 5), state)
@@ -115,49 +111,49 @@ def test_it_works_on_layers_that_were_told_what_they_feed():
         optimizer.step()
         structure.step()
         state = structure.carry(state.detach(), "0")
-    assert structure.ledger.predictions == 1
+    assert tracker(structure).predictions == 1
     for name, width in structure.widths.items():
         assert structure.history.added(name) > 2
-        assert structure.ledger.fisher[name].shape == (width.size, width.size)
+        assert tracker(structure).fisher[name].shape == (width.size, width.size)
     assert structure.history.removed() > 0
     plain = structure.finish()
     assert type(plain[0]) is nn.GRU
     assert hooks(plain) == 0
 
 
-def test_clipping_gradients_does_not_touch_what_units_earn():
+def test_clipping_gradients_does_not_change_importance():
     found = []
     for clip in (None, lambda model: nn.utils.clip_grad_norm_(model.parameters(), 1e-6)):
         model, optimizer, structure = structured(start=None, rule=STILL)
         learn(model, optimizer, structure, 1, between=clip or (lambda model: None))
-        found.append(structure.ledger.fisher)
+        found.append(tracker(structure).fisher)
     for name, fisher in found[0].items():
         assert fisher.any()
         assert np.array_equal(found[1][name], fisher)
 
 
-def test_gradients_that_add_up_are_looked_at_together():
+def test_accumulated_gradients_are_recorded_together():
     found = []
     for parts in (1, 4):
         model, _, structure = structured(start=None, rule=STILL)
         for part in range(parts):
             backward(model, slice(part * 32 // parts, (part + 1) * 32 // parts), 1 / parts)
         structure.step()
-        found.append(structure.ledger.fisher)
+        found.append(tracker(structure).fisher)
     for name, fisher in found[0].items():
         np.testing.assert_allclose(found[1][name], fisher, rtol=1e-3, atol=1e-6 * fisher.max())
 
 
-def test_only_the_gradients_of_judged_steps_are_looked_at():
+def test_only_the_gradients_of_steps_with_a_decision_are_recorded():
     model, optimizer, structure = structured(
-        start=None, rule=STILL, every=4, lr=0, price=ds.UnitPrice(memory=1.0)
+        start=None, rule=STILL, interval=4, lr=0, criterion=ds.TaylorImportance(memory=1.0)
     )
     expected = []
     for step in range(1, 13):
         optimizer.zero_grad()
         backward(model, slice(step, step + 8))
         if step % 4:
-            assert not structure.ledger._seen
+            assert not tracker(structure)._slopes
         else:
             weight = model[4].weight
             slopes = math.sqrt(32) * (weight * weight.grad).sum(0).detach().double().numpy()
@@ -165,39 +161,39 @@ def test_only_the_gradients_of_judged_steps_are_looked_at():
         structure.step()
         count = len(expected)
         mean = sum(expected) / count if count else np.zeros((6, 6))
-        np.testing.assert_allclose(structure.ledger.fisher["2"], mean, rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(tracker(structure).fisher["2"], mean, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_steps_without_backward_are_welcome_and_teach_nothing(every):
-    _, _, structure = structured(start=None, rule=STILL, every=every)
-    for _ in range(7):
-        assert structure.step() == ()
-    assert not any(fisher.any() for fisher in structure.ledger.fisher.values())
+@pytest.mark.parametrize("interval", [1, 3])
+def test_steps_without_a_gradient_are_warned_of_once_and_change_nothing(interval):
+    _, _, structure = structured(start=None, rule=STILL, interval=interval)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        events = [structure.step() for _ in range(7)]
+    assert events == [()] * 7
+    assert [warning.category for warning in found] == [ds.StructureWarning]
+    assert "no gradient of any outgoing weight was recorded" in str(found[0].message)
+    assert found[0].filename == __file__
+    assert not any(fisher.any() for fisher in tracker(structure).fisher.values())
 
 
-def test_a_width_that_only_frozen_weights_read_is_refused_by_name():
+def test_a_width_that_frozen_weights_read_is_refused_and_the_others_are_learned():
     model = mlp()
     model[4].requires_grad_(False)
-    with pytest.raises(ds.StructureError, match=r"nothing that is trained reads width '2'.*exclude it"):
-        structured(model)
-    assert [model[0].out_features, model[2].out_features] == [8, 6]  # the model is as it was
-    structured(model, exclude=["2"])
+    _, _, structure = structured(model)
+    assert [*structure.widths] == ["0"]
+    assert "no weight that reads it is trained" in structure.explain()
+    assert model[2].out_features == 6
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"price": ds.L1Price(1e-4)}, "a L1Price does not go with salience='earnings'"),
-        ({"price": ds.UnitPrice(), "salience": "outgoing"}, "a UnitPrice does not go with"),
-        ({"updates": 0}, "updates must be a whole number"),
-        ({"updates": 10.0}, "updates must be a whole number"),
-        ({"predictions": 0}, "predictions must be a number above 0"),
-        ({"predictions": math.inf}, "predictions must be a number above 0"),
-        ({"reduction": "none"}, "reduction must be 'mean' or 'sum'"),
-        ({"every": 0}, "every must be at least 1"),
-        ({"price": ds.UnitPrice(ease=0.98)}, "leave no time in which units could come"),
-        ({"rule": replace(EAGER, grace_period=10), "updates": 11}, "the grace_period, 91% of 11 updates"),
+        ({"total_steps": 0}, "total_steps must be a whole number"),
+        ({"total_steps": 10.0}, "total_steps must be a whole number"),
+        ({"interval": 0}, "interval must be a whole number of at least 1"),
+        ({"criterion": ds.TaylorImportance(annealing=0.98)}, "leave no time in which units could be added"),
+        ({"rule": ds.Rule(grace_period=10), "total_steps": 11}, "the grace_period, 91% of 11 steps"),
     ],
 )
 def test_options_that_cannot_work_raise(options, message):
@@ -205,29 +201,29 @@ def test_options_that_cannot_work_raise(options, message):
         structured(**options)
 
 
-def test_after_the_planned_updates_structure_and_weights_are_left_alone():
-    model, optimizer, structure = structured(updates=30)
+def test_after_the_total_steps_structure_and_weights_are_left_alone():
+    model, optimizer, structure = structured(total_steps=30)
     learn(model, optimizer, structure, 30)
     before, events = copy.deepcopy(model.state_dict()), len(structure.history.events)
     assert events
-    assert max(event.update for event in structure.history.events if event.added) < 27  # the price eases
+    assert max(event.step for event in structure.history.events if event.added) < 27  # the annealing
     for _ in range(20):
         optimizer.zero_grad()
         backward(model)
         assert structure.step() == ()
-    assert structure.updates == 50
+    assert structure.steps == 50
     assert len(structure.history.events) == events
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_finish_keeps_those_that_earn_their_price_and_takes_the_hooks_away():
-    model, optimizer, structure = structured(start=None, rule=STILL, updates=1000)
+def test_finish_keeps_the_units_above_the_threshold_and_takes_the_hooks_away():
+    model, optimizer, structure = structured(start=None, rule=STILL, total_steps=1000)
     assert hooks(model) == 2
     with torch.no_grad():
-        model[2].weight[:, :3] = 0  # three that say nothing
+        model[2].weight[:, :3] = 0  # three without outgoing weights
     learn(model, optimizer, structure, 1)
     above = {
-        name: int((structure.ledger.saliences(width) > 1e-3).sum())
+        name: int((structure.criterion.importance(width) > 1e-3).sum())
         for name, width in structure.widths.items()
     }
     assert structure.finish() is model
@@ -255,7 +251,7 @@ def test_a_gradient_that_is_not_finite_is_refused_and_nothing_happens(value):
     assert_same(everything(model, optimizer, structure), before)
 
 
-class Says(nn.Module):
+class Shaped(nn.Module):
     """A hidden layer of vectors, and an output made by a function."""
 
     def __init__(self, shape):
@@ -279,18 +275,23 @@ class Says(nn.Module):
         pytest.param(lambda y: (y.argmax(1), y), 32, id="tuple"),
     ],
 )
-def test_predictions_are_counted_in_what_the_model_says(shape, predictions):
-    assert structured(Says(shape))[2].ledger.predictions == predictions
-    assert structured(Says(shape), predictions=7)[2].ledger.predictions == 7
+def test_predictions_are_counted_in_the_output_of_the_model(shape, predictions):
+    structure = structured(Shaped(shape))[2]
+    assert tracker(structure).predictions == predictions
+    assert f"over {predictions} predictions" in str(structure)
+    given = structured(Shaped(shape), criterion=ds.TaylorImportance(predictions=7))[2]
+    assert tracker(given).predictions == 7
 
 
 def test_slopes_as_large_from_twice_as_many_predictions_have_twice_the_curvature():
     found = []
     for predictions in (32, 64):
-        model, _, structure = structured(start=None, rule=STILL, predictions=predictions)
+        model, _, structure = structured(
+            start=None, rule=STILL, criterion=ds.TaylorImportance(predictions=predictions)
+        )
         backward(model)
         structure.step()
-        found.append((structure.ledger.fisher["0"], structure.ledger.mean_slopes["0"]))
+        found.append((tracker(structure).fisher["0"], tracker(structure).mean_slopes["0"]))
     np.testing.assert_allclose(found[1][0], 2 * found[0][0])
     np.testing.assert_array_equal(found[1][1], found[0][1])
 
@@ -298,12 +299,14 @@ def test_slopes_as_large_from_twice_as_many_predictions_have_twice_the_curvature
 def test_the_sum_over_predictions_is_judged_as_their_mean_is():
     found = []
     for reduction in ("mean", "sum"):
-        model, optimizer, structure = structured(start=None, rule=STILL, reduction=reduction)
+        model, optimizer, structure = structured(
+            start=None, rule=STILL, criterion=ds.TaylorImportance(reduction=reduction)
+        )
         for _ in range(3):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(X), Y, reduction=reduction).backward()
             structure.step()
-        found.append(structure.ledger.saliences(structure.widths["0"]))
+        found.append(structure.criterion.importance(structure.widths["0"]))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-8)
 
 
@@ -332,7 +335,7 @@ class Shared(nn.Module):
         return self.two(hidden) + 3 * self.three(hidden).sin()
 
 
-class SharedAsTold(Shared):
+class SharedDeclared(Shared):
     def __init__(self):
         super().__init__()
         self.one = ds.nn.RNN(5, 4)
@@ -345,31 +348,30 @@ class SharedAsTold(Shared):
         return self.two(hidden) + 3 * self.three(hidden).sin()
 
 
-@pytest.mark.parametrize("kind", [Shared, SharedAsTold])
-def test_weights_by_which_two_readers_hear_a_unit_count_once_and_pay_once(kind):
+@pytest.mark.parametrize("kind", [Shared, SharedDeclared])
+def test_weights_that_two_modules_share_count_once_and_decay_once(kind):
     torch.manual_seed(0)
-    told = kind is SharedAsTold
-    options = {"example_inputs": None} if told else {}
+    options = {"example_inputs": None} if kind is SharedDeclared else {}
     model, _, structure = structured(
         kind(),
         start=None,
         rule=STILL,
-        predictions=1,
-        price=ds.UnitPrice(rise=1e-9, memory=1e-9),
+        criterion=ds.TaylorImportance(predictions=1, rise=1e-9, memory=1e-9),
         lr=0.05,
         **options,
     )
     before = model.two.weight.detach().clone()
-    structure.step()  # no gradient, no earnings: the price alone
+    with pytest.warns(ds.StructureWarning):
+        structure.step()  # no gradient, no importance: the decay alone
     structure.step()
-    left = 1 - 7.0 * 0.05  # kappa * lr, from the first decision after birth on
+    left = 1 - 7.0 * 0.05  # from the first decision on that is not about a new unit
     torch.testing.assert_close(model.two.weight.detach(), left * before)
     model.factor = torch.ones(4, requires_grad=True)
     nn.functional.cross_entropy(model(X), Y).backward()
     expected = np.outer(model.factor.grad, model.factor.grad)
-    structure.ledger.rate = 1.0  # remember nothing else
+    tracker(structure).rate = 1.0  # look back on nothing else
     structure.step()
-    (fisher,) = structure.ledger.fisher.values()
+    (fisher,) = tracker(structure).fisher.values()
     np.testing.assert_allclose(fisher, expected, rtol=1e-3, atol=1e-8)
 
 
@@ -380,11 +382,11 @@ def test_a_second_graph_of_the_gradient_is_no_obstacle():
         warnings.simplefilter("ignore")  # PyTorch warns of a cycle, once
         loss.backward(create_graph=True)
     structure.step()
-    assert structure.ledger.fisher["0"].any()
+    assert tracker(structure).fisher["0"].any()
     model.zero_grad()
 
 
-def test_copies_and_pickles_of_the_model_know_nothing_of_it():
+def test_copies_and_pickles_of_the_model_alone_have_no_hooks():
     model, optimizer, structure = structured()
     learn(model, optimizer, structure, 20)
     file = io.BytesIO()
@@ -393,21 +395,22 @@ def test_copies_and_pickles_of_the_model_know_nothing_of_it():
     for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
         assert hooks(other) == 0
         backward(other)
-    assert not structure.ledger._seen  # their gradients are none of its business
+    assert not tracker(structure)._slopes  # their gradients are not recorded
 
 
 def test_the_model_does_not_keep_a_structure_alive():
     model, optimizer, structure = structured()
     learn(model, optimizer, structure, 3)
-    ledger = weakref.ref(structure.ledger)
+    mine = weakref.ref(tracker(structure))
     del structure
     gc.collect()
-    assert ledger() is None
-    backward(model)  # the hooks look at nothing
+    assert mine() is None
+    backward(model)  # the hooks record nothing
+    optimizer.step()
 
 
 def test_sizes_are_multiples_where_that_is_asked_for():
-    model, optimizer, structure = structured(granularity=4, start=4)
+    model, optimizer, structure = structured(multiple_of=4, start=4)
     for _ in range(60):
         learn(model, optimizer, structure, 1)
         assert all(width.size % 4 == 0 for width in structure.widths.values())

@@ -1,4 +1,4 @@
-"""Structure: price, rule and surgery in one step, on real training."""
+"""Structure: criterion, rule and surgery in one step, on real training."""
 
 import copy
 
@@ -26,13 +26,19 @@ class Tagger(nn.Module):
 
 
 EAGER = ds.Rule(threshold=0.05, p_add=0.5, p_delete=0.5, p_spontaneous=0.1, max_units=12)
+NEVER = ds.Rule(p_add=0, p_delete=0, p_spontaneous=0, redraw_after=0)
 
 
-def train(model, optimizer, structure, updates, seed=0):
+def structured(model, optimizer, criterion=None, **options):
+    options = {"rule": EAGER, "total_steps": 1000, **options}
+    return ds.Structure(model, optimizer, criterion=criterion or ds.OutgoingNorm(), **options)
+
+
+def train(model, optimizer, structure, steps, seed=0):
     """Train on random sequences with the state carried over; return the last loss."""
     generator = torch.Generator().manual_seed(seed)
     state = None
-    for _ in range(updates):
+    for _ in range(steps):
         x = torch.randn(5, 4, 3, generator=generator)
         y = (x.cumsum(0)[..., 0] > 0).long()  # remembers a sum
         logits, state = model(x, state)
@@ -52,9 +58,7 @@ def test_grows_from_one_unit_and_the_model_stays_consistent(layer, multiplier):
     torch.manual_seed(0)
     model = Tagger(layer, multiplier=multiplier)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    structure = ds.Structure(
-        model, optimizer, rule=EAGER, salience="multiplier" if multiplier else "outgoing"
-    )
+    structure = structured(model, optimizer, ds.Multipliers() if multiplier else ds.OutgoingNorm())
     assert structure.widths["rnn"].size == model.rnn.hidden_size == 1
     train(model, optimizer, structure, 80)
 
@@ -77,7 +81,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit():
     runs = []
     for model in (first, second):
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-        structure = ds.Structure(model, optimizer, salience="outgoing", rule=EAGER, seed=5)
+        structure = structured(model, optimizer, seed=5)
         train(model, optimizer, structure, 60)
         runs.append((model.state_dict(), structure.history.events))
     assert runs[0][1] == runs[1][1]
@@ -100,7 +104,7 @@ def test_two_layers_learn_two_widths_and_carry_asks_which():
     torch.manual_seed(0)
     model = Stack()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    structure = ds.Structure(model, optimizer, salience="outgoing", rule=EAGER)
+    structure = structured(model, optimizer)
     for _ in range(60):
         loss = model(torch.randn(4, 2, 3)).square().sum()
         optimizer.zero_grad()
@@ -122,8 +126,7 @@ def test_a_price_paid_by_gradient_comes_before_the_optimizer_and_holds_the_floor
     model = Tagger(multiplier=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     price = ds.L1Price(0.25, how="gradient", floor=0.02)
-    never = ds.Rule(p_add=0, p_delete=0, p_spontaneous=0)
-    structure = ds.Structure(model, optimizer, rule=never, salience="multiplier", price=price, start=None)
+    structure = structured(model, optimizer, ds.Multipliers(price), rule=NEVER, start=None)
     with torch.no_grad():
         model.multiplier.weight.copy_(torch.tensor([1.0, 0.5, 0.26, 0.1, 0.03, 2.0]))
     (model.multiplier.weight.sum() * 0).backward()
@@ -137,13 +140,10 @@ def test_a_price_paid_by_gradient_comes_before_the_optimizer_and_holds_the_floor
     )
 
 
-def test_a_proximal_price_silences_a_unit_that_nothing_needs():
+def test_a_proximal_price_silences_a_unit_without_gradients():
     model = Tagger()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    never = ds.Rule(p_add=0, p_delete=0, p_spontaneous=0)
-    structure = ds.Structure(
-        model, optimizer, salience="outgoing", rule=never, price=ds.L1Price(0.1), start=None
-    )
+    structure = structured(model, optimizer, ds.OutgoingNorm(ds.L1Price(0.1)), rule=NEVER, start=None)
     for _ in range(20):  # no gradient at all: only the price acts
         structure.step()
     assert torch.count_nonzero(model.readout.weight) == 0
@@ -151,23 +151,30 @@ def test_a_proximal_price_silences_a_unit_that_nothing_needs():
     assert torch.count_nonzero(model.rnn.weight_ih_l0) > 0
 
 
-def test_nothing_happens_when_the_salience_is_not_finite():
+@pytest.mark.parametrize("how", ["proximal", "sign"])
+def test_nothing_happens_when_the_importance_is_not_finite(how):
     model = Tagger()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    structure = ds.Structure(model, optimizer, salience="outgoing", rule=EAGER, start=None)
+    structure = structured(model, optimizer, ds.OutgoingNorm(ds.L1Price(0.1, how=how)), start=None)
     with torch.no_grad():
         model.readout.weight[0, 2] = torch.nan
-    with pytest.raises(ds.DivergenceError, match="salience"):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    chance = structure.training.generator.bit_generator.state
+    with pytest.raises(ds.DivergenceError, match="importance"):
         structure.step()
     assert structure.history.events == []
+    assert structure.steps == 0
     assert structure.widths["rnn"].size == 6
+    assert structure.training.generator.bit_generator.state == chance
+    for name, tensor in model.state_dict().items():  # the price has not been taken either
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_hidden_state_of_a_former_size_is_refused_by_name():
     model = Tagger()
     optimizer = torch.optim.Adam(model.parameters())
     always = ds.Rule(p_add=1.0, p_spontaneous=1.0)
-    structure = ds.Structure(model, optimizer, salience="outgoing", rule=always)
+    structure = structured(model, optimizer, rule=always)
     state = torch.ones(1, 4, 1)
     structure.step()
     carried = structure.carry(state)
@@ -179,10 +186,11 @@ def test_the_hidden_state_of_a_former_size_is_refused_by_name():
 def test_print_is_a_table_of_widths():
     model = Tagger()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    structure = ds.Structure(model, optimizer, salience="outgoing", rule=EAGER)
+    structure = structured(model, optimizer)
     train(model, optimizer, structure, 30)
-    title, header, row = str(structure).splitlines()
-    assert title == "Structure after 30 updates"
+    title, criterion, header, row = str(structure).splitlines()
+    assert title == "Structure after 30 of 1000 steps"
+    assert criterion == "OutgoingNorm, L1 price 0.0001 a step"
     assert header.split()[:5] == ["width", "units", "reserve", "added", "removed"]
     size = structure.widths["rnn"].size
     added, removed = structure.history.added("rnn"), structure.history.removed("rnn")
@@ -196,10 +204,9 @@ def test_print_is_a_table_of_widths():
     [
         ({"start": 7}, "start must be between 1 and the 6 units"),
         ({"start": 0}, "start must be between 1"),
-        ({"salience": "loudness"}, "salience must be one of"),
         ({"rule": ds.Rule(max_units=5), "start": None}, "starts with 6 units"),
         (
-            {"price": ds.L1Price(1e-3, floor=0.05), "salience": "outgoing"},
+            {"criterion": ds.OutgoingNorm(ds.L1Price(1e-3, floor=0.05)), "rule": None},
             "threshold must be above the floor",
         ),
     ],
@@ -207,17 +214,17 @@ def test_print_is_a_table_of_widths():
 def test_bad_parameters_are_refused(options, message):
     model = Tagger()
     with pytest.raises(ds.ConfigurationError, match=message):
-        ds.Structure(model, torch.optim.Adam(model.parameters()), **options)
+        structured(model, torch.optim.Adam(model.parameters()), **options)
     assert model.rnn.hidden_size == 6  # nothing was cut
 
 
 def test_models_without_what_is_needed_are_refused():
     linear = nn.Linear(3, 2)
     with pytest.raises(ds.StructureError, match="declares a width"):
-        ds.Structure(linear, torch.optim.Adam(linear.parameters()), salience="outgoing")
+        structured(linear, torch.optim.Adam(linear.parameters()))
     model = Tagger()
     with pytest.raises(ds.StructureError, match=r"ds\.nn\.Multiplier"):
-        ds.Structure(model, torch.optim.Adam(model.parameters()), salience="multiplier")
+        structured(model, torch.optim.Adam(model.parameters()), ds.Multipliers())
     assert model.rnn.hidden_size == 6
 
 

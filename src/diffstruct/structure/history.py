@@ -13,14 +13,14 @@ class Event:
     """One change of structure.
 
     Args:
-        update: the update after which it happened, counted from 1.
+        step: the step after which it happened, counted from 1.
         width: the width's name.
-        removed: indices, before the change, of the units that went.
-        added: how many units came, behind those that stayed.
+        removed: indices, before the change, of the units that were removed.
+        added: how many units were added, behind those that stayed.
         size: units after the change.
     """
 
-    update: int
+    step: int
     width: str
     removed: tuple[int, ...]
     added: int
@@ -54,9 +54,9 @@ class History:
         return tuple(events)
 
     def added(self, width: str | None = None) -> int:
-        """Units that came so far, to one width or to all."""
+        """Units added so far, to one width or to all."""
         return sum(event.added for event in self.events if width in (None, event.width))
 
     def removed(self, width: str | None = None) -> int:
-        """Units that went so far, from one width or from all."""
+        """Units removed so far, from one width or from all."""
         return sum(len(event.removed) for event in self.events if width in (None, event.width))

@@ -16,24 +16,13 @@ from diffstruct.paper.tasks import Phase, Reader, easy, hard, text_file
 from diffstruct.paper.training import Trainer
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads cost small models more than they give."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
-
-
 def eventful(number, **changes):
     """A revision that changes its structure often enough to be seen in a short run."""
     revision = get_revision(number)
     often = {"p_add": 0.05, "p_delete": 0.25, "p_spontaneous": 0.02, **changes}
-    if (
-        number is None
-    ):  # all its times are fractions of the run; earnings are worked out at every third update
-        price = replace(revision.price, memory=0.1, rise=0.1)
-        revision = replace(revision, cycles=600, price=price)
+    if number is None:  # whose times are fractions of the run; importance is refreshed at every third update
+        criterion = replace(revision.criterion, memory=0.1, rise=0.1)
+        revision = replace(revision, cycles=600, criterion=criterion)
     return replace(revision, rule=replace(revision.rule, **often))
 
 
@@ -95,11 +84,11 @@ def test_it_agrees_with_the_ordinary_loop(number, fixed):
     if fixed is None:
         assert fused.history.added() >= 10
         assert fused.history.removed() >= 2
-        assert fused.structure.updates == 500
+        assert fused.structure.steps == 500
         theirs = ordinary.structure.states["rnn"]
         assert fused.structure.states["rnn"].ages.tolist() == theirs.ages.tolist()
         assert fused.structure.states["rnn"].risen.tolist() == theirs.risen.tolist()
-        chance = [trainer.structure.generator.bit_generator.state for trainer in (fused, ordinary)]
+        chance = [trainer.structure.training.generator.bit_generator.state for trainer in (fused, ordinary)]
         assert chance[0] == chance[1]
 
 
@@ -137,15 +126,15 @@ def test_it_decides_as_the_ordinary_loop_does_under_any_rule(number, seed, max_u
 
 
 def test_it_agrees_with_the_ordinary_loop_through_a_whole_run_of_units_that_earn_their_price():
-    """With the end, where the price eases and nobody comes any more, and with deletions after trials."""
+    """With the annealing at the end, and with deletions after grace periods."""
     revision = replace(get_revision(None), cycles=1500)
     ordinary, fused = (train(kind, revision, 1500) for kind in (Trainer, FusedTrainer))
     assert fused.history.events == ordinary.history.events
     assert fused.history.removed() >= 5
-    assert max(event.update for event in fused.history.events if event.added) < 0.8 * 1500
+    assert max(event.step for event in fused.history.events if event.added) < 0.8 * 1500
     assert difference(fused, ordinary) < 1e-8
-    mine, theirs = fused.structure.ledger, ordinary.structure.ledger
-    for name in ("fisher", "mean_slopes", "earned"):
+    mine, theirs = (trainer.structure.criterion.tracker for trainer in (fused, ordinary))
+    for name in ("fisher", "mean_slopes", "compared"):
         found, expected = getattr(mine, name)["rnn"], getattr(theirs, name)["rnn"]
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8 * max(1e-9, abs(expected).max()))
 
@@ -191,13 +180,14 @@ def test_any_alphabet(tmp_path):
 
 
 @pytest.mark.parametrize("trainer_class", [Trainer, FusedTrainer])
-def test_a_salience_that_is_not_finite_is_refused(trainer_class):
+def test_an_importance_that_is_not_finite_is_refused(trainer_class):
     """A price so high that the weights can still be written down, but not their sum."""
     revision = get_revision(3)
-    revision = replace(revision, price=replace(revision.price, strength=3e38))
+    criterion = ds.OutgoingNorm(replace(revision.criterion.price, strength=3e38))
+    revision = replace(revision, criterion=criterion)
     trainer = trainer_class(revision, 4, 0)
     reader = Reader((Phase(0, easy()),), torch.Generator().manual_seed(0))
-    with pytest.raises(ds.DivergenceError, match="a unit's salience is not finite"):
+    with pytest.raises(ds.DivergenceError, match="a unit's importance is not finite"):
         trainer.advance(reader.take(5))
     assert trainer.history.events == []
     assert trainer.units == 1
@@ -208,8 +198,11 @@ def test_preparing_changes_nothing():
     trainer.prepare()
     for name, tensor in trainer.model.state_dict().items():
         assert torch.equal(tensor, other.model.state_dict()[name])
-    assert trainer.updates == trainer.structure.updates == 0
-    assert trainer.structure.generator.bit_generator.state == other.structure.generator.bit_generator.state
+    assert trainer.updates == trainer.structure.steps == 0
+    assert (
+        trainer.structure.training.generator.bit_generator.state
+        == other.structure.training.generator.bit_generator.state
+    )
     assert np.array_equal(trainer.structure.states["rnn"].ages, other.structure.states["rnn"].ages)
 
 
@@ -221,3 +214,19 @@ def test_a_graph_from_before_is_refused():
     trainer.advance(reader.take(1))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("number", [2, 3, None])
+def test_after_the_total_steps_neither_loop_changes_the_structure(number):
+    revision = replace(eventful(number), cycles=60)
+    ordinary, fused = (train(kind, revision, 100) for kind in (Trainer, FusedTrainer))
+    assert fused.structure.steps == ordinary.structure.steps == 100
+    assert fused.history.events == ordinary.history.events
+    assert all(event.step <= 60 for event in fused.history.events)
+    assert difference(fused, ordinary) < 1e-8
+
+
+def test_a_criterion_without_a_compiled_form_is_refused_with_what_to_use():
+    revision = replace(get_revision(2), criterion=ds.Multipliers(ds.L1Price(1e-4)))
+    with pytest.raises(ds.StructureError, match="in compiled code"):
+        FusedTrainer(revision, 4, 0).prepare()
