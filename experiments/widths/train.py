@@ -49,7 +49,9 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
     start = time.perf_counter()
     for update, (x, y) in enumerate(task.batches(generator)):
         if structure is None and size is None:  # from the first batch, for what a model takes
-            structure = ds.Structure(model, optimizer, example_inputs=(x,), updates=task.updates, seed=seed)
+            structure = ds.Structure(
+                model, optimizer, example_inputs=(x,), total_steps=task.updates, seed=seed
+            )
         if structure is not None and update % task.every == 0:
             growth.append((update, units(structure)))
         loss = task.loss(model(x), y)
@@ -85,7 +87,7 @@ def warm_up() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     x = torch.ones(2, 2)
     optimizer = torch.optim.Adam(model.parameters())
-    structure = ds.Structure(model, optimizer, example_inputs=(x,))
+    structure = ds.Structure(model, optimizer, example_inputs=(x,), total_steps=1)
     model(x).sum().backward()
     optimizer.step()
     structure.step()

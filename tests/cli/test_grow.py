@@ -54,6 +54,7 @@ def test_a_run_leaves_a_folder_whose_parts_agree(easy):
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     size = 1
     for event in events:
+        assert [*event] == ["update", "width", "removed", "added", "size"]
         size += event["added"] - len(event["removed"])
         assert event["size"] == size
     assert size == run["final_units"] == int(history[-1]["units"])

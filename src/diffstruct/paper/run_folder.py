@@ -83,7 +83,9 @@ class RunFolder:
         """
         try:
             for event in events:
-                self._events.write(json.dumps(asdict(event)) + "\n")
+                fields = asdict(event)
+                # The file has its own name for the step.
+                self._events.write(json.dumps({"update": fields.pop("step"), **fields}) + "\n")
             self._history.write(f"{measurement.update},{measurement.loss:.6f},{measurement.units}\n")
             self._events.flush()
             self._history.flush()
