@@ -1,17 +1,12 @@
-"""What the kernels are made of: elementwise functions against exact ones, products against NumPy's."""
+"""The elementwise functions of the kernels against exact ones."""
 
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from diffstruct.nn.kernels import blocks
 from diffstruct.nn.kernels.compile import compiled
-from diffstruct.nn.kernels.packing import pack, pack_transposed
-from diffstruct.nn.kernels.padding import LANES, padded
-from diffstruct.nn.kernels.products import add_outer, multiply
 
 TYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 tanh, exp_negative, sigmoid = blocks.tanh, blocks.exp_negative, blocks.sigmoid
@@ -86,58 +81,3 @@ def test_plain_python_means_the_same(name):
         x = np.array([number])
         function(x)
         assert x[0] == pytest.approx(plain(number), rel=1e-15)
-
-
-def packed_transpose(matrix, units, first=0):
-    rows, terms = matrix.shape
-    packed = np.full((terms, rows // units * padded(units)), np.nan, matrix.dtype)
-    pack_transposed(packed, matrix, units, first)
-    return packed
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    st.sampled_from([1, 2, 3, 4, 5, 8, 63, 64, 70]),
-    st.sampled_from([1, 2, 4, 7, 37, 127, 128, 300]),
-    st.sampled_from([1, 15, 16, 17, 33, 48, 63, 65, 130]),
-    st.sampled_from([np.float32, np.float64]),
-    st.booleans(),
-)
-def test_products(rows, terms, units, dtype, turned):
-    chance = np.random.default_rng(rows * terms + units)
-    left, right = (chance.integers(-8, 9, shape).astype(dtype) for shape in ((rows, terms), (terms, units)))
-    before = chance.integers(-8, 9, (rows, padded(units))).astype(dtype)
-    packed = np.full((terms, padded(units)), np.nan, dtype)
-    if turned:
-        left = np.asfortranarray(left)
-        packed = packed_transpose(np.ascontiguousarray(right.T), units)
-    else:
-        pack(packed, right)
-    out = before.copy()
-    multiply(out, left, packed)
-    before[:, :units] += left @ right  # whole numbers: exact
-    assert np.array_equal(out, before)
-
-
-@TYPES
-def test_gates_are_padded_each_by_itself_in_the_order_asked_for(dtype):
-    units, terms, gates = 17, 5, 3
-    weight = np.arange(gates * units * terms).reshape(gates * units, terms).astype(dtype)
-    packed = packed_transpose(weight, units, first=2)
-    out = np.zeros((terms, gates * padded(units)), dtype)
-    multiply(out, np.eye(terms, dtype=dtype), packed)
-    each = out.reshape(terms, gates, padded(units))
-    assert (each[:, :, units:] == 0).all()
-    found = each[:, [1, 2, 0], :units].transpose(1, 2, 0).reshape(gates * units, terms)
-    assert np.array_equal(found, weight)
-
-
-@TYPES
-@pytest.mark.parametrize("part", [slice(None), slice(1, 4)], ids=["whole batch", "part of it"])
-def test_outer_products_are_summed_over_steps_and_batch(dtype, part):
-    chance = np.random.default_rng(0)
-    left = chance.integers(-8, 9, (4, 6, 19)).astype(dtype)[:, part]
-    right = chance.integers(-8, 9, (4, 6, 2 * LANES)).astype(dtype)[:, part]
-    out = np.ones((19, 2 * LANES), dtype)
-    add_outer(out, left, right)
-    assert np.array_equal(out, 1 + np.einsum("tbr,tbc->rc", left, right))

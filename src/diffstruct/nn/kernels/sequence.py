@@ -33,8 +33,8 @@ class Kernel:
     Its arguments are: `input` `[steps, batch, inputs]`, `weight_ih` `[gates * n, inputs]`,
     `weight_hh` `[gates * n, n]`, `bias_ih` and `bias_hh` `[gates * n]` or None, then each initial state
     `[1, batch, n]` or None (zero). Its results are: `output` `[steps, batch, n]`, then each state after the
-    last step, `[1, batch, n]`; internally also `kept` `[steps, batch, blocks * padded(n)]`, what `backward` needs.
-    Results are new tensors that share no memory.
+    last step, `[1, batch, n]`; internally also `kept` `[steps, batch, blocks * padded(n)]`, which `backward`
+    needs. Results are new tensors that share no memory.
 
     Args:
         name: the name of the operator, and of the module with the loops.
