@@ -57,6 +57,7 @@ class Parametrized:
         forget_parameters(optimizers, [own.factors for _, _, own in self.places])
         for module, name in dict.fromkeys((module, name) for module, name, _ in self.places):
             if parametrize.is_parametrized(module, name):
+                _own_class(module)
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
@@ -81,6 +82,16 @@ def parametrize_readers(widths: Mapping[str, Width], optimizers: Sequence[Optimi
             added.setdefault(width.name, []).append(Slot(own, "factors", 0, Role.MULTIPLIER, width.axis))
     slots = {name: (*map(_raw, width.slots), *added.get(name, [])) for name, width in widths.items()}
     return Parametrized({name: replace(width, slots=slots[name]) for name, width in widths.items()}, places)
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a module a class of its own.
+
+    PyTorch removes a parametrization from the module's class, which deep copies of the module share.
+    """
+    shared = type(module)
+    members = {name: each for name, each in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, members)
 
 
 def cannot_multiply(width: Width) -> str | None:
