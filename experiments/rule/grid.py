@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from types import FunctionType
+from functools import partial
 from typing import Any
-from unittest.mock import patch
 
-import numba
 from points import classify, digits, spirals
 from text import read
 
-from diffstruct import UnitPrice
-from diffstruct.criteria import importance
-from diffstruct.nn.kernels.compile import OPTIONS
+from diffstruct import AsTheModel, Criterion, Rule, Slot, TaylorImportance
 from diffstruct.paper import tasks
-from diffstruct.paper.compiled import earning
 from diffstruct.paper.revisions import OWN, get_revision
-from diffstruct.structure.structure import EARNING_RULE
 
 HARD_SIZES = (10, 20, 27, 37, 50, 100, 200)
 DIGIT_SIZES = (8, 12, 16, 20, 24, 32, 64)
@@ -33,16 +25,20 @@ KNOBS: dict[str, tuple[float, ...]] = {
     "rise": (0.1, 10),
     "memory": (0.1, 10),
     "ease": (0.1, 3, 8),
-    "grace_period": (0.1, 3, 8),
+    "trial": (0.1, 3, 8),
     "reserve": (0.1, 3),
     "min_reserve": (0.25, 10),
     "p_add": (0.1, 10),
     "p_delete": (0.1, 10),
 }
-"""Knobs of `UnitPrice` and `Rule`, and what their defaults are multiplied by.
+"""Parameters of criterion and rule, and what their defaults are multiplied by.
 
-No more than 8 for trial and easing: ten times as long, they would fill the run, and no unit would ever come.
+No more than 8 for the grace period and the annealing: ten times as long, they would fill the run, and no unit
+would ever be added.
 """
+
+PARAMETERS = {"nats": "price", "strength": "decay", "ease": "annealing", "trial": "grace_period"}
+"""The parameters whose name differs from that under which results are kept."""
 
 QUICK = 10
 """How many times shorter a quick run is."""
@@ -100,18 +96,30 @@ def _difficulties() -> Iterator[Setting]:
         yield Setting("classes", f"{classes} classes of digits", 10, run, classes)
 
 
+@dataclass(frozen=True)
+class SmallWeights(AsTheModel):
+    """New units all of whose weights are drawn with a standard deviation of 0.01."""
+
+    outgoing_scale: float = 1.0
+
+    def std(self, slot: Slot) -> float:
+        """The same for all slots."""
+        return 0.01
+
+
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all of it": {},
-    "no price on what units say": {"price": {"strength": 0.0}},
-    "price at once, not with age": {"price": {"rise": 1e-9}},
-    "price in proportion (power 1)": {"price": {"power": 1.0}},
-    "price to the end (no easing)": {"price": {"ease": 1e-9}},
-    "earnings alone, not jointly": {"without": "joint"},
-    "curvature alone, not the slope": {"without": "slope"},
+    "no price on what units say": {"criterion": {"decay": 0.0}},
+    "price at once, not with age": {"criterion": {"rise": 1e-9}},
+    "price in proportion (power 1)": {"criterion": {"power": 1.0}},
+    "price to the end (no easing)": {"criterion": {"annealing": 1e-9}},
+    "earnings alone, not jointly": {"criterion": {"conditional": False}},
+    "curvature alone, not the slope": {"criterion": {"first_order": False}},
     "no trial": {"rule": {"grace_period": 1}},
     "one newborn at a time": {"rule": {"reserve": 1}},
-    "newborns hear and speak at 0.01": {"without": "voice"},
+    "newborns hear and speak at 0.01": {"criterion": {"initialization": SmallWeights()}},
 }
+"""What each setting changes; their names are those under which results are kept."""
 
 
 CLOSE = (
@@ -142,12 +150,14 @@ def _sensitivities() -> Iterator[Setting]:
     for task, run, seeds in (("hard", _text, 3), ("digits", _points, 6)):
         for knob, factors in KNOBS.items():
             for factor in factors:
-                kind = "price" if hasattr(UnitPrice(), knob) else "rule"
-                default = getattr(UnitPrice() if kind == "price" else EARNING_RULE, knob)
+                name = PARAMETERS.get(knob, knob)
+                kind = "criterion" if hasattr(TaylorImportance(), name) else "rule"
+                holder = TaylorImportance() if kind == "criterion" else TaylorImportance().default_rule
+                default = getattr(holder, name)
                 value = type(default)(factor * default)
-                if knob in ("grace_period", "reserve"):  # fractions
+                if name in ("grace_period", "reserve"):  # fractions
                     value = min(value, 0.999)
-                change: dict[str, Any] = {kind: {knob: value}}
+                change: dict[str, Any] = {kind: {name: value}}
                 yield Setting(
                     f"knobs: {task}", f"{knob} x {factor:g}", seeds, partial(run, task, **change), factor
                 )
@@ -165,63 +175,32 @@ def _phases(
     revision: int | None = None,
     fixed: int | None = None,
     start: int = 1,
-    without: str | None = None,
     **change: Any,
 ) -> dict[str, Any]:
     way = get_revision(revision)
-    made = _made(change, max_units=way.rule.max_units)
+    changed = _changed(way.criterion, way.rule, **change)
     # The losses of all are smoothed alike: revision 3's own average is ten times shorter.
-    way = replace(way, cycles=way.cycles // shorter, smoothing=OWN.smoothing, **made)
-    with _without(without):
-        return read(phases, seed, way, fixed, start)
+    way = replace(way, cycles=way.cycles // shorter, smoothing=OWN.smoothing, **changed)
+    return read(phases, seed, way, fixed, start)
 
 
-def _points(task: str, seed: int, shorter: int, scale: float | None = None, **change: Any) -> dict[str, Any]:
+def _points(
+    task: str,
+    seed: int,
+    shorter: int,
+    scale: float | None = None,
+    fixed: int | None = None,
+    start: int = 1,
+    **change: Any,
+) -> dict[str, Any]:
     make: Callable[..., Any] = digits if task == "digits" else spirals
     points = make() if scale is None else make(int(scale) if task == "digits" else scale)
-    with _without(change.pop("without", None)):
-        return classify(points, seed, epochs=max(1, points.epochs // shorter), **_made(change))
+    epochs = max(1, points.epochs // shorter)
+    return classify(points, seed, fixed, start, epochs, **_changed(TaylorImportance(), Rule(), **change))
 
 
-def _made(change: dict[str, Any], **rule: Any) -> dict[str, Any]:
-    """Options with the price and the rule made from what they differ in from the defaults."""
-    if "price" in change or "rule" in change:
-        price = replace(UnitPrice(), **change.pop("price", {}))
-        changed = rule | change.pop("rule", {})
-        change |= {"price": price, "rule": replace(EARNING_RULE, threshold=price.nats, **changed)}
-    return change
-
-
-def _curvature(diagonal: Any, mean: Any, predictions: float) -> Any:
-    return 0.5 * diagonal
-
-
-@cache
-def _compiled_so() -> Callable[..., Any]:
-    """The training loop with `_curvature` compiled into it, kept for this process alone."""
-    loop = earning.advance.py_func
-    names = loop.__globals__ | {"_alone": numba.njit(_curvature)}
-    return numba.njit(nogil=True, **OPTIONS)(FunctionType(loop.__code__, names, argdefs=loop.__defaults__))
-
-
-@contextmanager
-def _without(ingredient: str | None) -> Iterator[None]:
-    """Take out of the rule what no knob turns off."""
-    if ingredient is None:
-        yield
-    elif ingredient == "joint":
-        with patch.object(
-            importance, "jointly", lambda fisher, unit_price: 0.5 * importance.diagonal(fisher)
-        ):
-            yield
-    elif ingredient == "slope":
-        with patch.object(importance, "alone", _curvature), patch.object(earning, "advance", _compiled_so()):
-            yield
-    elif ingredient == "voice":
-        with (
-            patch("diffstruct.criteria.initialization.Newborn._scale", lambda self, slot: 0.01),
-            patch("diffstruct.criteria.initialization.VOICE", 1.0),
-        ):
-            yield
-    else:
-        raise ValueError(f"there is no ingredient {ingredient!r}")
+def _changed(
+    whose: Criterion, its: Rule, criterion: dict[str, Any] | None = None, rule: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A criterion and a rule with some parameters changed."""
+    return {"criterion": replace(whose, **criterion or {}), "rule": replace(its, **rule or {})}

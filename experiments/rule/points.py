@@ -100,8 +100,15 @@ def classify(
     if fixed is None:
         steps = epochs * math.ceil(len(train) / 64)
         inputs = (x[train[:64]],)
-        options = {"updates": steps, "seed": seed, "start": start} | options
-        structure = ds.Structure(model, optimizer, example_inputs=inputs, **options)
+        structure = ds.Structure(
+            model,
+            optimizer,
+            example_inputs=inputs,
+            total_steps=steps,
+            start=start,
+            seed=seed,
+            **options,
+        )
     for _ in range(epochs):
         shuffled = train[torch.randperm(len(train), generator=generator)]
         for batch in shuffled.split(64):
