@@ -4,18 +4,22 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 OUT ?= runs/hard
 
-.PHONY: grow test check bench format docs clean
+.PHONY: grow test quick check bench format docs clean
 
 grow: .venv/run  ## grow a network from one unit on the hard task; under a minute
 	$(BIN)/diffstruct grow hard --seed 3 --out $(OUT) --overwrite
 
-test: .venv/test  ## run every test
-	$(BIN)/python -m pytest
+test: .venv/test  ## run every test, on all cores
+	$(BIN)/python -m pytest --numprocesses auto
 
-check: .venv/dev  ## format, lint, types and strict docs, changing nothing
+quick: .venv/test  ## run the tests that take no time: under a minute, for the inner loop
+	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
+
+check: .venv/dev  ## format, lint, types, layers and strict docs, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/test  ## measure the compiled code against NumPy and torch.nn, on one core: about ten minutes

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from statistics import mean
 from typing import Any
@@ -21,11 +20,10 @@ from timing import ratio, spread
 from torch import Tensor, nn
 
 import diffstruct as ds
-from diffstruct.rule.rule import RuleState
-from diffstruct.structure.structure import EARNING_RULE
+from diffstruct.rule import RuleState
 
 BATCH = 32
-STILL = replace(EARNING_RULE, p_add=0, p_delete=0, max_units=100_000)
+STILL = ds.Rule(p_add=0, p_delete=0, max_units=100_000)
 
 
 def mlp() -> tuple[nn.Module, tuple[Tensor, ...], Tensor]:
@@ -63,14 +61,13 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     begin = time.perf_counter()
     structure = ds.Structure(
-        model, optimizer, example_inputs=inputs, start=None, rule=STILL, updates=1_000_000
+        model, optimizer, example_inputs=inputs, start=None, rule=STILL, total_steps=1_000_000
     )
-    # Past everybody's trial, so that the price is taken from all, as it is most of the time.
+    # Past the grace period, so that all outgoing weights decay, as they do most of the time.
     structure.states = {
         width: RuleState(state.ages + 10**6, state.risen) for width, state in structure.states.items()
     }
-    ledger = structure.ledger
-    assert ledger is not None
+    tracker = structure.criterion.tracker
     found = time.perf_counter() - begin
 
     def train() -> None:
@@ -85,15 +82,14 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         return time.perf_counter() - begin
 
     train()
-    ledger.open = True
+    tracker.recording = True
     training, steps, events = [], [], []
     for _ in range(rounds):
         training.append(seconds(train))
-        ledger.open = True
-        looking = seconds(lambda: [ledger.record_gradients(*each) for each in ledger.readers])
-        steps.append(
-            mean(seconds(structure.step) for _ in range(structure.every)) + looking / structure.every
-        )
+        tracker.recording = True
+        recording = seconds(lambda: [tracker.record_gradients(*each) for each in tracker.readers])
+        interval = structure.training.interval
+        steps.append(mean(seconds(structure.step) for _ in range(interval)) + recording / interval)
         events.append(
             mean(seconds(lambda width=width: event(structure, width)) for width in structure.widths)
         )
@@ -114,7 +110,7 @@ def event(structure: ds.Structure, name: str) -> None:
     for other, width in structure.widths.items():
         keep = tuple(range(1 if other == name else 0, width.size))
         add = int(other == name)
-        decisions[other] = ds.Decision(width.size, keep, add, RuleState.newborn(width.size))
+        decisions[other] = ds.Decision(width.size, keep, add, RuleState.initial(width.size))
     structure.carry_out(decisions)
 
 

@@ -20,7 +20,6 @@ from timing import in_turn, ratio, spread
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.oracle import Oracle
 
-from diffstruct import Rule
 from diffstruct.paper.compiled.trainer import FusedTrainer
 from diffstruct.paper.revisions import get_revision
 from diffstruct.paper.tasks import Phase, Reader, hard, windows
@@ -36,8 +35,8 @@ def measure(number: int, units: int, rounds: int) -> dict[str, Any]:
     texts = [torch.Generator().manual_seed(0) for _ in range(3)]
     revision = get_revision(number)
     if units > 1:  # a reserve that is filled at once, with units that are never deleted
-        rule = Rule(
-            reserve=units - 1, p_add=1.0, p_delete=0.0, p_spontaneous=0.0, max_units=units, min_units=1
+        rule = replace(
+            revision.rule, reserve=units - 1, p_add=1.0, p_delete=0.0, p_spontaneous=0.0, max_units=units
         )
     else:
         rule = replace(revision.rule, p_add=0.0, p_delete=0.0, p_spontaneous=0.0)

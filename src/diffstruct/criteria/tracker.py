@@ -6,7 +6,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,11 +21,22 @@ from diffstruct.errors import DivergenceError, StructureWarning
 from diffstruct.surgery import Change
 from diffstruct.width import READERS, Slot, Width
 
-if TYPE_CHECKING:
-    from diffstruct.criteria.taylor import TaylorImportance
-
 FEWEST = 10
 """Observations that the moving averages look back on, at least."""
+
+
+class Settings(Protocol):
+    """What the tracker needs to know of a criterion; see `TaylorImportance`."""
+
+    decay: float
+    power: float
+    rise: float
+    memory: float
+    annealing: float
+    predictions: float | None
+    reduction: Literal["mean", "sum"]
+    first_order: bool
+    conditional: bool
 
 
 class ImportanceTracker:
@@ -39,7 +50,7 @@ class ImportanceTracker:
         training: the run.
     """
 
-    def __init__(self, widths: Mapping[str, Width], criterion: TaylorImportance, training: Training) -> None:
+    def __init__(self, widths: Mapping[str, Width], criterion: Settings, training: Training) -> None:
         assert criterion.predictions is not None
         self.widths, self.training = widths, training
         self.criterion = criterion
