@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import diffstruct as ds
+from diffstruct.width.canonical import canonical
 from diffstruct.width.layout import (
     Axis,
     Fixed,
@@ -19,7 +20,6 @@ from diffstruct.width.layout import (
     Product,
     Sum,
     axes,
-    canonical,
     copies,
     formula,
     length,

@@ -93,7 +93,7 @@ class Recurrent(nn.RNNBase):
 
     def _own_slots(self) -> Iterator[Slot]:
         # weight_ih_l*: [gates * n, inputs]   weight_hh_l*: [gates * n, n]   bias_*: [gates * n]
-        rows = Product((Fixed(self.gates), self._axis))
+        rows: Layout = Product((Fixed(self.gates), self._axis))
         for layer in range(self.num_layers):
             for suffix in ("", "_reverse")[: self._directions]:
                 end = f"_l{layer}{suffix}"

@@ -13,12 +13,23 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+
+
+class Sized(Protocol):
+    """What sums and products are made of: layouts here, the terms of a trace elsewhere."""
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        ...
+
+
+Part = TypeVar("Part", bound=Sized, covariant=True)
 
 
 @dataclass(eq=False)
@@ -40,20 +51,33 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Sum:
-    """Layouts one behind the other."""
+class Sum(Generic[Part]):
+    """Parts one behind the other."""
 
-    parts: tuple[Layout, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return sum(part.size for part in self.parts)
 
 
 @dataclass(frozen=True)
-class Product:
+class Product(Generic[Part]):
     """Every combination of entries of the factors; those of the last factor are adjacent in memory."""
 
-    factors: tuple[Layout, ...]
+    factors: tuple[Part, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(factor.size for factor in self.factors)
 
 
-Layout: TypeAlias = Axis | Fixed | Sum | Product
+if TYPE_CHECKING:
+    Layout: TypeAlias = Axis | Fixed | Sum["Layout"] | Product["Layout"]
+else:  # `singledispatch` evaluates annotations where the name of a forward reference is not known
+    Layout = Axis | Fixed | Sum | Product
 Sizes: TypeAlias = Mapping[Axis, int]
 NOW: Sizes = MappingProxyType({})
 """Every axis has the size that it has."""
@@ -118,7 +142,7 @@ def owners(layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
         case Product():
             result = torch.full([1], -1)
             for factor in layout.factors:
-                # The axis is in one factor at most: all others say -1.
+                # The axis is in one factor at most: all others have -1 everywhere.
                 result = torch.maximum(result[:, None], owners(factor, axis, sizes)).flatten()
             return result
         case _ if layout is axis:
@@ -128,8 +152,8 @@ def owners(layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
 
 
 def spread(values: Tensor, layout: Layout, axis: Axis, sizes: Sizes = NOW, fill: float = 1.0) -> Tensor:
-    """`values` `[units]` of the units of `axis`, by position: `[length]`; `fill` where a position has no unit."""
-    # Positions of no unit have -1 there, and so take the entry at the end.
+    """`values` `[units]` of `axis`, by position: `[length]`; `fill` where a position belongs to no unit."""
+    # Positions of no unit have -1 there, and so take the last entry.
     units = owners(layout, axis, sizes).to(values.device)
     return torch.cat([values, values.new_full((1,), fill)])[units]
 
@@ -142,7 +166,7 @@ def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
 
 
 def belongs(layout: Layout, some: Collection[Axis]) -> Tensor | None:
-    """For each position whether a unit of `some` axes has it: bool `[length]`; None if all are had."""
+    """For each position whether it belongs to a unit of `some` axes: bool `[length]`; None if all do."""
     if _all_belong(layout, some):
         return None
     found = torch.zeros(length(layout), dtype=torch.bool)
@@ -209,19 +233,8 @@ def nested_twice(layout: Layout) -> Axis | None:
             if seen & here:
                 return (seen & here).pop()
             seen |= here
-    inside = (nested_twice(child) for child in _children(layout))
+    inside = (nested_twice(child) for child in children(layout))
     return next((axis for axis in inside if axis is not None), None)
-
-
-def canonical(layout: Layout) -> Layout:
-    """The same layout, written in one way, so that equal layouts compare equal (most that people write)."""
-    terms = (term for term in _terms(layout) if term[0])
-    parts: list[Layout] = []
-    for factors, repeats in groupby(terms, key=lambda term: term[1]):
-        count = sum(count for count, _ in repeats)
-        leading = () if count == 1 and factors else (Fixed(count),)
-        parts.append(_unwrapped(Product((*leading, *factors))))
-    return _unwrapped(Sum(tuple(parts))) if parts else Fixed(0)
 
 
 def formula(layout: Layout) -> str:
@@ -235,7 +248,8 @@ def formula(layout: Layout) -> str:
             return str(layout.size)
 
 
-def _children(layout: Layout) -> tuple[Layout, ...]:
+def children(layout: Layout) -> tuple[Layout, ...]:
+    """The layouts that a sum or a product is made of."""
     match layout:
         case Sum():
             return layout.parts
@@ -248,49 +262,9 @@ def _children(layout: Layout) -> tuple[Layout, ...]:
 def _occurrences(layout: Layout) -> Iterator[Axis]:
     if isinstance(layout, Axis):
         yield layout
-    for child in _children(layout):
+    for child in children(layout):
         yield from _occurrences(child)
 
 
 def _has(layout: Layout, axis: Axis) -> bool:
-    return layout is axis or any(_has(child, axis) for child in _children(layout))
-
-
-def _unwrapped(layout: Sum | Product) -> Layout:
-    """The only child of a layout that has but one."""
-    children = _children(layout)
-    return children[0] if len(children) == 1 else layout
-
-
-def _terms(layout: Layout) -> Iterator[tuple[int, tuple[Layout, ...]]]:
-    """The layout as a sum of products, each with its leading number apart: how often the rest repeats."""
-    match layout:
-        case Fixed():
-            yield layout.size, ()
-        case Axis():
-            yield 1, (layout,)
-        case Sum():
-            for part in layout.parts:
-                yield from _terms(part)
-        case Product():
-            count, factors = _factors(layout)
-            if count == 1 and factors and isinstance(factors[0], Sum):  # the first factor is the slowest
-                for part in factors[0].parts:
-                    yield from _terms(Product((part, *factors[1:])))
-            else:
-                yield count, factors
-
-
-def _factors(layout: Product) -> tuple[int, tuple[Layout, ...]]:
-    """The leading number of a product, and its other factors, none a product, or a number beside another."""
-    flat: list[Layout] = [Fixed(1)]
-    for factor in map(canonical, layout.factors):
-        for each in factor.factors if isinstance(factor, Product) else (factor,):
-            last = flat[-1]
-            if isinstance(each, Fixed) and isinstance(last, Fixed):
-                flat[-1] = Fixed(last.size * each.size)
-            elif each != Fixed(1):
-                flat.append(each)
-    if Fixed(0) in flat:
-        return 0, ()
-    return length(flat[0]), tuple(flat[1:])
+    return layout is axis or any(_has(child, axis) for child in children(layout))

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
+from diffstruct.width.canonical import canonical
 from diffstruct.width.layout import (
     NOW,
     Axis,
@@ -23,7 +24,6 @@ from diffstruct.width.layout import (
     Sizes,
     along,
     axes,
-    canonical,
     formula,
     length,
     nested_twice,
