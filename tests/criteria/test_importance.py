@@ -329,3 +329,16 @@ def test_what_a_unit_earns_is_what_the_loss_rises_by_without_it(held_down):
         weight.copy_(before)
     assert max(risen) > 30 * min(risen)  # over more than an order of magnitude, or some do harm
     assert found == pytest.approx(risen, rel=0.2, abs=2e-4)
+
+
+def test_the_inverse_runs_on_the_threads_of_pytorch(monkeypatch):
+    """NumPy's BLAS ignores `torch.set_num_threads`, and would compete with the training."""
+
+    def refuse(*_):
+        raise AssertionError("NumPy inverts")
+
+    fisher = curvature(5, 9, 0)
+    expected = [silenced(fisher, unit, 0.2) for unit in range(5)]
+    for name in ("inv", "pinv", "solve", "cholesky", "eigh"):
+        monkeypatch.setattr(np.linalg, name, refuse)
+    np.testing.assert_allclose(importance.conditional(fisher, 0.1), expected, rtol=1e-9)

@@ -251,65 +251,6 @@ def test_a_gradient_that_is_not_finite_is_refused_and_nothing_happens(value):
     assert_same(everything(model, optimizer, structure), before)
 
 
-class Shaped(nn.Module):
-    """A hidden layer of vectors, and an output made by a function."""
-
-    def __init__(self, shape):
-        super().__init__()
-        self.one, self.two, self.shape = nn.Linear(5, 4), nn.Linear(4, 24), shape
-
-    def forward(self, x):
-        return self.shape(self.two(torch.relu(self.one(x))))
-
-
-@pytest.mark.parametrize(
-    ("shape", "predictions"),
-    [
-        pytest.param(lambda y: y, 32, id="[B, C]"),
-        pytest.param(lambda y: y.view(-1, 6, 4), 32 * 6, id="[B, T, V]"),
-        pytest.param(lambda y: y.view(-1, 6, 2, 2), 32 * 4, id="[B, C, H, W]"),
-        pytest.param(lambda y: y.view(-1, 3, 2, 2, 2), 32 * 8, id="[B, C, D, H, W]"),
-        pytest.param(lambda y: y.sum(1), 32, id="[B]"),
-        pytest.param(lambda y: y.square().mean(), 1, id="[]"),
-        pytest.param(lambda y: {"loss": y.mean(), "logits": y.view(-1, 6, 4)}, 32 * 6, id="dict"),
-        pytest.param(lambda y: (y.argmax(1), y), 32, id="tuple"),
-    ],
-)
-def test_predictions_are_counted_in_the_output_of_the_model(shape, predictions):
-    structure = structured(Shaped(shape))[2]
-    assert tracker(structure).predictions == predictions
-    assert f"over {predictions} predictions" in str(structure)
-    given = structured(Shaped(shape), criterion=ds.TaylorImportance(predictions=7))[2]
-    assert tracker(given).predictions == 7
-
-
-def test_slopes_as_large_from_twice_as_many_predictions_have_twice_the_curvature():
-    found = []
-    for predictions in (32, 64):
-        model, _, structure = structured(
-            start=None, rule=STILL, criterion=ds.TaylorImportance(predictions=predictions)
-        )
-        backward(model)
-        structure.step()
-        found.append((tracker(structure).fisher["0"], tracker(structure).mean_slopes["0"]))
-    np.testing.assert_allclose(found[1][0], 2 * found[0][0])
-    np.testing.assert_array_equal(found[1][1], found[0][1])
-
-
-def test_the_sum_over_predictions_is_judged_as_their_mean_is():
-    found = []
-    for reduction in ("mean", "sum"):
-        model, optimizer, structure = structured(
-            start=None, rule=STILL, criterion=ds.TaylorImportance(reduction=reduction)
-        )
-        for _ in range(3):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(X), Y, reduction=reduction).backward()
-            structure.step()
-        found.append(structure.criterion.importance(structure.widths["0"]))
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-8)
-
-
 def test_the_same_seed_gives_the_same_run_bit_for_bit():
     runs = []
     for seed in (5, 5, 6):
