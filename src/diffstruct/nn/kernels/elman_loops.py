@@ -1,7 +1,7 @@
 """The Elman layer's compiled loops: `h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)` and its gradients.
 
-Arguments are addresses (0 for what is absent) and sizes; `kept` is `[steps, batch, padded]`, the hidden
-states. This module needs Numba; import it only where `kernels.available` is true.
+`Kernel` describes the arguments. `kept` is `[steps, batch, padded]`, the hidden states. This module needs
+Numba; import it only where `kernels.available` is true.
 """
 
 from __future__ import annotations
@@ -78,25 +78,11 @@ def _steps_back(grad_arguments: Any, grads: Any, states: Any, packed: Any, units
 
 
 @compiled
-def forward(
-    like: Any,
-    steps: int,
-    batch: int,
-    inputs: int,
-    units: int,
-    begin: int,
-    end: int,
-    x: int,
-    weight_ih: int,
-    weight_hh: int,
-    bias_ih: int,
-    bias_hh: int,
-    hidden: int,
-    output: int,
-    last: int,
-    kept: int,
-) -> None:
+def forward(like: Any, shape: Any, part: Any, given: Any, results: Any) -> None:
     """Sequences `begin` to `end` of the batch: writes `output`, `last` and `kept`."""
+    (steps, batch, inputs, units), (begin, end) = shape, part
+    x, weight_ih, weight_hh, bias_ih, bias_hh, hidden = given
+    output, last, kept = results
     each = pad(units)
     states = array(kept, (steps, batch, each), like)[:, begin:end]
     outputs = array(output, (steps, batch, units), like)[:, begin:end]
@@ -112,29 +98,11 @@ def forward(
 
 
 @compiled
-def backward(
-    like: Any,
-    steps: int,
-    batch: int,
-    inputs: int,
-    units: int,
-    begin: int,
-    end: int,
-    grad_output: int,
-    grad_last: int,
-    x: int,
-    weight_ih: int,
-    weight_hh: int,
-    hidden: int,
-    kept: int,
-    grad_x: int,
-    grad_weight_ih: int,
-    grad_weight_hh: int,
-    grad_bias_ih: int,
-    grad_bias_hh: int,
-    grad_hidden: int,
-) -> None:
-    """The gradients of what has an address, from sequences `begin` to `end` of the batch."""
+def backward(like: Any, shape: Any, part: Any, given: Any, results: Any) -> None:
+    """Sequences `begin` to `end` of the batch: writes the gradients that have an address."""
+    (steps, batch, inputs, units), (begin, end) = shape, part
+    grad_output, grad_last, x, weight_ih, weight_hh, hidden, kept = given
+    grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_hidden = results
     each = pad(units)
     states = array(kept, (steps, batch, each), like)[:, begin:end]
     weight = array(weight_hh, (units, units), like)

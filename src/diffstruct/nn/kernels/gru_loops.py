@@ -1,9 +1,9 @@
-"""The GRU's compiled loops, forward and back.
+"""The GRU's compiled loops, forward and backward.
 
-Arguments are addresses (0 for what is absent) and sizes. `kept` is `[steps, batch, 5 * padded]`: the gates
-n, r, z, then q, the hidden state's part of n, and the state h. In this order the gates with an input part
-(n, r, z) and those with a hidden part (r, z, q) are contiguous. This module needs Numba; import it only
-where `kernels.available` is true.
+`Kernel` describes the arguments. `kept` is `[steps, batch, 5 * padded]`: the gates n, r, z, then q, the
+part of n from the hidden state, and the state h. In this order the gates with an input part (n, r, z) and
+those with a hidden part (r, z, q) are contiguous. This module needs Numba; import it only where
+`kernels.available` is true.
 """
 
 from __future__ import annotations
@@ -114,25 +114,11 @@ def _steps_back(
 
 
 @compiled
-def forward(
-    like: Any,
-    steps: int,
-    batch: int,
-    inputs: int,
-    units: int,
-    begin: int,
-    end: int,
-    x: int,
-    weight_ih: int,
-    weight_hh: int,
-    bias_ih: int,
-    bias_hh: int,
-    hidden: int,
-    output: int,
-    last: int,
-    kept: int,
-) -> None:
+def forward(like: Any, shape: Any, part: Any, given: Any, results: Any) -> None:
     """Sequences `begin` to `end` of the batch: writes `output`, `last` and `kept`."""
+    (steps, batch, inputs, units), (begin, end) = shape, part
+    x, weight_ih, weight_hh, bias_ih, bias_hh, hidden = given
+    output, last, kept = results
     each = pad(units)
     rows = array(kept, (steps, batch, 5 * each), like)[:, begin:end]
     outputs = array(output, (steps, batch, units), like)[:, begin:end]
@@ -148,29 +134,11 @@ def forward(
 
 
 @compiled
-def backward(
-    like: Any,
-    steps: int,
-    batch: int,
-    inputs: int,
-    units: int,
-    begin: int,
-    end: int,
-    grad_output: int,
-    grad_last: int,
-    x: int,
-    weight_ih: int,
-    weight_hh: int,
-    hidden: int,
-    kept: int,
-    grad_x: int,
-    grad_weight_ih: int,
-    grad_weight_hh: int,
-    grad_bias_ih: int,
-    grad_bias_hh: int,
-    grad_hidden: int,
-) -> None:
-    """The gradients of what has an address, from sequences `begin` to `end` of the batch."""
+def backward(like: Any, shape: Any, part: Any, given: Any, results: Any) -> None:
+    """Sequences `begin` to `end` of the batch: writes the gradients that have an address."""
+    (steps, batch, inputs, units), (begin, end) = shape, part
+    grad_output, grad_last, x, weight_ih, weight_hh, hidden, kept = given
+    grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_hidden = results
     each, count = pad(units), end - begin
     rows = array(kept, (steps, batch, 5 * each), like)[:, begin:end]
     states = rows[:, :, 4 * each :]

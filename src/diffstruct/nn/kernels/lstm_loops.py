@@ -1,6 +1,6 @@
-"""The LSTM's compiled loops, forward and back.
+"""The LSTM's compiled loops, forward and backward.
 
-Arguments are addresses (0 for what is absent) and sizes. `kept` is `[steps, batch, 6 * padded]`: the gates
+`Kernel` describes the arguments. `kept` is `[steps, batch, 6 * padded]`: the gates
 i, f, g, o, the cell state c and the hidden state h. This module needs Numba; import it only where
 `kernels.available` is true.
 """
@@ -124,27 +124,11 @@ def _steps_back(
 
 
 @compiled
-def forward(
-    like: Any,
-    steps: int,
-    batch: int,
-    inputs: int,
-    units: int,
-    begin: int,
-    end: int,
-    x: int,
-    weight_ih: int,
-    weight_hh: int,
-    bias_ih: int,
-    bias_hh: int,
-    hidden: int,
-    cell: int,
-    output: int,
-    last: int,
-    last_cell: int,
-    kept: int,
-) -> None:
+def forward(like: Any, shape: Any, part: Any, given: Any, results: Any) -> None:
     """Sequences `begin` to `end` of the batch: writes `output`, `last`, `last_cell` and `kept`."""
+    (steps, batch, inputs, units), (begin, end) = shape, part
+    x, weight_ih, weight_hh, bias_ih, bias_hh, hidden, cell = given
+    output, last, last_cell, kept = results
     each = pad(units)
     rows = array(kept, (steps, batch, 6 * each), like)[:, begin:end]
     cells, states = rows[:, :, 4 * each : 5 * each], rows[:, :, 5 * each :]
@@ -163,32 +147,11 @@ def forward(
 
 
 @compiled
-def backward(
-    like: Any,
-    steps: int,
-    batch: int,
-    inputs: int,
-    units: int,
-    begin: int,
-    end: int,
-    grad_output: int,
-    grad_last: int,
-    grad_last_cell: int,
-    x: int,
-    weight_ih: int,
-    weight_hh: int,
-    hidden: int,
-    cell: int,
-    kept: int,
-    grad_x: int,
-    grad_weight_ih: int,
-    grad_weight_hh: int,
-    grad_bias_ih: int,
-    grad_bias_hh: int,
-    grad_hidden: int,
-    grad_cell: int,
-) -> None:
-    """The gradients of what has an address, from sequences `begin` to `end` of the batch."""
+def backward(like: Any, shape: Any, part: Any, given: Any, results: Any) -> None:
+    """Sequences `begin` to `end` of the batch: writes the gradients that have an address."""
+    (steps, batch, inputs, units), (begin, end) = shape, part
+    grad_output, grad_last, grad_last_cell, x, weight_ih, weight_hh, hidden, cell, kept = given
+    grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_hidden, grad_cell = results
     each, count = pad(units), end - begin
     rows = array(kept, (steps, batch, 6 * each), like)[:, begin:end]
     states = rows[:, :, 5 * each :]

@@ -36,6 +36,10 @@ class Kernel:
     last step, `[1, batch, n]`; internally also `kept` `[steps, batch, blocks * padded(n)]`, which `backward`
     needs. Results are new tensors that share no memory.
 
+    The compiled loops, `forward` and `backward`, take a number of the type of all tensors; the sizes `steps`,
+    `batch`, `inputs` and `n`; where their part of the batch begins and ends; and the addresses, 0 for None,
+    of what they read and of what they write.
+
     Args:
         name: the name of the operator, and of the module with the loops.
         states: 1, or 2 with an LSTM's cell state.
@@ -81,11 +85,11 @@ class Kernel:
     ) -> tuple[Tensor, ...]:
         """`forward` for arguments that are `_dense`."""
         results = self.new(*given)
-        places = [0 if tensor is None else tensor.data_ptr() for tensor in (*given, *results)]
+        read, written = _addresses(given), _addresses(results)
         if len(cuts) == 1:
-            self.loops.forward(*sizes, *cuts[0], *places)
+            self.loops.forward(*sizes, cuts[0], read, written)
         else:
-            threads.run(self.loops.forward, [(*sizes, *cut, *places) for cut in cuts])
+            threads.run(self.loops.forward, [(*sizes, cut, read, written) for cut in cuts])
         return results
 
     def backward(
@@ -108,21 +112,20 @@ class Kernel:
         given = _dense(arguments) if measured is None else arguments
         sizes, cuts = measured or _sizes(given)
         wanted = _like(given, needs)
+        grads = _dense(grads)  # held here, since the loops only get addresses
         # The backward loops do not need the biases.
-        read = (*_dense(grads), *given[: _STATES - 2], *given[_STATES:], kept)
-        places = [0 if tensor is None else tensor.data_ptr() for tensor in read]
-        written = [0 if tensor is None else tensor.data_ptr() for tensor in wanted]
+        read = _addresses((*grads, *given[: _STATES - 2], *given[_STATES:], kept))
         if len(cuts) == 1:
-            self.loops.backward(*sizes, *cuts[0], *places, *written)
+            self.loops.backward(*sizes, cuts[0], read, _addresses(wanted))
         else:
-            self._backward_in_parts(sizes, cuts, places, given, wanted, needs)
+            self._backward_in_parts(sizes, cuts, read, given, wanted, needs)
         return wanted
 
     def _backward_in_parts(
         self,
         sizes: tuple[Any, ...],
         cuts: Sequence[tuple[int, int]],
-        places: Sequence[int],
+        read: tuple[int, ...],
         given: Sequence[Tensor | None],
         wanted: Sequence[Tensor | None],
         needs: Sequence[bool],
@@ -133,7 +136,7 @@ class Kernel:
         calls = []
         for cut, own in zip(cuts, owned, strict=True):
             written = (*wanted[:1], *own[1:_STATES], *wanted[_STATES:])
-            calls.append((*sizes, *cut, *places, *(0 if t is None else t.data_ptr() for t in written)))
+            calls.append((*sizes, cut, read, _addresses(written)))
         threads.run(self.loops.backward, calls)
         for other in owned[1:]:  # in order, so that the sum is the same each time
             for total, part in zip(wanted, other, strict=True):
@@ -200,6 +203,11 @@ def _dense(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
     return tensors
 
 
+def _addresses(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
+    """The addresses of the tensors, 0 for None."""
+    return tuple([0 if tensor is None else tensor.data_ptr() for tensor in tensors])
+
+
 def _like(tensors: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
     """An uninitialised tensor like each that is wanted and not None; None for the others."""
     return [
@@ -215,7 +223,7 @@ def _sizes(arguments: Sequence[Tensor | None]) -> tuple[tuple[Any, ...], list[tu
     assert weight_hh is not None
     (steps, batch, inputs), (rows, units) = input.shape, weight_hh.shape
     cuts = threads.parts(batch, steps * batch * rows * (inputs + units))
-    return (LIKE[input.dtype], steps, batch, inputs, units), cuts
+    return (LIKE[input.dtype], (steps, batch, inputs, units)), cuts
 
 
 def _save(ctx: Any, kernel: Kernel, arguments: Sequence[Tensor | None], kept: Tensor) -> None:

@@ -8,6 +8,7 @@ This module needs Numba; import it only where `kernels.available` is true.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import llvmlite.binding
@@ -61,7 +62,7 @@ def add_tile(
         for columns in range(1, MOST_VECTORS + 1):
             builder.position_at_end(builder.append_basic_block(f"vectors.{columns}"))
             choice.add_case(columns, builder.basic_block)
-            _emit(builder, vector, size, height.literal_value, columns, unroll.literal_value, *arguments[4:])
+            _emit(builder, vector, size, height.literal_value, columns, unroll.literal_value, arguments[4:])
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
@@ -70,24 +71,10 @@ def add_tile(
 
 
 def _emit(
-    builder: Any,
-    vector: Any,
-    size: int,
-    rows: int,
-    columns: int,
-    unroll: int,
-    out: Any,
-    out_row: Any,
-    left: Any,
-    left_row: Any,
-    left_term: Any,
-    left_turn: Any,
-    right: Any,
-    right_term: Any,
-    right_turn: Any,
-    turns: Any,
+    builder: Any, vector: Any, size: int, rows: int, columns: int, unroll: int, arguments: Sequence[Any]
 ) -> None:
     """The code of a tile `columns` vectors wide, of numbers of `size` bytes; see `add_tile` for the rest."""
+    out, out_row, left, left_row, left_term, left_turn, right, right_term, right_turn, turns = arguments
     real, lanes = vector.element, vector.count
 
     def offset(address: Any, count: int, stride: Any) -> Any:
