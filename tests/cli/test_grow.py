@@ -175,7 +175,7 @@ def test_ctrl_c_saves_everything_so_far(tmp_path):
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     history = out / "history.csv"
-    for _ in range(600):  # until it has learned for a while
+    while process.poll() is None:  # until it has learned for a while
         if history.exists() and len(history.read_text().splitlines()) >= 3:
             break
         time.sleep(0.1)

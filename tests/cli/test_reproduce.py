@@ -124,9 +124,7 @@ def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(tmp_path, mon
 
     def spoiled(trainer, stretch):
         if trainer.units > 10:  # the fixed sizes of 27 units and more
-            raise DivergenceError(
-                f"the loss is nan at step {trainer.updates + 1}: the weights have diverged"
-            )
+            raise DivergenceError(f"the loss is nan at step {trainer.updates + 1}: the weights have diverged")
         return original(trainer, stretch)
 
     monkeypatch.setattr(kind, "advance", spoiled)
@@ -196,9 +194,7 @@ def test_a_stop_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path, ca
         text=True,
         start_new_session=True,
     )
-    for _ in range(1200):
-        if list(tmp_path.glob("runs/hard-r2/*.json")):
-            break
+    while process.poll() is None and not list(tmp_path.glob("runs/hard-r2/*.json")):
         time.sleep(0.05)
     # A terminal sends Ctrl-C to the workers too.
     (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
