@@ -64,22 +64,25 @@ class Parametrized:
 def parametrize_readers(widths: Mapping[str, Width], optimizers: Sequence[Optimizer]) -> Parametrized:
     """Give every unit a multiplier, trained by the optimizer of the weights that read it.
 
-    The widths must be such as `cannot_multiply` has nothing against.
+    The widths must be such as `cannot_multiply` has nothing against. With an error, nothing has changed.
     """
     added: dict[str, list[Slot]] = {}
     places: list[tuple[nn.Module, str, UnitMultiplier]] = []
-    for width in (width for width in widths.values() if not any(width.having(Role.MULTIPLIER))):
-        readers = [*width.having(Role.OUTGOING)]
-        tensor = readers[0].tensor
-        factors = nn.Parameter(torch.ones(width.size, dtype=tensor.dtype, device=tensor.device))
-        _optimizer_of([_raw(slot).tensor for slot in readers], optimizers).add_param_group(
-            {"params": [factors]}
-        )
-        for slot in readers:
-            own = UnitMultiplier(factors, width.axis, slot.layout, slot.dim)
-            parametrize.register_parametrization(slot.module, slot.name, own)
-            places.append((slot.module, slot.name, own))
-            added.setdefault(width.name, []).append(Slot(own, "factors", 0, Role.MULTIPLIER, width.axis))
+    try:
+        for width in (width for width in widths.values() if not any(width.having(Role.MULTIPLIER))):
+            readers = [*width.having(Role.OUTGOING)]
+            tensor = readers[0].tensor
+            factors = nn.Parameter(torch.ones(width.size, dtype=tensor.dtype, device=tensor.device))
+            optimizer = _optimizer_of([_raw(slot).tensor for slot in readers], optimizers)
+            for slot in readers:
+                own = UnitMultiplier(factors, width.axis, slot.layout, slot.dim)
+                parametrize.register_parametrization(slot.module, slot.name, own)
+                places.append((slot.module, slot.name, own))
+                added.setdefault(width.name, []).append(Slot(own, "factors", 0, Role.MULTIPLIER, width.axis))
+            optimizer.add_param_group({"params": [factors]})
+    except BaseException:
+        Parametrized({}, places).remove(optimizers)
+        raise
     slots = {name: (*map(_raw, width.slots), *added.get(name, [])) for name, width in widths.items()}
     return Parametrized({name: replace(width, slots=slots[name]) for name, width in widths.items()}, places)
 

@@ -41,39 +41,37 @@ class Structure:
             `diffstruct.nn` that have been told what they feed.
         optimizer: any of `torch.optim` but LBFGS and SparseAdam; or several, where the parameters are
             divided among them.
-        total_steps: steps of the optimizer in which the structure is learned, most often those of the whole
-            run: the times of rule and criterion are fractions of it. After that, sizes stay as they are.
+        total_steps: steps in which the structure is learned, most often those of the whole run: the times of
+            rule and criterion are fractions of it. After that, sizes stay as they are.
         example_inputs: the model's positional arguments, as a tuple, or its keyword arguments, as a dict,
             such as it is trained on. The model runs on them a few times, and is left as it was.
         widths: what `find_widths` found in this model, in the place of `example_inputs`.
-        criterion: what units are judged by, and what they cost.
+        criterion: what units are judged by, and what they cost; `TaylorImportance()` unless given.
         rule: when units are added and removed; one rule, or rules by patterns of the widths' names. What it
             leaves open, the criterion fills.
         start: units that each width starts from; None keeps the sizes that the model came with; by patterns
             of names where widths differ.
         include: patterns of the names of widths to learn; the others keep their sizes.
-        exclude: patterns of widths to leave out of these.
+        exclude: patterns of names to leave out of these.
         multiple_of: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
-        interval: steps between two decisions. The rule acts as strongly as it would at every step. None:
-            what the criterion says.
+        interval: steps between two decisions, which are as strong as one a step; None: the criterion's.
         seed: of the generator that the rule and the new units draw from.
 
     Raises:
         StructureError: the model has no width that could be learned, or does not run on the example inputs,
             or an optimizer cannot follow. Model and optimizers are as they were then.
-        ConfigurationError: a parameter that cannot work; likewise.
+        ConfigurationError: a parameter cannot work; likewise.
 
     Example:
         >>> import torch
         >>> import diffstruct as ds
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
         >>> optimizer = torch.optim.Adam(model.parameters())
-        >>> x, y = torch.ones(16, 3), torch.ones(16, 1)
+        >>> x = torch.ones(16, 3)
         >>> structure = ds.Structure(model, optimizer, example_inputs=(x,), total_steps=100)
         >>> for _ in range(100):
-        ...     loss = (model(x) - y).square().mean()
         ...     optimizer.zero_grad()
-        ...     loss.backward()
+        ...     (model(x) - 1).square().mean().backward()
         ...     optimizer.step()
         ...     events = structure.step()
         >>> plain = structure.finish()
@@ -136,13 +134,10 @@ class Structure:
         return replace(rule, p_add=0.0, p_spontaneous=0.0)
 
     def follow(self, copy: nn.Module) -> None:
-        """Keep a copy of the model at the same sizes: an average of its weights, or a teacher.
-
-        Args:
-            copy: of the same sizes as the model now, such as `torch.optim.swa_utils.AveragedModel(model)`.
+        """Keep a copy of the model, such as `torch.optim.swa_utils.AveragedModel(model)`, at the same sizes.
 
         Raises:
-            StructureError: it is no copy of the model.
+            StructureError: it is no copy of the model, of its sizes now.
         """
         self._copies.append(copy_of(self.model, copy, self.widths.values()))
 
@@ -155,7 +150,7 @@ class Structure:
         """Let the criterion act, decide, and change the structure; call it after each step of the optimizer.
 
         Returns:
-            What changed, one event for each width that did; empty at most steps.
+            One event for each width that changed; none at most steps.
 
         Raises:
             DivergenceError: the importance of a unit is not finite; nothing has changed then.
@@ -170,17 +165,10 @@ class Structure:
             self.steps = step
             return ()
         self.criterion.after_step(step, {name: state.ages for name, state in self.states.items()})
-        found = {
-            name: decide(
-                self.rule_now(name),
-                self.criterion.importance(width),
-                self.states[name],
-                self._spare[name],
-                self.multiple_of[name],
-                self.training.generator,
-            )
-            for name, width in self.widths.items()
-        }
+        found = {}
+        for name, width in self.widths.items():
+            units = self.criterion.importance(width), self.states[name], self._spare[name]
+            found[name] = decide(self.rule_now(name), *units, self.multiple_of[name], self.training.generator)
         events = self.carry_out({name: whole.decision for name, whole in found.items()})
         self._spare = {name: whole.spare for name, whole in found.items()}
         return events
@@ -193,7 +181,7 @@ class Structure:
             steps: how many there were since the last call.
 
         Returns:
-            What changed, one event for each width that did.
+            One event for each width that changed.
         """
         self._last = {}
         changes = {
@@ -213,13 +201,12 @@ class Structure:
     def finish(self) -> nn.Module:
         """Remove the reserve, and all that is ours; return the plain model.
 
-        Of each width the units stay whose importance is above the threshold, one at least. The optimizer goes
-        on working; `step` does not. The running means of a `BatchNorm` are still of the units that were
-        removed: `torch.optim.swa_utils.update_bn(loader, model)` takes them anew.
+        Of each width the units above the threshold stay, one at least. The optimizer goes on working; `step`
+        does not. The running means of a `BatchNorm` are those of a model with the units that were removed:
+        `torch.optim.swa_utils.update_bn(loader, model)` takes them anew.
 
         Raises:
-            StructureError: a `ds.nn.Multiplier` cannot be folded into the weights that read it. Nothing has
-                changed then, and training can go on.
+            StructureError: a `ds.nn.Multiplier` cannot be folded into its readers; nothing has changed then.
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
@@ -229,17 +216,19 @@ class Structure:
         self.criterion.resize(changes, self.steps)
         self.criterion.detach()
         self.widths = dict(self._found.widths)
-        self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
         self.history.record(self.steps, changes)
         self._finished = True
         return plain
 
     def carry(self, state: Any, width: str | None = None) -> Any:
-        """A hidden state after what the last `step` changed: `carry_state`, see there.
+        """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.
 
         Args:
             state: a tensor `[..., units]`, or a tuple of such (as an LSTM has), or None.
             width: the name of the width; may be left out where the model has one.
+
+        Raises:
+            StructureError: the state does not fit the width, or it is unclear which width is meant.
         """
         return carry_state(state, width, self.widths, self._last)
 
