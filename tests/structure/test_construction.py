@@ -29,7 +29,7 @@ CASES = [
     ({"criterion": ds.Multipliers(), "multiple_of": 5}, ds.ConfigurationError),
     ({"criterion": ds.Multipliers(ds.L1Price(1e-3, floor=1.0))}, ds.ConfigurationError),
     ({"rule": {"nothing": ds.Rule()}}, ds.ConfigurationError),
-    ({"criterion": Failing(), "start": None}, KeyboardInterrupt),
+    ({"criterion": Failing()}, KeyboardInterrupt),
 ]
 
 
@@ -45,6 +45,8 @@ def test_a_constructor_that_fails_leaves_nothing_behind(options, error):
         ds.Structure(model, optimizer, example_inputs=(X,), total_steps=10, **options)
     assert [*model.modules()] == modules
     torch.testing.assert_close((model.state_dict(), optimizer.state_dict()), before, rtol=0, atol=0)
+    assert [model[0].out_features, model[2].out_features] == [8, 6]
+    assert not optimizer._optimizer_step_pre_hooks
     assert not any(parameter._post_accumulate_grad_hooks for parameter in model.parameters())
 
 

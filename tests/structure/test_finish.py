@@ -104,6 +104,8 @@ def test_the_optimizer_holds_what_the_plain_model_has_and_nothing_else(criterion
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in held} == {id(p) for p in plain.parameters()}
     assert {id(p) for p in optimizer.state} <= {id(p) for p in held}
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not any(p._post_accumulate_grad_hooks for p in plain.parameters())
     assert not any("parametrizations" in name for name, _ in plain.named_modules())
     optimizer.zero_grad()
     plain(X).square().sum().backward()

@@ -73,7 +73,6 @@ class ImportanceTracker:
         self.compared: dict[str, NDArray[np.float64]] = {}
         """The importance that the decay compares with the price, as of the last `refresh`."""
         self._hooks: list[RemovableHandle] = []
-        self._hooks: list[RemovableHandle] = []
         self._slopes: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
         self._warned = False
         readers: dict[int, tuple[Tensor, list[tuple[Slot, Width]]]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from copy import copy as shallow_copy
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from diffstruct.structure.decide import decide
 from diffstruct.structure.finish import finished
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
-from diffstruct.structure.hooks import before_each_step
+from diffstruct.structure.hooks import ActsBeforeSteps
 from diffstruct.structure.run import training_run
 from diffstruct.structure.start import start_of
 from diffstruct.structure.table import table
@@ -29,7 +30,7 @@ from diffstruct.width import Width
 from diffstruct.width.patterns import by_name
 
 
-class Structure:
+class Structure(ActsBeforeSteps):
     """Learn the widths of `model` while it trains.
 
     Call `step` after each step of the optimizer: it lets the criterion act, asks the rule, and, if anything
@@ -105,14 +106,13 @@ class Structure:
         learnable(self._found, self.criterion, self.training)
         keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
         self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
-        try:
-            changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
-            operate(changes.values(), self.training.optimizers)
+        changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
+        with ExitStack() as undo:  # what to do if anything fails
+            undo.callback(self.criterion.detach)
+            undo.callback(operate(changes.values(), self.training.optimizers))
             self.criterion.resize(changes, 0)
-        except BaseException:
-            self.criterion.detach()
-            raise
-        before_each_step(self, self.training.optimizers)
+            undo.pop_all()
+        self._attach_to(self.training.optimizers)
         self.history = History()
         self.steps = 0  # made so far
         self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
@@ -120,11 +120,6 @@ class Structure:
         self._last: dict[str, Change] = {}
         self._copies: list[Copy] = []
         self._finished = False
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy acts before the steps of its own optimizers."""
-        vars(self).update(state)
-        before_each_step(self, self.training.optimizers)
 
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
@@ -143,7 +138,7 @@ class Structure:
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Let the criterion act on the gradients; the optimizer's own hook calls this before each step."""
-        if not self._finished and self.steps < self.training.total_steps:
+        if self.steps < self.training.total_steps:
             self.criterion.before_step(optimizer)
 
     def step(self) -> tuple[Event, ...]:
@@ -158,13 +153,17 @@ class Structure:
         """
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
-        step = self.steps + 1
-        self.criterion.record_next(self.training.decides(step + 1))
         self._last = {}
-        if not self.training.decides(step):
-            self.steps = step
-            return ()
-        self.criterion.after_step(step, {name: state.ages for name, state in self.states.items()})
+        if self.training.decides(self.steps + 1):
+            events = self._decide()
+        else:
+            events, self.steps = (), self.steps + 1
+        self.criterion.record_next(self.training.decides(self.steps + 1))
+        return events
+
+    def _decide(self) -> tuple[Event, ...]:
+        ages = {name: state.ages for name, state in self.states.items()}
+        self.criterion.after_step(self.steps + 1, ages)
         found = {}
         for name, width in self.widths.items():
             units = self.criterion.importance(width), self.states[name], self._spare[name]
@@ -215,6 +214,7 @@ class Structure:
         )
         self.criterion.resize(changes, self.steps)
         self.criterion.detach()
+        self._let_go()
         self.widths = dict(self._found.widths)
         self.history.record(self.steps, changes)
         self._finished = True
