@@ -7,7 +7,7 @@ from zoo.random_networks import networks
 
 import diffstruct as ds
 from diffstruct.couple import traced_widths
-from diffstruct.couple.trace import tensors_in
+from diffstruct.couple.outputs import tensors_in
 
 EAGER = ds.Rule(threshold=0.3, p_add=0.7, p_delete=0.5, max_units=999, redraw_after=2)
 

@@ -9,7 +9,7 @@ from torch import nn
 from zoo import CASES, library_cases
 
 import diffstruct as ds
-from diffstruct.couple.trace import tensors_in
+from diffstruct.couple.outputs import tensors_in
 from diffstruct.surgery import Change, operate
 from diffstruct.width.layout import owners
 

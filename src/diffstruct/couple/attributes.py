@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from diffstruct.couple.terms import Leaf, Product, Sum, Term, find, leaves, product_of
-from diffstruct.couple.trace import Findings, Place
-from diffstruct.width.layout import Axis
+from diffstruct.couple.findings import Findings, Place
+from diffstruct.couple.layouts import layout_of
+from diffstruct.couple.terms import Leaf, Term, find, leaves, product_of
+from diffstruct.width.layout import Axis, Product, Sum
 from diffstruct.width.width import Attribute, Width
 
 # For each class the attribute, and the tensor and dimension whose size it is.
@@ -43,8 +44,6 @@ def known_attributes(
     model: nn.Module, findings: Findings, leaf: Leaf, axes: Mapping[Leaf, Axis]
 ) -> Iterator[Attribute]:
     """The attributes of `torch.nn`'s modules that change with the axis of `leaf`."""
-    from diffstruct.couple.widths import layout_of
-
     seen: set[tuple[nn.Module, str]] = set()
     for module in model.modules():
         for name, term in _sizes(module, findings):
@@ -126,8 +125,6 @@ def candidates(
     They are those of the modules that have the width's tensors and of the modules that contain these, equal
     to the size of some dimension of the width, or of a part of it.
     """
-    from diffstruct.couple.widths import layout_of
-
     counted = {each for term in (*findings.heads, *findings.groups.values()) for each in leaves(term)}
     owners = {slot.module for slot in width.slots}
     family = [module for module in model.modules() if any(inner in owners for inner in module.modules())]

@@ -1,7 +1,4 @@
-"""Which tensor dimensions must change together.
-
-Modules of `diffstruct.nn` declare their own width; this collects what a model's modules declare.
-"""
+"""The widths that modules of `diffstruct.nn` declare themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from diffstruct.width.width import Width
 
 @runtime_checkable
 class DeclaresWidth(Protocol):
-    """A module that knows every place its width lives in."""
+    """A module that knows every place where its width lies."""
 
     def declare_width(self, name: str) -> Width:
         """The module's width, under the name that the model gives the module."""
@@ -26,7 +23,7 @@ def declared_widths(model: nn.Module) -> dict[str, Width]:
     """The widths that the modules of `model` declare, by the modules' names in it.
 
     Raises:
-        StructureError: no module declares a width, or one does not know its readers.
+        StructureError: no module declares a width, or one has not been told which layers read it.
     """
     widths = {
         name or "model": module.declare_width(name or "model")
@@ -35,8 +32,8 @@ def declared_widths(model: nn.Module) -> dict[str, Width]:
     }
     if not widths:
         raise StructureError(
-            f"no module of {type(model).__name__} declares a width: build it with the layers of "
-            "diffstruct.nn (RNN, GRU, LSTM)"
+            f"no module of {type(model).__name__} declares a width: give example_inputs, or build it with "
+            "the layers of diffstruct.nn (RNN, GRU, LSTM)"
         )
     _refuse_half_shared(model, widths)
     return widths

@@ -1,122 +1,174 @@
-"""The widths of any model: traced, then proved."""
+"""The widths of a model: those that its modules declare, or those that are traced and proved."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
 from torch import nn
 
-from diffstruct.couple.proof import Proof, Unproved, undisturbed
+from diffstruct.couple.declared import declared_widths
+from diffstruct.couple.findings import Findings
+from diffstruct.couple.found import FoundWidths
+from diffstruct.couple.proof import Proof, ProofError
 from diffstruct.couple.terms import unify
-from diffstruct.couple.trace import Findings, trace
-from diffstruct.couple.widths import Found, Refusal, widths_of
-from diffstruct.errors import StructureError
-from diffstruct.width.patterns import chosen
-from diffstruct.width.width import Width
+from diffstruct.couple.trace import trace
+from diffstruct.couple.undisturbed import undisturbed
+from diffstruct.couple.widths import TracedWidths, widths_of
+from diffstruct.errors import StructureError, StructureWarning
+from diffstruct.width.patterns import check_patterns, chosen
+
+EXCLUDED = "is excluded by name"
 
 
-def traced_widths(
+def find_widths(
     model: nn.Module,
-    example_inputs: Sequence[Any] | Mapping[str, Any],
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    *,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
-) -> tuple[dict[str, Width], list[Refusal], Proof]:
-    """The widths of `model` that surgery proves, by name; the axes that are none; and what proved it.
+) -> FoundWidths:
+    """Find the sizes of a model that can be learned, and say why the others cannot.
 
     Args:
-        model: any module; afterwards it is as it was, bit for bit.
-        example_inputs: its positional arguments, or its keyword arguments, such as it is trained on.
+        model: any module, also a compiled one; afterwards it is as it was, bit for bit.
+        example_inputs: its positional arguments, as a tuple, or its keyword arguments, as a dict, such as it
+            is trained on: the model runs on them a few times. None: the widths are those that layers of
+            `diffstruct.nn` declare, and the model is not run.
         include: patterns of the names of widths to learn.
         exclude: patterns of those among them to leave as they are.
 
     Raises:
-        StructureError: the model does not run on the example inputs, or returns no tensor.
+        StructureError: the model does not run on the example inputs, or returns no tensor; without example
+            inputs, no module declares a width.
+        ConfigurationError: a pattern matches the name of no width.
+
+    Example:
+        >>> import torch
+        >>> import diffstruct as ds
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> found = ds.find_widths(model, (torch.ones(16, 3),))
+        >>> found.widths
+        {'0': Width('0', size=8, slots=3)}
+        >>> print(found)
+        width  units  places
+        0      8      0.weight[dim 0], 0.bias[dim 0], 2.weight[dim 1]
+        <BLANKLINE>
+        not learned:
+        0.weight[1] (3): is a dimension of the input
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
+    if example_inputs is None:
+        found = FoundWidths(model, declared_widths(model), [], None)
+        _check_names([*found.widths], include, exclude)
+        for name in [*found.widths]:
+            if not chosen(name, include, exclude):
+                found.refuse(name, EXCLUDED)
+        return found
     run = _runner(model, example_inputs)
-    findings = Findings()
     trains = any(module.training for module in model.modules())
-    for training in (False, True) if trains else (False,):
-        with undisturbed(model, training):
-            try:
-                trace(model, run, example_inputs, findings)
-            except Exception as error:
-                mode = "training" if training else "evaluation"
-                raise StructureError(
-                    f"{type(model).__name__} does not run in {mode} mode on the example inputs: {error}; "
-                    "give inputs such as it is trained on"
-                ) from error
-    proof = Proof(model, run, trains)
-    found = widths_of(model, findings)
-    widths, failed = _proved(found, proof, include, exclude)
-    if _merge(found, failed):
-        found = widths_of(model, findings)
-        widths, _ = _proved(found, proof, include, exclude)
-    _prove_together(proof, widths, found.refuse)
-    return widths, found.refused, proof
+    findings = _traced(model, run, example_inputs, trains)
+    found, traced = _proved(widths_of(model, findings), Proof(model, run, trains), include, exclude)
+    failed = [name for name in traced.widths if name not in found.widths and chosen(name, include, exclude)]
+    if _merge(traced, failed):
+        assert found.proof is not None
+        found, traced = _proved(widths_of(model, findings), found.proof, include, exclude)
+    _check_names([*traced.widths], include, exclude)
+    _prove_together(found)
+    return found
 
 
-def _proved(
-    found: Found, proof: Proof, include: Sequence[str], exclude: Sequence[str]
-) -> tuple[dict[str, Width], list[str]]:
-    """Those of the widths that are wanted and proved, and the names of those that are not."""
-    widths: dict[str, Width] = {}
-    failed = []
-    for name, width in found.widths.items():
-        if not chosen(name, include, exclude):
-            found.refuse(name, "is excluded by name")
-            continue
-        try:
-            widths[name] = proof.prove(width, found.candidates[name])
-        except Unproved as error:
-            failed.append(name)
-            found.refuse(name, str(error))
-    return widths, failed
-
-
-def _merge(found: Found, failed: Sequence[str]) -> bool:
-    """Take for one axis those that fail alone, are as large, and hang together; whether there are any.
-
-    What hangs together lies in one dimension (halves of `chunk`) or is named by one integer (heads of queries
-    and of values): the model's code then wants both to have the same size, which no operator shows.
-    """
-    merged = False
-    for one, other in combinations(failed, 2):
-        first, second = found.widths[one], found.widths[other]
-        together = {(slot.module, slot.name, slot.dim) for slot in first.slots} & {
-            (slot.module, slot.name, slot.dim) for slot in second.slots
-        }
-        named = {(each.attribute.module, each.attribute.name) for each in found.candidates[one]} & {
-            (each.attribute.module, each.attribute.name) for each in found.candidates[other]
-        }
-        if first.size == second.size and (together or named):
-            unify(found.leaves[one], found.leaves[other], "must be as large as another axis")
-            merged = True
-    return merged
-
-
-def _runner(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> Callable[[], Any]:
+def _runner(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> partial[Any]:
     if isinstance(inputs, Mapping):
-        return lambda: model(**inputs)
+        return partial(model, **inputs)
     if isinstance(inputs, (tuple, list)):
-        return lambda: model(*inputs)
+        return partial(model, *inputs)
     raise StructureError(
         f"example_inputs must be a tuple of positional arguments or a dict of keyword arguments, got a "
         f"{type(inputs).__name__}: write example_inputs=(x,) for one tensor"
     )
 
 
-def _prove_together(proof: Proof, widths: dict[str, Width], refuse: Callable[[str, str], None]) -> None:
-    """Drop the widths that hold alone but not beside the others; none, for all that we know."""
-    try:
-        proof.together(widths.values())
-    except Unproved:
-        held: list[str] = []
-        for name in [*widths]:
+def _traced(model: nn.Module, run: partial[Any], inputs: Any, trains: bool) -> Findings:
+    """What a run in evaluation mode shows and, if the model has modules in training mode, one in that."""
+    findings = Findings()
+    for training in (False, True) if trains else (False,):
+        with undisturbed(model, training):
             try:
-                proof.together([widths[other] for other in (*held, name)])
+                trace(model, run, inputs, findings)
+            except Exception as error:
+                mode = "training" if training else "evaluation"
+                raise StructureError(
+                    f"{type(model).__name__} does not run in {mode} mode on the example inputs: {error}; "
+                    "give inputs such as it is trained on"
+                ) from error
+    for name, failure in findings.failed_rules.items():
+        warnings.warn(
+            f"diffstruct's rule for the operator {name} failed ({failure}), so that no size that goes through "
+            "it is learned: please report this",
+            StructureWarning,
+            stacklevel=3,
+        )
+    return findings
+
+
+def _proved(
+    traced: TracedWidths, proof: Proof, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[FoundWidths, TracedWidths]:
+    """Those of the widths that are wanted and proved; the others are refused."""
+    found = FoundWidths(proof.model, dict(traced.widths), [*traced.refused], proof)
+    for name, width in traced.widths.items():
+        if not chosen(name, include, exclude):
+            found.refuse(name, EXCLUDED)
+            continue
+        try:
+            found.widths[name] = proof.prove(width, traced.candidates[name])
+        except ProofError as error:
+            found.refuse(name, str(error))
+    return found, traced
+
+
+def _merge(traced: TracedWidths, failed: Sequence[str]) -> bool:
+    """Take for one axis those that fail alone, are as large, and hang together; whether there are any.
+
+    They hang together if they lie in one dimension (halves of `chunk`) or if one integer may hold the size of
+    both (heads of queries and of values): the model's code then needs both to have the same size, which no
+    operator shows.
+    """
+    merged = False
+    for one, other in combinations(failed, 2):
+        first, second = traced.widths[one], traced.widths[other]
+        together = {(slot.module, slot.name, slot.dim) for slot in first.slots} & {
+            (slot.module, slot.name, slot.dim) for slot in second.slots
+        }
+        named = {(each.attribute.module, each.attribute.name) for each in traced.candidates[one]} & {
+            (each.attribute.module, each.attribute.name) for each in traced.candidates[other]
+        }
+        if first.size == second.size and (together or named):
+            unify(traced.leaves[one], traced.leaves[other], "must be as large as another axis")
+            merged = True
+    return merged
+
+
+def _check_names(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> None:
+    check_patterns(include, names, "include")
+    check_patterns(exclude, names, "exclude")
+
+
+def _prove_together(found: FoundWidths) -> None:
+    """Refuse the widths that are proved alone but not beside the others; most often there are none."""
+    proof = found.proof
+    assert proof is not None
+    try:
+        proof.together(found.widths.values())
+    except ProofError:
+        held: list[str] = []
+        for name in [*found.widths]:
+            try:
+                proof.together([found.widths[other] for other in (*held, name)])
                 held.append(name)
-            except Unproved as error:
-                refuse(name, f"together with {', '.join(held)}: {error}")
-                del widths[name]
+            except ProofError as error:
+                found.refuse(name, f"together with {', '.join(held)}: {error}")

@@ -1,18 +1,17 @@
 """A width is used only after surgery has proved it on the example inputs.
 
-For each width: a silent unit is added, of which everything is random but the weights that read it, and the
-model must say what it said before; a unit in the middle is silenced, then removed, and the model must say the
-same both times; and it must run as it does when it is trained. Each time the model is put back bit for bit.
-Integers that hold a size and that only the model's own code knows are found on the way: with them kept in
-step the proof succeeds, without them it does not.
+For each width: a silent unit is added, of which everything is random but its outgoing weights, which are
+zero, and the model's output must be what it was before; a unit in the middle is silenced, then removed, and
+the output must be the same both times; and the model must run in the modes in which it is trained. Each time
+the model is restored bit for bit. Integers that hold a size and that only the model's own code knows are
+found on the way: with them kept in step the proof succeeds, without them it does not.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -20,43 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from diffstruct.couple.attributes import Candidate
-from diffstruct.couple.trace import tensors_in
+from diffstruct.couple.outputs import tensors_in
+from diffstruct.couple.undisturbed import undisturbed
 from diffstruct.surgery import Change, plan
 from diffstruct.width.layout import owners
 from diffstruct.width.width import READERS, Role, Width
 
+SEED = 0
+"""Of the random entries of silent units."""
 
-class Unproved(Exception):
-    """A width that surgery refutes; the message says how."""
 
-
-@contextmanager
-def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
-    """Run a model without leaving a trace: modes, buffers and random numbers are put back."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
-    with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
-        torch.manual_seed(0)  # what the model itself draws from, the same each time
-        try:
-            if not training:
-                model.eval()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # who runs the model will see them
-                yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-            with torch.no_grad():
-                for module, name, buffer, before in buffers:
-                    if not torch.equal(buffer, before):
-                        buffer.copy_(before)
-                    module._buffers[name] = buffer
+class ProofError(Exception):
+    """Surgery refutes a width; the message says how."""
 
 
 class Proof:
@@ -64,21 +38,21 @@ class Proof:
 
     Args:
         model: the model.
-        run: runs it on the example inputs.
-        trains: whether it runs with the modes that its modules are in.
+        run: the model with the example inputs as its arguments. A deep copy of a proof together with its
+            model runs the copy of the model.
+        trains: whether it runs with the modes that its modules are in as well.
     """
 
-    def __init__(self, model: nn.Module, run: Callable[[], Any], trains: bool) -> None:
+    def __init__(self, model: nn.Module, run: partial[Any], trains: bool) -> None:
         self.model, self.run, self.trains = model, run, trains
-        self.generator = torch.Generator().manual_seed(0)
         self.expected = self.outputs()
 
     @property
     def predictions(self) -> int:
         """How many predictions the model makes for the example inputs, going by its first output.
 
-        Its last dimension is what one prediction is made of (logits), of images `[batch, channels, ...]` the
-        second; numbers `[batch]` are a prediction each.
+        One prediction lies along its last dimension (logits), of images `[batch, channels, ...]` along the
+        second; of numbers `[batch]`, each is a prediction.
         """
         made = (output for output in tensors_in(self.expected) if output.ndim and output.is_floating_point())
         first = next(made, None)
@@ -90,7 +64,7 @@ class Proof:
         """The width, with the attributes that must be kept in step.
 
         Raises:
-            Unproved: surgery changes what the model says, or it fails.
+            ProofError: surgery changes the model's output, or the model fails.
         """
         proved = self._with_attributes(width, candidates)
         self._removal(proved)
@@ -98,12 +72,12 @@ class Proof:
 
     def _with_attributes(self, width: Width, candidates: Sequence[Candidate]) -> Width:
         """The width with those of `candidates` that it needs, and those that are likely and do no harm."""
-        first: Unproved | None = None
+        first: ProofError | None = None
         for chosen in _subsets(candidates):
             trial = _also(width, chosen)
             try:
                 self._insertion(trial)
-            except Unproved as error:
+            except ProofError as error:
                 first = first or error
                 continue
             return self._without_idle(trial, chosen)
@@ -118,24 +92,24 @@ class Proof:
                 trial = replace(width, attributes=tuple(fewer))
                 try:
                     self._insertion(trial)
-                except Unproved:
+                except ProofError:
                     continue
                 width = trial
         return width
 
     def _insertion(self, width: Width) -> None:
-        """Add a silent unit; nothing may change."""
+        """Add a silent unit; the output must not change."""
         change = Change(width, tuple(range(width.size)), 1)
         undo = self._operate(change)
         try:
-            self.same(self.outputs(), self.expected, "a silent unit changes what the model says")
+            self.same(self.outputs(), self.expected, "a silent unit changes the model's output")
             if self.trains:
                 self.outputs(training=True)
         finally:
             undo()
 
     def _removal(self, width: Width) -> None:
-        """Silence a unit in the middle, then remove it; the two must be the same."""
+        """Silence a unit in the middle, then remove it; the outputs must be the same."""
         gone = width.size // 2
         keep = tuple(unit for unit in range(width.size) if unit != gone)
         backup = [(slot.tensor, slot.tensor.detach().clone()) for slot in width.having(*READERS)]
@@ -147,7 +121,7 @@ class Proof:
             silent = self.outputs()
             undo = self._operate(Change(width, keep, 0))
             try:
-                self.same(self.outputs(), silent, "removing a silent unit changes what the model says")
+                self.same(self.outputs(), silent, "removing a silent unit changes the model's output")
             finally:
                 undo()
         finally:
@@ -155,10 +129,10 @@ class Proof:
                 tensor.data.copy_(before)
 
     def runs(self, changes: Iterable[Change]) -> None:
-        """Whether the model runs after some changes at once.
+        """Check that the model runs after some changes at once.
 
         Raises:
-            Unproved: it does not.
+            ProofError: it does not.
         """
         undo = self._operate(*changes)
         try:
@@ -169,68 +143,75 @@ class Proof:
             undo()
 
     def together(self, widths: Iterable[Width]) -> None:
-        """Add a silent unit to each of the widths at once; nothing may change.
+        """Add a silent unit to each of the widths at once; the output must not change.
 
         Raises:
-            Unproved: something does.
+            ProofError: it does.
         """
         undo = self._operate(*(Change(width, tuple(range(width.size)), 1) for width in widths))
         try:
-            self.same(self.outputs(), self.expected, "silent units together change what the model says")
+            self.same(self.outputs(), self.expected, "silent units together change the model's output")
         finally:
             undo()
 
     def _operate(self, *changes: Change) -> Callable[[], None]:
-        return plan(changes, (), self._noise).commit()
-
-    def _noise(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
-        """Let all entries of the new units be random, but what reads them zero."""
-        sizes = {change.width.axis: change.new_size for change in changes}
-        for roles in ((Role.INCOMING, Role.MULTIPLIER), READERS):
-            for change in changes:
-                for slot in change.width.having(*roles):
-                    value = values[slot.tensor]
-                    units = owners(slot.layout, change.width.axis, sizes)
-                    where = (units >= len(change.keep)).nonzero()[:, 0].to(value.device)
-                    if roles is READERS:
-                        value.index_fill_(slot.dim, where, 0)
-                    elif value.is_floating_point():
-                        shape = [*value.shape]
-                        shape[slot.dim] = len(where)
-                        scale = slot.tensor.detach().float().abs().mean().item() + 0.1
-                        noise = scale * (1 + torch.rand(shape, generator=self.generator))
-                        value.index_copy_(slot.dim, where, noise.to(value))
+        return plan(changes, (), _silent_units).commit()
 
     def outputs(self, training: bool = False) -> list[Tensor]:
-        """What the model says on the example inputs."""
-        with undisturbed(self.model, training), torch.no_grad():
+        """The model's outputs on the example inputs.
+
+        Raises:
+            ProofError: the model fails.
+        """
+        # With gradients, which a model can need for its output (forces, from an energy).
+        with undisturbed(self.model, training), torch.enable_grad():
             try:
                 return [tensor.detach().clone() for tensor in tensors_in(self.run())]
             except Exception as error:  # whatever the user's code raises where a size does not fit
-                raise Unproved(f"with a unit more or less the model fails: {_one_line(error)}") from error
+                raise ProofError(f"with a unit more or less the model fails: {_one_line(error)}") from error
 
     def same(self, found: Sequence[Tensor], expected: Sequence[Tensor], what: str) -> None:
-        """Compare what the model says, up to rounding.
+        """Compare outputs, up to rounding.
 
         Raises:
-            Unproved: it is not the same; the message begins with `what`.
+            ProofError: they are not the same; the message begins with `what`.
         """
         if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
-            raise Unproved(f"{what}: its shape")
+            raise ProofError(f"{what}: its shape")
         tolerance = torch.finfo(_precision(found)).eps ** 0.7  # rounding adds up on its way through the model
         for mine, right in zip(found, expected, strict=True):
             if not right.dtype.is_floating_point:
                 if not torch.equal(mine, right):
-                    raise Unproved(what)
+                    raise ProofError(what)
                 continue
             mine, right = mine.double(), right.double()
             finite = right.isfinite()
             if not torch.equal(mine.isfinite(), finite):
-                raise Unproved(f"{what}: it is not finite")
+                raise ProofError(f"{what}: it is not finite")
             scale = float(right[finite].abs().max()) if finite.any() else 1.0
             apart = float((mine - right)[finite].abs().max()) if finite.any() else 0.0
             if apart > tolerance * scale:
-                raise Unproved(f"{what}, by {apart / scale:.1g} of it")
+                raise ProofError(f"{what}, by {apart / scale:.1g} of it")
+
+
+def _silent_units(changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
+    """Make all entries of the new units random, but their outgoing weights zero."""
+    generator = torch.Generator().manual_seed(SEED)
+    sizes = {change.width.axis: change.new_size for change in changes}
+    for roles in ((Role.INCOMING, Role.MULTIPLIER), READERS):
+        for change in changes:
+            for slot in change.width.having(*roles):
+                value = values[slot.tensor]
+                units = owners(slot.layout, change.width.axis, sizes)
+                where = (units >= len(change.keep)).nonzero()[:, 0].to(value.device)
+                if roles is READERS:
+                    value.index_fill_(slot.dim, where, 0)
+                elif value.is_floating_point():
+                    shape = [*value.shape]
+                    shape[slot.dim] = len(where)
+                    scale = slot.tensor.detach().float().abs().mean().item() + 0.1
+                    noise = scale * (1 + torch.rand(shape, generator=generator))
+                    value.index_copy_(slot.dim, where, noise.to(value))
 
 
 def _precision(tensors: Sequence[Tensor]) -> torch.dtype:
@@ -249,7 +230,7 @@ def _also(width: Width, chosen: Iterable[Candidate]) -> Width:
 
 
 def _subsets(candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, ...]]:
-    """All, none, each, each pair, all but one: not all subsets, which would take for ever."""
+    """All, none, each, each pair, all but one: not all subsets, which would take too long."""
     everything = tuple(candidates)
     yield everything
     if everything:

@@ -1,9 +1,9 @@
-"""What each ATen operator says of the dimensions of its tensors.
+"""The rule for each ATen operator.
 
 A rule takes a `Call` and returns the dimensions of each result; on the way it unifies dimensions that are
 one, and fixes those that the operator does not treat unit by unit. An operator without a rule is taken apart
-into simpler ones, if PyTorch knows how; else it fixes everything it touches, so that a missing rule can cost
-a width, never an error.
+into simpler ones, if PyTorch knows how; else it fixes everything it touches, and so does an operator whose
+rule raises an error: a missing or wrong rule can cost a width, but never stops a model.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch._decomp import decomposition_table
 
-from diffstruct.couple.call import Call, Dims, Rule, created, unknown
-from diffstruct.couple.operators import RULES
-from diffstruct.couple.operators.elementwise import pointwise
+from diffstruct.couple.call import Call, Dims, OpRule, created, fix_all, name_of, unknown
+from diffstruct.couple.operators import OP_RULES
+from diffstruct.couple.operators.elementwise import elementwise
 
 
 @cache
@@ -35,37 +35,49 @@ def expand(func: Any) -> Callable[..., Any] | None:
 
 
 def _reference(func: Any) -> Callable[..., Any] | None:
-    name = func._schema.name.partition("::")[2]
+    name = name_of(func)
     kernel = getattr(import_module(f"diffstruct.nn.kernels.{name}"), name)
 
     def run(*args: Any) -> Any:
         results = kernel.reference(*args)
-        return *results, results[0].new_empty(0)  # nothing is kept for a way back
+        return *results, results[0].new_empty(0)  # nothing is kept for a backward pass
 
     return run
 
 
-@cache
-def _rule_of(func: Any) -> Rule | None:
-    name = func._schema.name.partition("::")[2]
+def _rule_of(func: Any) -> OpRule | None:
+    name = name_of(func)
     if func.namespace != "aten":
         return None
-    if name in RULES:
-        return RULES[name]
-    if name.endswith("_") and name[:-1] in RULES:
-        return RULES[name[:-1]]
+    if name in OP_RULES:
+        return OP_RULES[name]
+    if name.endswith("_") and name[:-1] in OP_RULES:
+        return OP_RULES[name[:-1]]
     if name.endswith("_like"):
-        return pointwise
+        return elementwise
     if torch.Tag.pointwise in func.tags:
-        return pointwise
+        return elementwise
     if name.startswith("new_"):
         return created
     return None
 
 
 def describe(call: Call) -> Sequence[Dims]:
-    """The dimensions of each result of a call."""
-    found = _rule_of(call.func)
-    if found is None and not call.tensors:
-        found = created
-    return (found or unknown)(call)
+    """The dimensions of each result of a call, which have the sizes that the results have."""
+    rule = _rule_of(call.func) or (unknown if call.tensors else created)
+    try:
+        found = rule(call)
+        sizes = [[dim.term.size for dim in dims] for dims in found]
+        shapes = [[*result.shape] for result in call.results]
+        if sizes != shapes:
+            raise ValueError(f"it gives sizes {sizes} to results of shape {shapes}")
+    except Exception as error:  # of a rule, which is ours: the model itself has run
+        return rule_failed(call, error)
+    return found
+
+
+def rule_failed(call: Call, error: Exception) -> Sequence[Dims]:
+    """Fix everything, and record that what is known of the operator is wrong."""
+    what = f"{type(error).__name__}: {error}"
+    call.state.findings.failed_rules.setdefault(call.name, what)
+    return fix_all(call, f"for which diffstruct's rule failed ({what})")

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from typing import TypeAlias
+
+from diffstruct.width.layout import Product, Sum
 
 UNROLLED = 256  # as many parts a product may be unrolled into
 
 
-class Apart(Exception):
+class UnificationError(Exception):
     """A term cannot be cut where it would have to be."""
 
 
@@ -35,31 +37,7 @@ class Leaf:
             self.fixed = f"has {'one entry' if self.size == 1 else 'no entries'}"
 
 
-@dataclass(frozen=True, eq=False)
-class Sum:
-    """Parts behind one another."""
-
-    parts: tuple[Term, ...]
-
-    @property
-    def size(self) -> int:
-        """Entries in all."""
-        return sum(part.size for part in self.parts)
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """Factors nested in one another, the last one innermost."""
-
-    factors: tuple[Term, ...]
-
-    @property
-    def size(self) -> int:
-        """Entries in all."""
-        return prod(factor.size for factor in self.factors)
-
-
-Term = Leaf | Sum | Product
+Term: TypeAlias = "Leaf | Sum[Term] | Product[Term]"
 
 
 def find(term: Term) -> Term:
@@ -105,7 +83,7 @@ def unify(one: Term, other: Term, why: str) -> None:
     """Let both be the same axis, as far as they can be; else fix both because of `why`."""
     try:
         _unify(one, other)
-    except Apart:
+    except UnificationError:
         fix(one, why)
         fix(other, why)
 
@@ -129,13 +107,13 @@ def _unify(one: Term, other: Term) -> None:
 
 def _bind(leaf: Leaf, term: Term) -> None:
     if any(inner is leaf for inner in leaves(term)):
-        raise Apart  # an axis inside itself
+        raise UnificationError  # an axis inside itself
     if leaf.fixed:
         fix(term, leaf.fixed)
     leaf.bound = term
 
 
-def _unify_sum(one: Sum, rest: Term) -> None:
+def _unify_sum(one: Sum[Term], rest: Term) -> None:
     *parts, last = one.parts
     for part in parts:
         left, rest = split(rest, part.size)
@@ -159,7 +137,7 @@ def split(term: Term, size: int) -> tuple[Term, Term]:
     """The first `size` entries of `term`, and the others.
 
     Raises:
-        Apart: there is no way to cut it there.
+        UnificationError: there is no way to cut it there.
     """
     term = find(term)
     if size == 0:
@@ -185,7 +163,7 @@ def split(term: Term, size: int) -> tuple[Term, Term]:
         left, right = split(first, size // inner.size)
         return product_of([left, inner]), product_of([right, inner])
     if first.size > UNROLLED:
-        raise Apart
+        raise UnificationError
     fix(first, "is cut between its units")
     return split(sum_of([inner] * first.size), size)
 
@@ -194,7 +172,7 @@ def factor(term: Term, outer: int) -> tuple[Term, Term]:
     """`term` as a product of a factor of size `outer` and what is nested in it.
 
     Raises:
-        Apart: it is no such product.
+        UnificationError: it is no such product.
     """
     term = find(term)
     if outer == 1:
@@ -202,7 +180,7 @@ def factor(term: Term, outer: int) -> tuple[Term, Term]:
     if outer == term.size:
         return term, Leaf(1)
     if term.size % outer:
-        raise Apart
+        raise UnificationError
     if isinstance(term, Leaf):
         left, right = Leaf(outer, term.fixed), Leaf(term.size // outer, term.fixed)
         term.bound = Product((left, right))
@@ -213,7 +191,7 @@ def factor(term: Term, outer: int) -> tuple[Term, Term]:
     factors = list(term.factors)
     while outer >= factors[0].size:
         if outer % factors[0].size:
-            raise Apart
+            raise UnificationError
         outer //= factors[0].size
         before.append(factors.pop(0))
     if outer > 1:
@@ -222,7 +200,7 @@ def factor(term: Term, outer: int) -> tuple[Term, Term]:
     return product_of(before), product_of(factors)
 
 
-def _factor_sum(term: Sum, outer: int) -> tuple[Term, Term]:
+def _factor_sum(term: Sum[Term], outer: int) -> tuple[Term, Term]:
     """Either each part is a product with the same inner factor, or the parts repeat."""
     inner = term.size // outer
     if all(part.size % inner == 0 for part in term.parts):
@@ -231,7 +209,7 @@ def _factor_sum(term: Sum, outer: int) -> tuple[Term, Term]:
             _unify(pairs[0][1], right)
         return sum_of([left for left, _ in pairs]), pairs[0][1]
     if outer > UNROLLED:
-        raise Apart
+        raise UnificationError
     first, rest = split(term, inner)
     while rest.size:
         block, rest = split(rest, inner)

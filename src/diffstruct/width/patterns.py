@@ -27,7 +27,7 @@ def by_name(option: T | Mapping[str, T], names: Iterable[str], default: T, what:
     if not isinstance(option, Mapping):
         return dict.fromkeys(names, option)
     for pattern in option:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not _matches(pattern, names):
             raise ConfigurationError(f"{what} has a value for {pattern!r}, but the widths are {names}")
     return {
         name: next((value for pattern, value in option.items() if fnmatchcase(name, pattern)), default)
@@ -40,3 +40,23 @@ def chosen(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return any(fnmatchcase(name, each) for each in include) and not any(
         fnmatchcase(name, each) for each in exclude
     )
+
+
+def check_patterns(patterns: Sequence[str], names: Sequence[str], what: str) -> None:
+    """Refuse a pattern that matches no width's name, but not `*`, which means all that there are.
+
+    Args:
+        patterns: of names.
+        names: of the widths.
+        what: the option's name, for the error.
+
+    Raises:
+        ConfigurationError: lists the names.
+    """
+    for pattern in patterns:
+        if pattern != "*" and not _matches(pattern, names):
+            raise ConfigurationError(f"{what} has {pattern!r}, but the widths are {[*names]}")
+
+
+def _matches(pattern: str, names: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)

@@ -1,6 +1,6 @@
-"""The rules about operators, by what these do; to import this is to have them all."""
+"""The rules for operators, by what these do; importing this registers all of them."""
 
-from diffstruct.couple.call import RULES
+from diffstruct.couple.call import OP_RULES
 from diffstruct.couple.operators import (
     elementwise,
     indexing,
@@ -13,7 +13,7 @@ from diffstruct.couple.operators import (
 )
 
 __all__ = [
-    "RULES",
+    "OP_RULES",
     "elementwise",
     "indexing",
     "joining",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffstruct.couple.call import Call, Dims, broadcast, rule
+from diffstruct.couple.call import Call, Dims, broadcast, op_rule
 
 
-@rule(
+@op_rule(
     "alias",
     "bernoulli",
     "clone",
@@ -25,6 +25,6 @@ from diffstruct.couple.call import Call, Dims, broadcast, rule
     "zero",
     "_to_copy",
 )
-def pointwise(call: Call) -> Sequence[Dims]:
+def elementwise(call: Call) -> Sequence[Dims]:
     """Entry by entry, with the usual broadcasting."""
     return [broadcast(call, call.tensors, result.shape) for result in call.results]

@@ -6,46 +6,46 @@ from collections.abc import Sequence
 
 import torch
 
-from diffstruct.couple.call import Call, Dims, broadcast, created, fresh, rule, unknown
+from diffstruct.couple.call import Call, Dims, broadcast, created, fresh, op_rule, unknown
 from diffstruct.couple.terms import fix
 
 
-@rule("embedding")
+@op_rule("embedding")
 def _embedding(call: Call) -> Sequence[Dims]:
     weight, index = call.args[:2]
     rows, *columns = call.dims(weight)
-    call.over(rows, "is looked up by index")
+    call.fix(rows, "is looked up by index")
     for column in columns:
-        call.trace.findings.feeding |= column.places
+        call.state.findings.feeding |= column.places
     return [(*call.dims(index), *columns)]
 
 
-@rule("_embedding_bag", "_embedding_bag_forward_only")
+@op_rule("_embedding_bag", "_embedding_bag_forward_only")
 def _embedding_bag(call: Call) -> Sequence[Dims]:
     rows, columns = call.dims(call.args[0])
-    call.over(rows, "is looked up by index")
-    call.trace.findings.feeding |= columns.places
+    call.fix(rows, "is looked up by index")
+    call.state.findings.feeding |= columns.places
     first, *others = call.results
     return [(fresh(first.shape[0]), columns), *(tuple(map(fresh, other.shape)) for other in others)]
 
 
-@rule("index_select")
+@op_rule("index_select")
 def _index_select(call: Call) -> Sequence[Dims]:
     dims = [*call.dims(call.args[0])]
     index = call.args[1]
-    call.over(dims[index], "is looked up by index")
+    call.fix(dims[index], "is looked up by index")
     dims[index] = call.dims(call.args[2])[0] if call.args[2].ndim else fresh(1)
     return [tuple(dims)]
 
 
-@rule("index", "_unsafe_index")
+@op_rule("index", "_unsafe_index")
 def _index(call: Call) -> Sequence[Dims]:
     dims, indices = call.dims(call.args[0]), call.args[1]
     if any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in indices):
         return unknown(call)
     given = [at for at, each in enumerate(indices) if each is not None]
     for at in given:
-        call.over(dims[at], "is looked up by index")
+        call.fix(dims[at], "is looked up by index")
     tensors = [indices[at] for at in given]
     shape = torch.broadcast_shapes(*(each.shape for each in tensors))  # type: ignore[no-untyped-call]
     looked = broadcast(call, tensors, shape)
@@ -56,28 +56,28 @@ def _index(call: Call) -> Sequence[Dims]:
     return [(*before, *looked, *after)]
 
 
-@rule("gather", "scatter", "scatter_add", "scatter_reduce", "take_along_dim")
+@op_rule("gather", "scatter", "scatter_add", "scatter_reduce", "take_along_dim")
 def _gather(call: Call) -> Sequence[Dims]:
     """Along `dim` by index; along the others entry by entry, where all of them are taken."""
     target, at, result = call.args[0], call.args[1], call.results[0]
-    dims = call.dims(result) if call.trace.is_known(result) else None
+    dims = call.dims(result) if call.state.is_known(result) else None
     found = [*(dims or [fresh(size) for size in result.shape])]
     for tensor in call.tensors:
         if tensor.ndim != target.ndim:
             return unknown(call)
         for index, dim in enumerate(call.dims(tensor)):
             if index == at % target.ndim:
-                call.over(dim, f"is looked up by {call.name}")
+                call.fix(dim, f"is looked up by {call.name}")
             elif dim.term.size == found[index].term.size:
                 call.unify(found[index], dim)
             else:
-                call.over(dim, f"is taken in part by {call.name}")
+                call.fix(dim, f"is taken in part by {call.name}")
                 fix(found[index].term, call.why)
     fix(found[at].term, call.why)
     return [tuple(found)]
 
 
-@rule(
+@op_rule(
     "zeros", "ones", "empty", "full", "rand", "randn", "randint", "arange", "eye", "linspace", "scalar_tensor"
 )
 def _factory(call: Call) -> Sequence[Dims]:

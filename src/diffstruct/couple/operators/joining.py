@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from diffstruct.couple.call import Call, Dims, broadcast, fresh, rule
+from diffstruct.couple.call import Call, Dims, broadcast, fresh, op_rule
+from diffstruct.couple.findings import Dim
 from diffstruct.couple.terms import Leaf, fix, sum_of
-from diffstruct.couple.trace import Dim
 
 
-@rule("cat", "concat", "concatenate")
+@op_rule("cat", "concat", "concatenate")
 def _cat(call: Call) -> Sequence[Dims]:
     shape = call.results[0].shape
     tensors = [
@@ -30,20 +30,20 @@ def _cat(call: Call) -> Sequence[Dims]:
     return [tuple(found)]
 
 
-@rule("stack")
+@op_rule("stack")
 def _stack(call: Call) -> Sequence[Dims]:
     shape = call.results[0].shape
     dim = call.arg(1, "dim", 0) % len(shape)
     inner = (*shape[:dim], *shape[dim + 1 :])
     dims = [*broadcast(call, call.args[0], inner)]
-    dims.insert(dim, fresh(shape[dim], f"is stacked one by one in {call.trace.where}"))
+    dims.insert(dim, fresh(shape[dim], f"is stacked one by one in {call.state.where}"))
     return [tuple(dims)]
 
 
-@rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
+@op_rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
 def _pad(call: Call) -> Sequence[Dims]:
     dims, pads = [*call.dims(call.args[0])], call.arg(1, "pad")
-    reason = f"is padding in {call.trace.where}"
+    reason = f"is padding in {call.state.where}"
     for index in range(len(pads) // 2):
         before, after = pads[2 * index : 2 * index + 2]
         dim = dims[-1 - index]

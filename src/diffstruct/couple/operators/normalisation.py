@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffstruct.couple.call import Call, Dims, fresh, rule
-from diffstruct.couple.terms import Apart, Leaf, factor, fix
-from diffstruct.couple.trace import Dim
+from diffstruct.couple.call import Call, Dims, fresh, op_rule
+from diffstruct.couple.findings import Dim
+from diffstruct.couple.terms import Leaf, UnificationError, factor, fix
 
 
-@rule(
+@op_rule(
     "native_batch_norm",
     "_native_batch_norm_legit",
     "_native_batch_norm_legit_no_training",
@@ -31,13 +31,13 @@ def _batch_norm(call: Call) -> Sequence[Dims]:
     return found
 
 
-@rule("native_layer_norm", "_fused_rms_norm")
+@op_rule("native_layer_norm", "_fused_rms_norm")
 def _layer_norm(call: Call) -> Sequence[Dims]:
     x = call.args[0]
     dims, shape = call.dims(x), call.args[1]
     what = "RMSNorm" if "rms" in call.name else "LayerNorm"
     for dim in dims[-len(shape) :]:
-        call.over(dim, f"{what} takes the mean over it")
+        call.fix(dim, f"{what} takes the mean over it")
     for tensor in call.tensors[1:]:
         for one, other in zip(dims[-len(shape) :], call.dims(tensor), strict=True):
             call.unify(one, other)
@@ -51,14 +51,14 @@ def _layer_norm(call: Call) -> Sequence[Dims]:
     return [dims, *rest]
 
 
-@rule("native_group_norm")
+@op_rule("native_group_norm")
 def _group_norm(call: Call) -> Sequence[Dims]:
     x, groups = call.args[0], call.args[6]
     channels = call.dims(x)[1]
     try:
         outer, inner = factor(channels.term, groups)
-        fix(inner, f"GroupNorm takes the mean over it in {call.trace.where}")
-    except Apart:
+        fix(inner, f"GroupNorm takes the mean over it in {call.state.where}")
+    except UnificationError:
         outer = Leaf(groups, call.why)
         fix(channels.term, call.why)
     call.divides(outer)

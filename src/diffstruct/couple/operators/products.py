@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from diffstruct.couple.call import Call, Dims, broadcast, fresh, rule
-from diffstruct.couple.terms import Apart, factor, fix, product_of, unify
-from diffstruct.couple.trace import Dim
+from diffstruct.couple.call import Call, Dims, broadcast, fresh, op_rule
+from diffstruct.couple.findings import Dim
+from diffstruct.couple.terms import UnificationError, factor, fix, product_of, unify
 
 
-@rule("mm")
+@op_rule("mm")
 def _mm(call: Call) -> Sequence[Dims]:
     return [_product(call, *call.args[:2])]
 
 
-@rule("addmm", "addmv", "baddbmm")
+@op_rule("addmm", "addmv", "baddbmm")
 def _addmm(call: Call) -> Sequence[Dims]:
     bias, one, other = call.args[:3]
     dims = _product(call, one, other)
@@ -26,7 +26,7 @@ def _addmm(call: Call) -> Sequence[Dims]:
     return [dims]
 
 
-@rule("mv", "dot", "bmm", "vdot")
+@op_rule("mv", "dot", "bmm", "vdot")
 def _bmm(call: Call) -> Sequence[Dims]:
     return [_product(call, *call.args[:2])]
 
@@ -40,13 +40,13 @@ def _product(call: Call, one: Tensor, other: Tensor) -> Dims:
     if one.ndim == 3:
         call.unify(ours[0], theirs[0])
         batch.append(ours[0])
-        if not call.trace.is_weight(one) and not call.trace.is_weight(other):
-            call.trace.findings.heads.append(ours[0].term)
+        if not call.state.is_weight(one) and not call.state.is_weight(other):
+            call.state.findings.heads.append(ours[0].term)
     rows = [] if one.ndim == 1 else [ours[-2]]
     return (*batch, *rows, *([] if vector else [theirs[-1]]))
 
 
-@rule("_trilinear")
+@op_rule("_trilinear")
 def _trilinear(call: Call) -> Sequence[Dims]:
     """The product of three that `bilinear` is made of, with dimensions of one where `expand` says so."""
     one, two, three, expand1, expand2, expand3, summed = call.args[:7]
@@ -55,7 +55,7 @@ def _trilinear(call: Call) -> Sequence[Dims]:
     for tensor, added in ((one, expand1), (two, expand2), (three, expand3)):
         own = [*enumerate(call.dims(tensor))]
         dims.append([None if index in added else own.pop(0) for index in range(total)])
-    weight = [call.trace.is_weight(tensor) for tensor in (one, two, three)]
+    weight = [call.state.is_weight(tensor) for tensor in (one, two, three)]
     found = []
     for index in range(total):
         here = [
@@ -66,7 +66,7 @@ def _trilinear(call: Call) -> Sequence[Dims]:
         first = present[0]
         for later in present[1:]:
             if index in summed:
-                call.trace.contract(first[0], later[0], first[1], later[1], call.why)
+                call.state.contract(first[0], later[0], first[1], later[1], call.why)
             else:
                 call.unify(first[0], later[0])
         if index not in summed:
@@ -74,7 +74,7 @@ def _trilinear(call: Call) -> Sequence[Dims]:
     return [tuple(found)]
 
 
-@rule("convolution", "_convolution", "convolution_overrideable")
+@op_rule("convolution", "_convolution", "convolution_overrideable")
 def _convolution(call: Call) -> Sequence[Dims]:
     x, weight, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
@@ -91,14 +91,14 @@ def _convolution(call: Call) -> Sequence[Dims]:
     if bias is not None:
         call.unify(leaving, call.dims(bias)[0])
     for dim in kernel[2:]:
-        call.over(dim, "is the size of a kernel")
-    reason = f"is space in {call.trace.where}"
+        call.fix(dim, "is the size of a kernel")
+    reason = f"is spatial in {call.state.where}"
     return [(*batch, leaving, *(fresh(size, reason) for size in result.shape[channel + 1 :]))]
 
 
 def _grouped(call: Call, entering: Dim, kernel: Dims, groups: int, transposed: bool) -> Dim:
-    heavy = call.trace.is_weight(call.args[1])
-    light = call.trace.is_weight(call.args[0])
+    heavy = call.state.is_weight(call.args[1])
+    light = call.state.is_weight(call.args[0])
     try:
         outer, inner = factor(entering.term, groups)
         if transposed:
@@ -108,11 +108,11 @@ def _grouped(call: Call, entering: Dim, kernel: Dims, groups: int, transposed: b
         else:
             ours, _ = factor(kernel[0].term, groups)
             leaving, reading = kernel[0], kernel[1]
-    except Apart:
+    except UnificationError:
         for dim in (entering, *kernel[:2]):
             fix(dim.term, call.why)
         return fresh(call.results[0].shape[-(len(kernel) - 2) - 1], call.why)
     unify(outer, ours, call.why)
     call.divides(outer)
-    call.trace.contract(Dim(inner), reading, light, heavy and inner.size > 1, call.why)
+    call.state.contract(Dim(inner), reading, light, heavy and inner.size > 1, call.why)
     return leaving

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffstruct.couple.call import Call, Dims, fresh, rule
-from diffstruct.couple.operators.elementwise import pointwise
+from diffstruct.couple.call import Call, Dims, fresh, op_rule
+from diffstruct.couple.operators.elementwise import elementwise
 
 HEARD_AS_ONE = {
     "mean": "the mean is taken over it",
@@ -25,17 +25,17 @@ HEARD_AS_ONE = {
 }
 
 
-@rule("sum", "nansum", "linalg_vector_norm", "norm", "any", "all", "count_nonzero", *HEARD_AS_ONE)
+@op_rule("sum", "nansum", "linalg_vector_norm", "norm", "any", "all", "count_nonzero", *HEARD_AS_ONE)
 def _reduce(call: Call) -> Sequence[Dims]:
     x, which = call.args[0], call.arg(2 if "norm" in call.name else 1, "dim")
     if call.name in ("max", "min") and len(call.tensors) == 2:
-        return pointwise(call)
+        return elementwise(call)
     dims = call.dims(x)
     which = [which] if isinstance(which, int) else which
     gone = {index % len(dims) for index in which} if which and dims else set(range(len(dims)))
     for index in gone:
         if call.name in HEARD_AS_ONE:
-            call.over(dims[index], HEARD_AS_ONE[call.name])
+            call.fix(dims[index], HEARD_AS_ONE[call.name])
     found = []
     for result in call.results:
         if result.ndim == len(dims):
@@ -61,22 +61,22 @@ ALONG = {
 }
 
 
-@rule(*ALONG)
+@op_rule(*ALONG)
 def _along(call: Call) -> Sequence[Dims]:
     """Along one dimension (or some) entries meet; the shape stays."""
     dims = call.dims(call.args[0])
     which = call.arg(2 if call.name == "roll" else 1, "dims" if call.name in ("flip", "roll") else "dim", -1)
     for index in [which] if isinstance(which, int) else which or range(len(dims)):
         if dims:
-            call.over(dims[index], ALONG[call.name])
+            call.fix(dims[index], ALONG[call.name])
     return [dims] * len(call.results)
 
 
-@rule("topk", "kthvalue")
+@op_rule("topk", "kthvalue")
 def _topk(call: Call) -> Sequence[Dims]:
     dims = [*call.dims(call.args[0])]
     index = call.arg(2, "dim", -1)
-    call.over(dims[index], "the largest of it are taken")
+    call.fix(dims[index], "the largest of it are taken")
     shape = call.results[0].shape
     if len(shape) == len(dims):
         dims[index] = fresh(shape[index], call.why)
@@ -85,9 +85,9 @@ def _topk(call: Call) -> Sequence[Dims]:
     return [tuple(dims)] * len(call.results)
 
 
-@rule("tril", "triu")
+@op_rule("tril", "triu")
 def _triangle(call: Call) -> Sequence[Dims]:
     dims = call.dims(call.args[0])
     for dim in dims[-2:]:
-        call.over(dim, f"a triangle of it is taken by {call.name}")
+        call.fix(dim, f"a triangle of it is taken by {call.name}")
     return [dims]

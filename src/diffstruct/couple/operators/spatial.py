@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffstruct.couple.call import Call, Dims, fresh, rule
+from diffstruct.couple.call import Call, Dims, fresh, op_rule
 
 _POOLS = {
     "max_pool1d": 1,
@@ -38,13 +38,13 @@ _POOLS = {
 }
 
 
-@rule(*_POOLS)
+@op_rule(*_POOLS)
 def _pool(call: Call) -> Sequence[Dims]:
     """The last dimensions change as a picture does; those before stay."""
     dims, space = call.dims(call.args[0]), _POOLS[call.name]
-    reason = f"is space in {call.trace.where}"
+    reason = f"is spatial in {call.state.where}"
     for dim in dims[-space:]:
-        call.over(dim, reason)
+        call.fix(dim, reason)
     return [
         (*dims[:-space], *(fresh(size, reason) for size in result.shape[-space:])) for result in call.results
     ]

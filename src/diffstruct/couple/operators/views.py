@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from diffstruct.couple.call import Call, Dims, broadcast, fresh, rule, unknown
-from diffstruct.couple.terms import Apart, Leaf, factor, fix, product_of, split
-from diffstruct.couple.trace import Dim
+from diffstruct.couple.call import Call, Dims, broadcast, fresh, op_rule, unknown
+from diffstruct.couple.findings import Dim
+from diffstruct.couple.terms import Leaf, UnificationError, factor, fix, product_of, split
 
 
-@rule("view", "_unsafe_view", "reshape", "_reshape_alias")
+@op_rule("view", "_unsafe_view", "reshape", "_reshape_alias")
 def _view(call: Call) -> Sequence[Dims]:
     if call.func._schema.name == "aten::view" and call.func._overloadname == "dtype":
         return unknown(call)
@@ -48,24 +48,24 @@ def _regrouped(call: Call, group: Sequence[Dim], sizes: Sequence[int]) -> list[D
         for size in sizes:
             left, rest = factor(rest, size)
             result.append(Dim(left, places))
-    except Apart:
+    except UnificationError:
         fix(whole, call.why)
         return [fresh(size, call.why) for size in sizes]
     return result
 
 
-@rule("permute")
+@op_rule("permute")
 def _permute(call: Call) -> Sequence[Dims]:
     dims = call.dims(call.args[0])
     return [tuple(dims[index] for index in call.arg(1, "dims"))]
 
 
-@rule("t", "numpy_T")
+@op_rule("t", "numpy_T")
 def _t(call: Call) -> Sequence[Dims]:
     return [tuple(reversed(call.dims(call.args[0])))]
 
 
-@rule("transpose")
+@op_rule("transpose")
 def _transpose(call: Call) -> Sequence[Dims]:
     dims = [*call.dims(call.args[0])]
     one, other = call.args[1:3]
@@ -74,14 +74,14 @@ def _transpose(call: Call) -> Sequence[Dims]:
     return [tuple(dims)]
 
 
-@rule("unsqueeze")
+@op_rule("unsqueeze")
 def _unsqueeze(call: Call) -> Sequence[Dims]:
     dims = [*call.dims(call.args[0])]
     dims.insert(call.args[1] % (len(dims) + 1), fresh(1))
     return [tuple(dims)]
 
 
-@rule("squeeze")
+@op_rule("squeeze")
 def _squeeze(call: Call) -> Sequence[Dims]:
     dims, which = call.dims(call.args[0]), call.arg(1, "dim")
     named = None if which is None else [which] if isinstance(which, int) else which
@@ -90,12 +90,12 @@ def _squeeze(call: Call) -> Sequence[Dims]:
     return [tuple(kept)]
 
 
-@rule("expand", "broadcast_to")
+@op_rule("expand", "broadcast_to")
 def _expand(call: Call) -> Sequence[Dims]:
     return [broadcast(call, [call.args[0]], call.results[0].shape)]
 
 
-@rule("repeat")
+@op_rule("repeat")
 def _repeat(call: Call) -> Sequence[Dims]:
     dims, times = call.dims(call.args[0]), call.arg(1, "repeats")
     padded = [*[fresh(1)] * (len(times) - len(dims)), *dims]
@@ -105,7 +105,7 @@ def _repeat(call: Call) -> Sequence[Dims]:
     return [tuple(found)]
 
 
-@rule("slice")
+@op_rule("slice")
 def _slice(call: Call) -> Sequence[Dims]:
     dims = [*call.dims(call.args[0])]
     dim = call.arg(1, "dim", 0) or 0
@@ -121,28 +121,28 @@ def _slice(call: Call) -> Sequence[Dims]:
         if step > 1:
             part, inner = factor(part, length)
             fix(inner, "is indexed one by one")
-    except Apart:
+    except UnificationError:
         fix(term, call.why)
         part = Leaf(length, call.why)
     dims[dim] = Dim(part, dims[dim].places)
     return [tuple(dims)]
 
 
-@rule("select")
+@op_rule("select")
 def _select(call: Call) -> Sequence[Dims]:
     dims = [*call.dims(call.args[0])]
-    call.over(dims.pop(call.args[1]), "is indexed one by one")
+    call.fix(dims.pop(call.args[1]), "is indexed one by one")
     return [tuple(dims)]
 
 
-@rule("unbind")
+@op_rule("unbind")
 def _unbind(call: Call) -> Sequence[Dims]:
     dims = [*call.dims(call.args[0])]
-    call.over(dims.pop(call.arg(1, "dim", 0)), "is indexed one by one")
+    call.fix(dims.pop(call.arg(1, "dim", 0)), "is indexed one by one")
     return [tuple(dims)] * len(call.results)
 
 
-@rule("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk")
+@op_rule("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk")
 def _split(call: Call) -> Sequence[Dims]:
     dims = call.dims(call.args[0])
     dim = call.arg(2, "dim", 0) % len(dims)
@@ -151,7 +151,7 @@ def _split(call: Call) -> Sequence[Dims]:
         size = result.shape[dim]
         try:
             part, rest = split(rest, size)
-        except Apart:
+        except UnificationError:
             fix(dims[dim].term, call.why)
             part, rest = Leaf(size, call.why), Leaf(rest.size - size, call.why)
         found.append((*dims[:dim], Dim(part, dims[dim].places), *dims[dim + 1 :]))

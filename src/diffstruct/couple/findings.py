@@ -1,0 +1,63 @@
+"""What a trace finds: dimensions, the places that they lie in, and which weights read and feed units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import nn
+
+from diffstruct.couple.terms import Leaf, Term
+
+
+class Place(NamedTuple):
+    """A dimension of a parameter or buffer: `module.name`, dimension `dim`."""
+
+    module: nn.Module
+    name: str
+    dim: int
+
+    @property
+    def tensor_id(self) -> int:
+        """The id of the parameter or buffer."""
+        return id(getattr(self.module, self.name))
+
+    def path(self, names: Mapping[nn.Module, str]) -> str:
+        """The place by the module's name in the model, `layer.weight[0]`."""
+        name = names[self.module]
+        return f"{name}.{self.name}[{self.dim}]" if name else f"{self.name}[{self.dim}]"
+
+
+class Dim(NamedTuple):
+    """A dimension of a tensor that the model computes.
+
+    `places` are the dimensions of parameters that it is, if the tensor was computed from parameters alone.
+    """
+
+    term: Term
+    places: frozenset[Place] = frozenset()
+
+
+@dataclass
+class Findings:
+    """What the trace of a model found."""
+
+    places: dict[Place, Leaf] = field(default_factory=dict)
+    """Every dimension of every parameter and buffer, in the order in which the model has them."""
+    reading: set[Place] = field(default_factory=set)
+    """Those that are summed over against what the network computes: weights that read units."""
+    feeding: set[Place] = field(default_factory=set)
+    """Those of `reading` that feed units as well, as the weights of a tied embedding do."""
+    used: dict[int, None] = field(default_factory=dict)
+    """The ids of the parameters and buffers that took part, in the order in which they did."""
+    heads: list[Term] = field(default_factory=list)
+    """What two activations have in common where they are multiplied (attention heads)."""
+    inner: list[Term] = field(default_factory=list)
+    """What such a product sums over (the width of a head)."""
+    groups: dict[nn.Module, Term] = field(default_factory=dict)
+    """The groups of each module that divides its channels into some."""
+    entered: dict[nn.Module, Dim] = field(default_factory=dict)
+    """The channels of the first input of each module."""
+    failed_rules: dict[str, str] = field(default_factory=dict)
+    """The operators whose rule raised an error, by name, each with the error."""

@@ -1,0 +1,61 @@
+"""Running a model so that nothing about it, and no source of random numbers, is different afterwards."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+SEED = 0
+"""Of what the model itself draws, the same each time."""
+
+
+@contextmanager
+def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Restore modes, buffers and random numbers after a run.
+
+    Args:
+        model: the model.
+        training: whether its modules keep the modes that they are in; else all are in evaluation mode.
+    """
+    modes = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    with _seeded(devices):
+        try:
+            if not training:
+                model.eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # those of the model come again when its user runs it
+                yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            with torch.no_grad():
+                for module, name, buffer, before in buffers:
+                    if not torch.equal(buffer, before):
+                        buffer.copy_(before)
+                    module._buffers[name] = buffer
+
+
+@contextmanager
+def _seeded(devices: Iterable[torch.device]) -> Iterator[None]:
+    """Seed the generator of the CPU and those of `devices`, no others, and restore them afterwards."""
+    indices = [device.index for device in devices if device.type == "cuda"]
+    generators = [torch.default_generator, *(torch.cuda.default_generators[index] for index in indices)]
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(SEED)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
