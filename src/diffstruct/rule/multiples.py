@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffstruct.rule.rule import Decision, RuleState
+from diffstruct.rule.decision import Decision, RuleState
 
 
 @dataclass(frozen=True)

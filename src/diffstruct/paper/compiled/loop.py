@@ -15,12 +15,12 @@ from diffstruct.nn.kernels.compile import compiled
 from diffstruct.paper.compiled.criteria import after_step, before_step, judge
 from diffstruct.paper.compiled.network import backward, empty_like, forward
 from diffstruct.paper.compiled.optimizers import optimize
-from diffstruct.rule import rule as rules
+from diffstruct.rule import choose
 
 CONTINUES, CHANGES, DIVERGED = 0, 1, 2
 """Why `advance` came back: all updates made; the structure is to change; loss or importance is not finite."""
 
-_choose = compiled(rules.choose)
+_choose = compiled(choose)
 
 
 @compiled
