@@ -32,9 +32,10 @@ def _embedding_bag(call: Call) -> Sequence[Dims]:
 @op_rule("index_select")
 def _index_select(call: Call) -> Sequence[Dims]:
     dims = [*call.dims(call.args[0])]
-    index = call.args[1]
-    call.fix(dims[index], "is looked up by index")
-    dims[index] = call.dims(call.args[2])[0] if call.args[2].ndim else fresh(1)
+    index, chosen = call.args[1:3]
+    if dims:  # a single number stays one
+        call.fix(dims[index], "is looked up by index")
+        dims[index] = call.dims(chosen)[0] if chosen.ndim else fresh(1)
     return [tuple(dims)]
 
 
@@ -56,15 +57,15 @@ def _index(call: Call) -> Sequence[Dims]:
     return [(*before, *looked, *after)]
 
 
-@op_rule("gather", "scatter", "scatter_add", "scatter_reduce", "take_along_dim")
+@op_rule("gather", "scatter", "scatter_add", "scatter_reduce")
 def _gather(call: Call) -> Sequence[Dims]:
     """Along `dim` by index; along the others entry by entry, where all of them are taken."""
     target, at, result = call.args[0], call.args[1], call.results[0]
     dims = call.dims(result) if call.state.is_known(result) else None
     found = [*(dims or [fresh(size) for size in result.shape])]
+    if any(tensor.ndim != target.ndim for tensor in call.tensors):
+        return unknown(call)  # single numbers among them
     for tensor in call.tensors:
-        if tensor.ndim != target.ndim:
-            return unknown(call)
         for index, dim in enumerate(call.dims(tensor)):
             if index == at % target.ndim:
                 call.fix(dim, f"is looked up by {call.name}")
@@ -73,7 +74,8 @@ def _gather(call: Call) -> Sequence[Dims]:
             else:
                 call.fix(dim, f"is taken in part by {call.name}")
                 fix(found[index].term, call.why)
-    fix(found[at].term, call.why)
+    if found:
+        fix(found[at].term, call.why)
     return [tuple(found)]
 
 

@@ -13,9 +13,8 @@ from diffstruct.couple.terms import Leaf, fix, sum_of
 @op_rule("cat", "concat", "concatenate")
 def _cat(call: Call) -> Sequence[Dims]:
     shape = call.results[0].shape
-    tensors = [
-        tensor for tensor in call.args[0] if tensor.ndim == len(shape)
-    ]  # an empty list's tensor is 1-d
+    # An empty tensor of one dimension is left out, whatever the dimensions of the others.
+    tensors = [tensor for tensor in call.args[0] if tensor.ndim == len(shape)]
     dim = call.arg(1, "dim", 0) % len(shape)
     found = []
     for index in range(len(shape)):

@@ -1,4 +1,4 @@
-"""Operators that multiply and sum: where weights read units."""
+"""Operators that multiply and sum: here weights read units."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from diffstruct.couple.call import Call, Dims, fresh, op_rule
 from diffstruct.couple.operators.elementwise import elementwise
 
-HEARD_AS_ONE = {
+MIXES_UNITS = {
     "mean": "the mean is taken over it",
     "var": "the variance is taken over it",
     "std": "the standard deviation is taken over it",
@@ -25,17 +25,20 @@ HEARD_AS_ONE = {
 }
 
 
-@op_rule("sum", "nansum", "linalg_vector_norm", "norm", "any", "all", "count_nonzero", *HEARD_AS_ONE)
+@op_rule("sum", "nansum", "linalg_vector_norm", "norm", "any", "all", "count_nonzero", *MIXES_UNITS)
 def _reduce(call: Call) -> Sequence[Dims]:
-    x, which = call.args[0], call.arg(2 if "norm" in call.name else 1, "dim")
     if call.name in ("max", "min") and len(call.tensors) == 2:
         return elementwise(call)
-    dims = call.dims(x)
+    dims, which = call.dims(call.args[0]), call.arg(2 if "norm" in call.name else 1, "dim")
+    if isinstance(which, bool):  # the second argument of `var(x, unbiased)` is no dimension
+        which = None
+    elif which == [] and call.name in ("any", "all"):
+        return [dims]  # these take an empty list at its word; for all others it means all dimensions
     which = [which] if isinstance(which, int) else which
     gone = {index % len(dims) for index in which} if which and dims else set(range(len(dims)))
     for index in gone:
-        if call.name in HEARD_AS_ONE:
-            call.fix(dims[index], HEARD_AS_ONE[call.name])
+        if call.name in MIXES_UNITS:
+            call.fix(dims[index], MIXES_UNITS[call.name])
     found = []
     for result in call.results:
         if result.ndim == len(dims):
@@ -55,8 +58,8 @@ ALONG = {
     "cumsum": "is summed up in order",
     "cumprod": "is multiplied in order",
     "sort": "is sorted",
-    "flip": "is turned round",
-    "roll": "is turned",
+    "flip": "is flipped",
+    "roll": "is rolled",
     "logcumsumexp": "is summed up in order",
 }
 
@@ -65,16 +68,22 @@ ALONG = {
 def _along(call: Call) -> Sequence[Dims]:
     """Along one dimension (or some) entries meet; the shape stays."""
     dims = call.dims(call.args[0])
-    which = call.arg(2 if call.name == "roll" else 1, "dims" if call.name in ("flip", "roll") else "dim", -1)
-    for index in [which] if isinstance(which, int) else which or range(len(dims)):
-        if dims:
-            call.fix(dims[index], ALONG[call.name])
+    if call.name == "roll":
+        which = call.arg(2, "dims") or range(len(dims))  # without dims, the flattened tensor is rolled
+    elif call.name == "flip":
+        which = call.arg(1, "dims")
+    else:
+        which = [call.arg(1, "dim", -1)]
+    for index in which if dims else ():
+        call.fix(dims[index], ALONG[call.name])
     return [dims] * len(call.results)
 
 
 @op_rule("topk", "kthvalue")
 def _topk(call: Call) -> Sequence[Dims]:
     dims = [*call.dims(call.args[0])]
+    if not dims:
+        return [()] * len(call.results)
     index = call.arg(2, "dim", -1)
     call.fix(dims[index], "the largest of it are taken")
     shape = call.results[0].shape

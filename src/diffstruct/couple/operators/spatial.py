@@ -1,4 +1,4 @@
-"""Operators that take pictures as pictures."""
+"""Operators that pool, resample and pad images."""
 
 from __future__ import annotations
 
@@ -40,11 +40,14 @@ _POOLS = {
 
 @op_rule(*_POOLS)
 def _pool(call: Call) -> Sequence[Dims]:
-    """The last dimensions change as a picture does; those before stay."""
-    dims, space = call.dims(call.args[0]), _POOLS[call.name]
+    """The last dimensions are those of the image; the ones before stay."""
+    dims, spatial = call.dims(call.args[0]), _POOLS[call.name]
     reason = f"is spatial in {call.state.where}"
-    for dim in dims[-space:]:
+    for dim in dims[-spatial:]:
         call.fix(dim, reason)
+    for grid in call.tensors[1:]:
+        for dim in call.dims(grid)[1:]:
+            call.fix(dim, reason)
     return [
-        (*dims[:-space], *(fresh(size, reason) for size in result.shape[-space:])) for result in call.results
+        (*dims[:-spatial], *(fresh(size, reason) for size in result.shape[-spatial:])) for result in call.results
     ]
