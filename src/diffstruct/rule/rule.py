@@ -190,11 +190,11 @@ def _is_count(least: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_probability(value: Any) -> bool:
+def _is_probability(value: float) -> bool:
     return 0 <= value <= 1
 
 
-def _is_count_or_fraction(value: Any) -> bool:
+def _is_count_or_fraction(value: float) -> bool:
     return _is_count(0)(value) if isinstance(value, int) else 0 < value < 1
 
 

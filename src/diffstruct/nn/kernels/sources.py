@@ -40,7 +40,8 @@ def sources(function: FunctionType) -> frozenset[str]:
     stand below those that it calls.
 
     Returns:
-        Hashes of files, and constants with their names.
+        Modules with the hashes of their files (what is kept names types by their modules), and constants with
+        their names.
     """
     found: set[str] = set()
     seen: set[int] = set()
@@ -60,9 +61,9 @@ def sources(function: FunctionType) -> frozenset[str]:
         elif _is_library(getattr(item, "__module__", None)):
             continue
         elif isinstance(item, type):
-            found.add(file_hash(inspect.getfile(item)))
+            found.add(f"{item.__module__} {file_hash(inspect.getfile(item))}")
         elif isinstance(original := inspect.unwrap(item), FunctionType):  # of a dispatcher or an intrinsic
-            found.add(file_hash(original.__code__.co_filename))
+            found.add(f"{original.__module__} {file_hash(original.__code__.co_filename)}")
             pending += _reached(original)
     return frozenset(found)
 
