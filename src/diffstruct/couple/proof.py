@@ -28,6 +28,9 @@ from diffstruct.width.width import READERS, Role, Width
 SEED = 0
 """Of the random entries of silent units."""
 
+ONE_UNIT = "has one unit, which cannot be told from broadcasting"
+KEEP_WIDTHS = "hand the widths that were found before to Structure(widths=...), or keep min_units=2"
+
 
 class ProofError(Exception):
     """Surgery refutes a width; the message says how."""
@@ -66,8 +69,14 @@ class Proof:
         Raises:
             ProofError: surgery changes the model's output, or the model fails.
         """
-        proved = self._with_attributes(width, candidates)
-        self._removal(proved)
+        try:
+            proved = self._with_attributes(width, candidates)
+        except ProofError as error:
+            raise ProofError(
+                f"{ONE_UNIT} ({error}): {KEEP_WIDTHS}" if width.size == 1 else str(error)
+            ) from error
+        if width.size > 1:  # the last unit cannot be removed
+            self._removal(proved)
         return proved
 
     def _with_attributes(self, width: Width, candidates: Sequence[Candidate]) -> Width:

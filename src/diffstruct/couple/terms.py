@@ -33,8 +33,8 @@ class Leaf:
     bound: Term | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.size <= 1 and self.fixed is None:
-            self.fixed = f"has {'one entry' if self.size == 1 else 'no entries'}"
+        if self.size == 0 and self.fixed is None:
+            self.fixed = "has no entries"
 
 
 Term: TypeAlias = "Leaf | Sum[Term] | Product[Term]"

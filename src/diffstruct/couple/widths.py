@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -137,11 +138,9 @@ def _titles(
         feeding = [place for place in places if place not in findings.reading or place in findings.feeding]
         first = min(feeding, key=lambda place: order.get(place.tensor_id, len(order)))
         base[leaf] = names[first.module].split(".parametrizations.")[0] or first.name
-    counts: dict[str, int] = {}
-    for name in base.values():
-        counts[name] = counts.get(name, 0) + 1
+    counts = Counter(name for leaf, name in base.items() if leaf.size > 1)
     titles: dict[Leaf, str] = {}
-    for leaf, name in base.items():
+    for leaf, name in sorted(base.items(), key=lambda item: item[0].size == 1):  # does not rename the others
         if leaf in heads:
             name += ".heads"
         elif leaf in inner:

@@ -49,5 +49,6 @@ def _pool(call: Call) -> Sequence[Dims]:
         for dim in call.dims(grid)[1:]:
             call.fix(dim, reason)
     return [
-        (*dims[:-spatial], *(fresh(size, reason) for size in result.shape[-spatial:])) for result in call.results
+        (*dims[:-spatial], *(fresh(size, reason) for size in result.shape[-spatial:]))
+        for result in call.results
     ]
