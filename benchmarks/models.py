@@ -62,12 +62,12 @@ class Layer(nn.Module):
         self.up, self.down = nn.Linear(width, inner), nn.Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, width]
-        """Add what attention and the feed-forward network say."""
+        """Add the outputs of attention and of the feed-forward network."""
         batch, steps, _ = x.shape
         parts = self.qkv(self.norm1(x)).view(batch, steps, 3, self.heads, self.head_width)
         q, k, v = parts.permute(2, 0, 3, 1, 4)  # each [B, heads, T, head_width]
-        said = scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.project(said.transpose(1, 2).flatten(2))
+        attended = scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.project(attended.transpose(1, 2).flatten(2))
         return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
 
 

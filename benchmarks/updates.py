@@ -1,7 +1,7 @@
 """Whole updates of the paper's networks: the compiled loop against the NumPy program.
 
-The baseline, `tests/oracle.py`, is as fast as the author's program. Both sides ask the rule at each update,
-which leaves the size as it is, and read the same text. The ordinary PyTorch loop stands beside them.
+The baseline, `tests/helpers/oracle.py`, is as fast as the author's program. Both sides ask the rule at each
+update, which leaves the size as it is, and read the same text. The ordinary PyTorch loop stands beside them.
 """
 
 from __future__ import annotations

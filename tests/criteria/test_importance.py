@@ -43,17 +43,17 @@ class MLP(nn.Module):
     def __init__(self):
         super().__init__()
         self.one, self.two, self.out = nn.Linear(4, 5), nn.Linear(5, 3), nn.Linear(3, 2)
-        self.factors = {}  # on what units say, by width; none while the structure looks
+        self.factors = {}  # on the outputs of units, by width; none while the structure watches
 
-    def said(self, name, hidden):
+    def scaled(self, name, hidden):
         factor = self.factors.get(name)
         if factor is None:
             return hidden
         return hidden * (factor.view(-1, 1, 1) if hidden.ndim == 4 else factor)
 
     def forward(self, x):
-        hidden = self.said("one", torch.relu(self.one(x)))
-        return self.out(self.said("two", torch.relu(self.two(hidden))))
+        hidden = self.scaled("one", torch.relu(self.one(x)))
+        return self.out(self.scaled("two", torch.relu(self.two(hidden))))
 
 
 class ConvNet(MLP):
@@ -63,8 +63,8 @@ class ConvNet(MLP):
         self.out = nn.Linear(3 * 4, 2)  # four pixels of each channel
 
     def forward(self, x):
-        hidden = self.said("one", torch.relu(self.norm(self.one(x))))
-        return self.out(self.said("two", torch.tanh(self.two(hidden))).flatten(1))
+        hidden = self.scaled("one", torch.relu(self.norm(self.one(x))))
+        return self.out(self.scaled("two", torch.tanh(self.two(hidden))).flatten(1))
 
 
 class Concatenated(MLP):
@@ -75,12 +75,12 @@ class Concatenated(MLP):
         self.two, self.out = nn.Linear(4, 3), nn.Linear(5 + 3, 2)
 
     def forward(self, x):
-        one = self.said("one", torch.tanh(self.one(x)))
-        return self.out(torch.cat([self.said("two", torch.tanh(self.two(x))), one], -1))
+        one = self.scaled("one", torch.tanh(self.one(x)))
+        return self.out(torch.cat([self.scaled("two", torch.tanh(self.two(x))), one], -1))
 
 
 class Recurrent(MLP):
-    """`h_t = tanh(W x_t + U (f h_{t-1}) + b)`, read by two layers: all that reads a unit hears its factor."""
+    """`h_t = tanh(W x_t + U (f h_{t-1}) + b)`, read by two layers and itself, through the factor."""
 
     def __init__(self):
         super().__init__()
@@ -94,10 +94,10 @@ class Recurrent(MLP):
             last, hidden = x.new_zeros(x.shape[1], 5), []
             for now in x:
                 rnn = self.one
-                heard = now @ rnn.weight_ih_l0.T + self.said("one", last) @ rnn.weight_hh_l0.T
-                last = torch.tanh(heard + rnn.bias_ih_l0 + rnn.bias_hh_l0)
+                total = now @ rnn.weight_ih_l0.T + self.scaled("one", last) @ rnn.weight_hh_l0.T
+                last = torch.tanh(total + rnn.bias_ih_l0 + rnn.bias_hh_l0)
                 hidden.append(last)
-            hidden = self.said("one", torch.stack(hidden))
+            hidden = self.scaled("one", torch.stack(hidden))
         return self.two(hidden).exp().sum(-1, keepdim=True) * self.out(hidden)
 
 
@@ -120,7 +120,7 @@ def observed(model, x, structure):
 
 
 @pytest.mark.parametrize(("kind", "shape"), CASES)
-def test_slopes_are_derivatives_with_respect_to_factors_on_what_units_say(kind, shape):
+def test_slopes_are_derivatives_with_respect_to_factors_on_outputs(kind, shape):
     model, x, structure = watched(kind, shape)
     found = observed(model, x, structure)
     assert len(found) == (1 if kind is Recurrent else 2)
@@ -206,7 +206,7 @@ def silenced(fisher, unit, ridge):
 
 @settings(deadline=None, max_examples=60)
 @given(seed=SEEDS, size=st.integers(1, 9), rank=st.integers(1, 12), price=st.floats(1e-3, 10))
-def test_what_others_could_not_take_over_is_the_least_that_silencing_costs(seed, size, rank, price):
+def test_conditional_importance_is_the_least_that_silencing_costs(seed, size, rank, price):
     fisher = curvature(size, rank, seed)
     before = fisher.copy()
     jointly, alone = importance.conditional(fisher, price), 0.5 * np.diag(fisher)
@@ -221,7 +221,7 @@ def test_what_others_could_not_take_over_is_the_least_that_silencing_costs(seed,
     assert np.array_equal(fisher, before)
 
 
-def test_duplicates_earn_next_to_nothing_together_and_independent_units_all_that_they_earn_alone():
+def test_duplicates_have_no_conditional_importance_and_independent_units_all_of_it():
     fisher = np.array([[2.0, 2, 0, 0], [2, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 0.5]])
     jointly = importance.conditional(fisher, 1e-6)
     np.testing.assert_allclose(jointly, [0, 0, 1.5, 0.25], atol=1e-5)
@@ -236,7 +236,7 @@ def test_duplicates_earn_next_to_nothing_together_and_independent_units_all_that
     share=st.floats(0, 1),
     add=st.sampled_from([0, 1, 5, LARGEST_CONDITIONAL]),
 )
-def test_survivors_keep_what_is_known_of_them(seed, size, share, add):
+def test_survivors_keep_their_averages(seed, size, share, add):
     chance = np.random.default_rng(seed)
     keep = np.flatnonzero(chance.random(size) < share)
     full = curvature(size, 3, seed)
@@ -262,7 +262,7 @@ def test_survivors_keep_what_is_known_of_them(seed, size, share, add):
     grace_period=st.integers(0, 20),
     rise=st.integers(1, 30),
 )
-def test_who_earns_more_keeps_more(amounts, age, price, strength, power, grace_period, rise):
+def test_more_important_units_decay_less(amounts, age, price, strength, power, grace_period, rise):
     amounts = np.sort(amounts)
     ages = np.full(len(amounts), age)
     factors = importance.decay_factors(amounts, ages, price, strength, power, grace_period, rise)
@@ -273,23 +273,23 @@ def test_who_earns_more_keeps_more(amounts, age, price, strength, power, grace_p
     assert (older <= factors).all()
     if age <= grace_period:
         assert (factors == 1).all()
-    if age >= grace_period + rise and strength > 1e-3:  # who earns nothing pays in full
+    if age >= grace_period + rise and strength > 1e-3:  # a unit of no importance decays in full
         nothing = importance.decay_factors(np.zeros(1), ages[:1], price, strength, power, grace_period, rise)
         assert nothing[0] == pytest.approx(max(0, 1 - strength))
 
 
-def test_who_earns_the_price_pays_half_of_what_the_power_leaves():
+def test_the_decay_of_a_unit_as_important_as_its_price():
     (factor,) = importance.decay_factors(np.array([0.25]), np.array([13]), 0.25, 0.5, 2.0, 10, 6)
     assert factor == 1 - 0.5 * 0.5 * 0.25  # half of the strength, half of the ramp, half to the power of 2
 
 
-def test_the_price_eases_to_nothing_over_the_end_of_the_run():
+def test_the_decay_is_annealed_to_nothing_over_the_end_of_the_run():
     due = [importance.annealing(update, 1000, 0.1) for update in (1, 500, 900, 925, 950, 1000, 1200)]
     assert due == pytest.approx([1, 1, 1, 0.75, 0.5, 0, 0])
 
 
 @pytest.mark.parametrize("held_down", [1.0, 0.9, 0.7])
-def test_what_a_unit_earns_is_what_the_loss_rises_by_without_it(held_down):
+def test_importance_is_what_the_loss_rises_by_without_the_unit(held_down):
     """A readout of small weights, at its optimum, or held down from there, as the price does."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()

@@ -94,11 +94,11 @@ def test_a_new_unit_speaks_at_half_the_threshold(layer, options, outputs, keep, 
     outside = sum(new_part(model, reader.weight, add).abs().sum((0, 1)) for reader in model.readers)
     torch.testing.assert_close(outside, half)
     # V * mean_j |W_hh[j, new]|: an entry's mean absolute value, by the rows that read the layer from outside
-    heard = sum(
+    norms_before = sum(
         weight.abs().sum((0, 1)) / (weight.shape[0] * weight.shape[1]) for weight in model.recurrent()
     )
     rows = sum(outputs) * model.directions
-    torch.testing.assert_close((rows * heard)[-add:], half)
+    torch.testing.assert_close((rows * norms_before)[-add:], half)
     torch.testing.assert_close(norms.outgoing(width)[-add:], half)
 
 

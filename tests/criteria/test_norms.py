@@ -1,4 +1,4 @@
-"""Saliences against plain NumPy formulas, and the widths that modules declare for them."""
+"""Norms against plain NumPy formulas, and the widths that modules declare for them."""
 
 import copy
 
@@ -94,8 +94,8 @@ def test_a_recurrent_layer_can_be_the_reader():
     widths = declared_widths(net)
     assert {name: width.size for name, width in widths.items()} == {"low": 5, "high": 2}
     read = sum(array(getattr(net["high"], name)) for name in ("weight_ih_l0", "weight_ih_l0_reverse"))
-    heard = array(net["low"].weight_hh_l0)  # by its own 3 gates of 5 units; 2 * 4 gates of 2 units read it
-    expected = 0.5 * (read.sum(0) + 16 * heard.sum(0) / 15)
+    read_by = array(net["low"].weight_hh_l0)  # by its own 3 gates of 5 units; 2 * 4 gates of 2 units read it
+    expected = 0.5 * (read.sum(0) + 16 * read_by.sum(0) / 15)
     np.testing.assert_allclose(outgoing(widths["low"]), expected, rtol=1e-5)
 
 
@@ -124,10 +124,10 @@ def test_nested_readers_and_a_fan_out_of_pixels():
     layout = Sum((Product((Sum((other, heads)), Fixed(2))), Fixed(1)))
     outside = ds.Slot(out, "weight", 1, ds.Role.OUTGOING, layout)
     width = ds.Width("heads", heads, (inside, outside))
-    heard = array(out.weight)[:, 8:14].reshape(6, 3, 2).sum((0, 2))
+    read_by = array(out.weight)[:, 8:14].reshape(6, 3, 2).sum((0, 2))
     own = array(qkv.weight).reshape(3, 3, 2, 5)
     # 12 entries of a unit outside; the mean of the 30 of each inside.
-    np.testing.assert_allclose(outgoing(width), 0.5 * (heard + 12 * own.mean((0, 2, 3))), rtol=1e-5)
+    np.testing.assert_allclose(outgoing(width), 0.5 * (read_by + 12 * own.mean((0, 2, 3))), rtol=1e-5)
     assert ds.Width("other", other, (outside,)).size == 4
     np.testing.assert_allclose(
         outgoing(ds.Width("other", other, (outside,))),
@@ -143,11 +143,11 @@ def test_a_reader_declared_twice_counts_once():
     assert torch.equal(outgoing(width_of(net)), once)
 
 
-@pytest.mark.parametrize("salience", [multiplier, outgoing])
-def test_saliences_are_pure_and_carry_no_gradient(salience):
+@pytest.mark.parametrize("norm", [multiplier, outgoing])
+def test_norms_are_pure_and_carry_no_gradient(norm):
     net = fed(multiplier=True)
     before = copy.deepcopy(net.state_dict())
-    values = salience(width_of(net))
+    values = norm(width_of(net))
     assert values.shape == (5,)
     assert values.dtype == torch.float64
     assert not values.requires_grad
@@ -188,18 +188,18 @@ def permute(net, order, gates, directions):
 
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(CASES), st.permutations(range(5)))
-def test_renumbering_the_units_renumbers_the_salience(case, order):
+def test_renumbering_the_units_renumbers_the_norms(case, order):
     kind, _, directions, _ = case
     net = fed(*case, multiplier=True)
     permuted = permute(net, list(order), KINDS[kind], directions)
-    for salience in (outgoing, multiplier):
-        before, after = salience(width_of(net)), salience(width_of(permuted))
+    for norm in (outgoing, multiplier):
+        before, after = norm(width_of(net)), norm(width_of(permuted))
         torch.testing.assert_close(after, before[list(order)], rtol=1e-12, atol=0)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.sampled_from(CASES), st.integers(0, 4))
-def test_a_unit_has_salience_zero_exactly_if_nothing_hears_it(case, silent):
+def test_a_norm_is_zero_exactly_if_nothing_reads_the_unit(case, silent):
     kind, layers, directions, _ = case
     net = fed(*case)
     for slot in (s for s in width_of(net).slots if s.role in (ds.Role.OUTGOING, ds.Role.RECURRENT)):

@@ -1,4 +1,4 @@
-"""TaylorImportance: its parameters, and what it says of the loss."""
+"""TaylorImportance: its parameters, and what it takes the loss for."""
 
 import math
 

@@ -150,10 +150,10 @@ def test_new_units_begin_with_their_own_value():
     model = nn.ModuleDict({"rnn": ds.nn.RNN(3, 2), "readout": nn.Linear(2, 2)})
     model["rnn"].feeds(model["readout"])
     groups = [
-        {"params": model["rnn"].parameters(), "newborn": 0.5},
+        {"params": model["rnn"].parameters(), "new_unit": 0.5},
         {"params": model["readout"].parameters()},
     ]
-    optimizer = ClippedRMSprop(groups, initial=0.1, newborn=0.25)
+    optimizer = ClippedRMSprop(groups, initial=0.1, new_unit=0.25)
     rule = ds.Rule(threshold=1e-6, reserve=3, p_add=1)  # both units are above, so three come
     structure = ds.Structure(
         model, optimizer, total_steps=100, criterion=ds.OutgoingNorm(), rule=rule, start=None
@@ -177,7 +177,7 @@ def test_new_units_begin_with_their_own_value():
     ("name", "value"),
     [
         *[(name, value) for name in ("lr", "limit", "eps") for value in (0, -0.1, math.nan)],
-        *[(name, value) for name in ("initial", "newborn") for value in (-0.1, math.nan)],
+        *[(name, value) for name in ("initial", "new_unit") for value in (-0.1, math.nan)],
         *[("decay", value) for value in (-0.1, 1, 1.5, math.nan)],
     ],
 )

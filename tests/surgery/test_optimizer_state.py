@@ -48,7 +48,7 @@ VARIANTS: dict[type[Optimizer], list[dict[str, Any]]] = {
         {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1},
         {"momentum": 0.9, "nesterov": True},
     ],
-    ClippedRMSprop: [{}, {"initial": 0.2, "newborn": 0.3}],
+    ClippedRMSprop: [{}, {"initial": 0.2, "new_unit": 0.3}],
 }
 REFUSED = (torch.optim.LBFGS, torch.optim.SparseAdam)
 
@@ -202,7 +202,7 @@ def test_new_entries_have_no_gradient_and_the_state_that_the_optimizer_begins_wi
         if what == "value" or tensor.ndim == 0:
             continue
         if isinstance(run.optimizers[0], ClippedRMSprop) and what == "square_avg":
-            expected[name] = torch.full_like(tensor, case.options.get("newborn", 0.01))  # the paper's
+            expected[name] = torch.full_like(tensor, case.options.get("new_unit", 0.01))  # the paper's
         if what == "ax":  # an average of the parameter is set to it at the first step
             expected[name] = run.model.get_parameter(name.split(":")[0]).detach()
         assert tensor.shape == expected[name].shape, name

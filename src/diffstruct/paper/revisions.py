@@ -72,7 +72,7 @@ def _rmsprop(model: CharRNN) -> Optimizer:
         lr=0.01,
         decay=0.99,
         limit=0.01,
-        newborn=0.01,
+        new_unit=0.01,
     )
 
 

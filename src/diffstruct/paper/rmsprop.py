@@ -28,7 +28,7 @@ class ClippedRMSprop(Optimizer):
         limit: largest change of an entry in one step.
         eps: added under the root.
         initial: the initial value of the accumulators.
-        newborn: the initial value of the accumulators of new units.
+        new_unit: the initial value of the accumulators of new units.
 
     Raises:
         ConfigurationError: a parameter that cannot work.
@@ -42,13 +42,13 @@ class ClippedRMSprop(Optimizer):
         limit: float = 0.01,
         eps: float = 1e-8,
         initial: float = 0.0,
-        newborn: float = 0.01,
+        new_unit: float = 0.01,
     ) -> None:
         above = lr > 0 and limit > 0 and eps > 0  # false for a NaN, too
-        if not (above and initial >= 0 and newborn >= 0 and 0 <= decay < 1):
+        if not (above and initial >= 0 and new_unit >= 0 and 0 <= decay < 1):
             raise ConfigurationError(
-                "lr, limit and eps must be above 0, initial and newborn at least 0, decay in [0, 1), got "
-                f"{lr=}, {limit=}, {eps=}, {initial=}, {newborn=}, {decay=}"
+                "lr, limit and eps must be above 0, initial and new_unit at least 0, decay in [0, 1), got "
+                f"{lr=}, {limit=}, {eps=}, {initial=}, {new_unit=}, {decay=}"
             )
         defaults = {
             "lr": lr,
@@ -56,7 +56,7 @@ class ClippedRMSprop(Optimizer):
             "limit": limit,
             "eps": eps,
             "initial": initial,
-            "newborn": newborn,
+            "new_unit": new_unit,
         }
         super().__init__(params, defaults)
 
@@ -95,4 +95,4 @@ class ClippedRMSprop(Optimizer):
         return square_avg
 
 
-register_initial_state(ClippedRMSprop, "square_avg", lambda group, _: float(group["newborn"]))
+register_initial_state(ClippedRMSprop, "square_avg", lambda group, _: float(group["new_unit"]))
