@@ -1,19 +1,22 @@
 """What the README and the docs show runs as it stands, and what they name exists."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
 
 import diffstruct as ds
+from diffstruct.couple import call
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TREE = re.compile(r"^```text\n(src/.*?)^```", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(([^)#:]+)\)")
+LINK = re.compile(r"\]\(([^)#:]+)(?:#([\w-]+))?\)")
 
 
 def run_blocks(page: Path) -> dict[str, object]:
@@ -69,10 +72,32 @@ def test_the_criterion_of_the_docs_is_short_and_adds_and_removes_units():
     assert names["loss"] < 0.5
 
 
+def test_the_operator_rule_of_the_contributors_page_lets_a_width_be_found(monkeypatch):
+    (block,) = re.findall(r"^   ```py\n(.*?)^   ```", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
+
+    class Running(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = torch.nn.Linear(3, 8), torch.nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.last(self.first(x).cummax(0).values)
+
+    model, inputs = Running(), (torch.ones(5, 3),)
+    assert not ds.find_widths(model, inputs).widths
+    for name in ("cummax", "cummin"):  # both are forgotten after the test
+        monkeypatch.setitem(call.OP_RULES, name, call.unknown)
+    exec(dedent(block), {"Sequence": Sequence, **vars(call)})
+    assert [*ds.find_widths(model, inputs).widths] == ["first"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_local_link_leads_somewhere(page):
-    for target in LINK.findall(page.read_text()):
+    for target, section in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), target
+        if section:
+            titles = re.findall(r"^#+ (.*)$", (page.parent / target).read_text(), re.MULTILINE)
+            assert section in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
 
 
 def paths_in(tree: str) -> list[Path]:
