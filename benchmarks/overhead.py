@@ -1,9 +1,9 @@
 """What `Structure` costs beside training: a step in which nothing changes, and an event.
 
 Each as a share of a training step (forward, backward, Adam) of the same model, taken in turn with it. The
-step of the structure is the mean over as many as lie between two decisions, with what its hooks do in one
-of the backward passes in between. An event is one unit that comes
-to one width while another goes, in each width of the model in turn.
+step of the structure is the mean over the steps between two decisions, with what its hooks do in one of the
+backward passes in between. In an event one unit is added to a width and another removed, in each width of
+the model in turn.
 """
 
 from __future__ import annotations
