@@ -1,50 +1,50 @@
-"""Every architecture of the zoo: its widths are found, proved, learned, and leave a plain model behind."""
+"""Every architecture of the zoo: its widths are found, proved, learned, and a plain model is left."""
 
+import copy
 import warnings
 from collections import Counter
+from functools import cache
 
 import pytest
 import torch
-from torch import nn
 from zoo import CASES, library_cases
+from zoo.checks import (
+    READERS,
+    assert_finite,
+    assert_same,
+    assert_sizes_hold,
+    assert_unchanged,
+    learn,
+    outputs_of,
+    silent_units_come_and_go,
+    snapshot,
+)
 
 import diffstruct as ds
-from diffstruct.couple.outputs import tensors_in
-from diffstruct.surgery import Change, operate
-from diffstruct.width.layout import owners
 
 CASES = [*CASES, *library_cases()]
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 EAGER = ds.Rule(threshold=0.3, reserve=1, p_add=0.7, p_delete=0.5, max_units=999, redraw_after=2)
-READERS = (ds.Role.OUTGOING, ds.Role.RECURRENT)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads cost small models more than they give."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
+@cache
+def original(name):
+    """Model, inputs and what was found in the model, made once for all tests."""
+    case = next(case for case in CASES if case.name == name)
+    torch.manual_seed(0)
+    model, inputs = case.build(), case.inputs()
+    before, chance = snapshot(model), torch.get_rng_state()
+    found = ds.find_widths(model, inputs)
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert_unchanged(model, before)
+    return model, inputs, found
 
 
 def made(case):
-    torch.manual_seed(0)
-    return case.build(), case.inputs()
-
-
-def snapshot(model):
-    """All that a model has, to the bit."""
-    tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    return tensors, repr(model), [module.training for module in model.modules()]
-
-
-def assert_is(model, before):
-    tensors, shown, modes = before
-    assert repr(model) == shown
-    assert [module.training for module in model.modules()] == modes
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, tensors[name]), name
+    """A copy of the case's model, its inputs and the copy's widths."""
+    model, inputs, found = original(case.name)
+    model, found = copy.deepcopy((model, found))
+    return model, inputs, found
 
 
 def places(model, width):
@@ -55,68 +55,46 @@ def places(model, width):
     return frozenset(f"{names[id(slot.tensor)]}[{slot.dim}]" for slot in width.slots)
 
 
-def say(model, inputs):
-    """What the model says in evaluation mode, with the same random numbers each time."""
-    modes = {module: module.training for module in model.modules()}
-    torch.manual_seed(1)
-    with torch.no_grad():
-        said = [tensor.clone() for tensor in tensors_in(model.eval()(*inputs))]
-    for module, mode in modes.items():
-        module.training = mode
-    return said
-
-
-def assert_same(found, expected, rtol=1e-4):
-    for mine, right in zip(found, expected, strict=True):
-        scale = right.abs().max().item() if right.is_floating_point() else 0
-        torch.testing.assert_close(mine, right, rtol=rtol, atol=rtol * scale)
-
-
-def loud(generator):
-    """What makes all entries of new units random, but silent what reads them."""
-
-    def write(changes, values):
-        sizes = {change.width.axis: change.new_size for change in changes}
-        for reading in (False, True):
-            for change in changes:
-                for slot in change.width.slots:
-                    if reading == (slot.role in READERS):
-                        born = owners(slot.layout, change.width.axis, sizes) >= change.size
-                        value = values[slot.tensor]
-                        entries = value.movedim(slot.dim, 0)[born]
-                        noise = torch.rand(entries.shape, generator=generator) + 0.5
-                        value.movedim(slot.dim, 0)[born] = (noise * (not reading)).to(value)
-
-    return write
+@EVERY_CASE
+def test_widths_are_found_and_the_others_have_a_reason(case):
+    model, inputs, found = original(case.name)
+    widths = Counter(places(model, width) for width in found.widths.values())
+    wanted = Counter(case.learned)
+    assert wanted <= widths, sorted(map(sorted, wanted - widths))
+    if case.complete:
+        assert widths <= wanted + Counter(case.allowed), sorted(map(sorted, widths - wanted))
+    for place, word in case.fixed.items():
+        assert not any(place in each for each in widths)
+        reasons = [each.reason for each in found.refused if place in each.places]
+        assert reasons
+        assert any(word in reason.lower() or "looked up" in reason for reason in reasons), reasons
+    silent_units_come_and_go(model, inputs, found.widths.values())
 
 
 @EVERY_CASE
-def test_widths_are_found_learned_and_left_in_a_plain_model(case):
-    model, inputs = made(case)
-    before, chance = snapshot(model), torch.get_rng_state()
+def test_widths_are_learned_and_a_plain_model_is_left(case):
+    model, inputs, found = made(case)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    options = {"example_inputs": inputs, "start": None, "rule": EAGER, "every": 1, "salience": "outgoing"}
+    options = {"start": None, "rule": EAGER, "interval": 1, "total_steps": 100, "criterion": ds.OutgoingNorm()}
     if not (case.learned or case.allowed):
+        before = snapshot(model)
         with pytest.raises(ds.StructureError, match="has no width that could be learned"):
-            ds.Structure(model, optimizer, **options)
-        assert_is(model, before)
+            ds.Structure(model, optimizer, widths=found, **options)
+        assert_unchanged(model, before)
         return
-    structure = ds.Structure(model, optimizer, **options)
-    assert torch.equal(torch.get_rng_state(), chance)
-    assert_is(model, before)
-    assert_found(case, model, structure)
-    silent_units_come_and_go(model, inputs, structure.widths.values())
+    structure = ds.Structure(model, optimizer, widths=found, **options)
     learn(model, inputs, optimizer, structure)
+    assert structure.history.events
     plain = structure.finish()
     assert plain is model
     assert not any(type(module).__module__.startswith("diffstruct") for module in plain.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in plain.modules())
-    assert_tells_the_truth(plain)
-    said = say(plain, inputs)
-    assert all(tensor.isfinite().all() for tensor in said if tensor.is_floating_point())
-    assert_loads_into_the_users_class(case, plain, structure, inputs, said)
+    assert_sizes_hold(plain)
+    outputs = outputs_of(plain, inputs)
+    assert_finite(outputs)
+    assert_loads_into_the_users_class(case, plain, structure, inputs, outputs)
     if case.exports:
-        assert_same(say(exported(plain, inputs), inputs), said)
+        assert_same(outputs_of(exported(plain, inputs), inputs), outputs)
 
 
 SOME = {
@@ -127,91 +105,50 @@ SOME = {
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in SOME], ids=lambda case: case.name)
-def test_units_earn_their_price(case):
-    """The default way, with trials so short that units go as well as come."""
-    model, inputs = made(case)
+def test_units_are_judged_by_the_default_criterion(case):
+    """Grace periods are so short that units are removed as well as added."""
+    model, inputs, found = made(case)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    price = ds.UnitPrice(nats=1e-3, ease=1e-3)  # nobody is kept from coming
-    rule = ds.Rule(threshold=1e-3, reserve=3, p_add=1, p_delete=0.5, max_units=999, trial=2)
+    criterion = ds.TaylorImportance(price=1e-3, annealing=1e-3)  # no unit is kept from being added
+    rule = ds.Rule(threshold=1e-3, reserve=3, p_add=1, p_delete=0.5, max_units=999, grace_period=2)
     structure = ds.Structure(
-        model, optimizer, example_inputs=inputs, updates=10, every=1, price=price, rule=rule
+        model, optimizer, widths=found, total_steps=10, interval=1, criterion=criterion, rule=rule
     )
     readers = {id(slot.tensor) for width in structure.widths.values() for slot in width.having(*READERS)}
-    heard = set()
+    important = set()
 
     def look():
         for name, width in structure.widths.items():
-            found = structure.ledger.saliences(width)
-            assert found.shape == (width.size,)
-            assert found.isfinite().all()
-            if found.numpy()[structure.states[name].ages > 0].any():
-                heard.add(name)
+            importance = structure.criterion.importance(width)
+            assert importance.shape == (width.size,)
+            assert importance.isfinite().all()
+            if importance.numpy()[structure.states[name].ages > 0].any():
+                important.add(name)
 
-    learn(model, inputs, optimizer, structure, look)
-    assert heard == {*structure.widths}  # at some time: whoever is left at the end can be a dead ReLU
+    learn(model, inputs, optimizer, structure, check=look)
+    assert important == {*structure.widths}  # at some time: a unit that is left at the end can be a dead ReLU
     assert structure.history.added() >= 3
     plain = structure.finish()
     assert not any(p._post_accumulate_grad_hooks for p in plain.parameters() if id(p) in readers)
-    assert_tells_the_truth(plain)
-    said = say(plain, inputs)
-    assert all(tensor.isfinite().all() for tensor in said if tensor.is_floating_point())
-    assert_loads_into_the_users_class(case, plain, structure, inputs, said)
+    assert_sizes_hold(plain)
+    outputs = outputs_of(plain, inputs)
+    assert_finite(outputs)
+    assert_loads_into_the_users_class(case, plain, structure, inputs, outputs)
 
 
-def test_the_cases_of_which_units_earn_their_price_are_there():
+def test_all_cases_that_the_default_criterion_is_tested_on_are_there():
     assert {case.name for case in CASES} >= SOME
 
 
-def assert_found(case, model, structure):
-    """What was found is what was to be found, and what was not has a reason."""
-    found = Counter(places(model, width) for width in structure.widths.values())
-    wanted = Counter(case.learned)
-    assert wanted <= found, sorted(map(sorted, wanted - found))
-    if case.complete:
-        assert found <= wanted + Counter(case.allowed), sorted(map(sorted, found - wanted))
-    for place, word in case.fixed.items():
-        assert not any(place in each for each in found)
-        reasons = [each.reason for each in structure.refused if place in each.places]
-        assert reasons
-        assert any(word in reason.lower() or "looked up" in reason for reason in reasons), reasons
-
-
-def silent_units_come_and_go(model, inputs, widths):
-    """As the proof does, but with other code: two units in all widths at once, which leave no trace."""
-    expected, before = say(model, inputs), snapshot(model)
-    grown = [Change(width, tuple(range(width.size)), 2) for width in widths]
-    operate(grown, initialize=loud(torch.Generator().manual_seed(2)))
-    assert_same(say(model, inputs), expected)
-    operate([Change(width, tuple(range(width.size - 2)), 0) for width in widths])
-    assert_is(model, before)
-    assert_same(say(model, inputs), expected, rtol=0)
-
-
-def learn(model, inputs, optimizer, structure, look=lambda: None):
-    """Ten updates; what Adam remembers of a parameter keeps its shape, and every entry is trained on."""
-    for _ in range(10):
-        optimizer.zero_grad()
-        floats = [tensor for tensor in tensors_in(model(*inputs)) if tensor.is_floating_point()]
-        sum((tensor.float() ** 2).mean() for tensor in floats).backward()
-        optimizer.step()
-        structure.step()
-        look()
-        for parameter in model.parameters():
-            assert parameter.grad is None or parameter.grad.shape == parameter.shape
-            for key, value in optimizer.state.get(parameter, {}).items():
-                assert key == "step" or value.shape == parameter.shape
-    assert structure.history.events
-
-
-def assert_loads_into_the_users_class(case, plain, structure, inputs, said):
-    """The user's class, built at the final sizes, takes the state and says the same."""
+def assert_loads_into_the_users_class(case, plain, structure, inputs, outputs):
+    """The user's class, built at the final sizes, takes the state and has the same outputs."""
     known = (*case.learned, *case.allowed)
     if case.rebuild is None or not case.complete or len({*known}) < len(known):
         return
     by_place = {places(plain, width): width.size for width in structure.widths.values()}
     again = case.rebuild({index: by_place[each] for index, each in enumerate(known) if each in by_place})
     again.load_state_dict(plain.state_dict())
-    assert_same(say(again, inputs), said, rtol=1e-6)
+    assert_same(outputs_of(again, inputs), outputs, rtol=1e-6)
 
 
 def exported(model, inputs):
@@ -219,34 +156,5 @@ def exported(model, inputs):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.export itself
         module = torch.export.export(model.eval(), inputs).module()
-    module.eval = lambda: module  # it has no modes, and says so by an error
+    module.eval = lambda: module  # it has no modes, and raises an error
     return module
-
-
-def assert_tells_the_truth(model):
-    """The integers of torch's modules are the sizes of their tensors."""
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(module, nn.Linear):
-            assert (module.out_features, module.in_features) == weight.shape
-        elif isinstance(module, nn.modules.conv._ConvNd):
-            rows, columns = weight.shape[:2]
-            shape = (module.in_channels, module.out_channels // module.groups)
-            shape = shape if module.transposed else (module.out_channels, module.in_channels // module.groups)
-            assert shape == (rows, columns)
-        elif isinstance(module, nn.RNNBase):
-            assert module.weight_ih_l0.shape[1] == module.input_size
-            assert module.weight_hh_l0.shape[1] == (module.proj_size or module.hidden_size)
-        elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            assert weight.shape == (module.num_embeddings, module.embedding_dim)
-        elif isinstance(module, nn.modules.batchnorm._NormBase) and weight is not None:
-            assert module.num_features == len(weight)
-        elif isinstance(module, nn.GroupNorm) and weight is not None:
-            assert module.num_channels == len(weight)
-            assert module.num_channels % module.num_groups == 0
-
-
-def test_the_zoo_is_large():
-    assert len(CASES) >= 60
-    assert sum(bool(case.learned) for case in CASES) >= 50
-    assert len({case.name for case in CASES}) == len(CASES)

@@ -35,8 +35,27 @@ def _reshaped(call: Call, dims: Dims, shape: Sequence[int]) -> Dims:
                 wanted.append(sizes.pop(0))
                 want *= wanted[-1]
         out += _regrouped(call, group, wanted)
-    rest = iter(out)
-    return tuple(next(rest) if size != 1 else fresh(1) for size in shape)
+    rest, ones = iter(out), _ones(dims)
+    found, before = [], 1
+    for size in shape:
+        if size == 1:
+            same = ones.get(before)
+            found.append(same.pop(0) if same else fresh(1))
+        else:
+            found.append(next(rest))
+        before *= size
+    return tuple(found)
+
+
+def _ones(dims: Dims) -> dict[int, list[Dim]]:
+    """The dimensions of one entry, by how many entries the dimensions before have together."""
+    found: dict[int, list[Dim]] = {}
+    before = 1
+    for dim in dims:
+        if dim.term.size == 1:
+            found.setdefault(before, []).append(dim)
+        before *= dim.term.size
+    return found
 
 
 def _regrouped(call: Call, group: Sequence[Dim], sizes: Sequence[int]) -> list[Dim]:
