@@ -21,7 +21,19 @@ from diffstruct.width import READERS, Role, Slot
 
 
 class Initialization(ABC):
-    """What the parameters of new units begin with; subclasses say so for each kind of entry."""
+    """What the parameters of new units begin with; subclasses say so for each kind of entry.
+
+    Example:
+        Outgoing weights of zero, so that new units leave the model's output as it is:
+
+        >>> import diffstruct as ds
+        >>> class Silent(ds.Initialization):
+        ...     def incoming(self, new, slot):
+        ...         return 0.1 * new.normal(slot)
+        ...     def outgoing(self, new):
+        ...         return {slot: new.filled(slot, 0.0) for slot in new.width.having(ds.Role.OUTGOING)}
+        >>> criterion = ds.TaylorImportance(initialization=Silent())
+    """
 
     @torch.no_grad()
     def __call__(
@@ -72,6 +84,10 @@ class SmallRandom(Initialization):
 
     Args:
         scale: standard deviation of the weights of which the slot does not say it.
+
+    Example:
+        >>> import diffstruct as ds
+        >>> criterion = ds.TaylorImportance(initialization=ds.SmallRandom(scale=0.1))
     """
 
     scale: float = 0.01
@@ -102,6 +118,11 @@ class AtThreshold(SmallRandom):
     """Outgoing weights whose L1 norm is at the threshold (arXiv:1606.06216, revision 3).
 
     Either half of the norm (see `norms.outgoing`), outside and within the layer, is half the threshold.
+
+    Example:
+        >>> import diffstruct as ds
+        >>> ds.OutgoingNorm().initialization
+        AtThreshold(scale=0.01)
     """
 
     def outgoing(self, new: NewUnits) -> dict[Slot, Tensor]:
@@ -134,6 +155,10 @@ class AsTheModel(Initialization):
 
     Args:
         outgoing_scale: of the outgoing weights, in units of those that the model began with.
+
+    Example:
+        >>> import diffstruct as ds
+        >>> criterion = ds.TaylorImportance(initialization=ds.AsTheModel(outgoing_scale=0.1))
     """
 
     outgoing_scale: float = 0.05

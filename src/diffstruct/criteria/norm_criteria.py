@@ -102,6 +102,16 @@ class Multipliers(_PricedNorm):
 
     Args:
         price: on the factors.
+
+    Example:
+        >>> import torch
+        >>> import diffstruct as ds
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> structure = ds.Structure(
+        ...     model, optimizer, example_inputs=(torch.ones(2, 3),), total_steps=100,
+        ...     criterion=ds.Multipliers(ds.L1Price(1e-3)),
+        ... )
     """
 
     roles: ClassVar[tuple[Role, ...]] = (Role.MULTIPLIER,)

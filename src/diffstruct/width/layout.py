@@ -52,7 +52,15 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Sum(Generic[Part]):
-    """Parts one behind the other."""
+    """Parts one behind the other.
+
+    Example:
+        The columns of a linear layer that reads 4 and 6 concatenated units:
+
+        >>> import diffstruct as ds
+        >>> ds.Sum((ds.Axis(4), ds.Axis(6)))
+        Sum(parts=(Axis(size=4), Axis(size=6)))
+    """
 
     parts: tuple[Part, ...]
 
@@ -64,7 +72,15 @@ class Sum(Generic[Part]):
 
 @dataclass(frozen=True)
 class Product(Generic[Part]):
-    """Every combination of entries of the factors; those of the last factor are adjacent in memory."""
+    """Every combination of entries of the factors; those of the last factor are adjacent in memory.
+
+    Example:
+        The columns of a linear layer that reads 16 channels of 7 x 7 flattened pixels:
+
+        >>> import diffstruct as ds
+        >>> ds.Product((ds.Axis(16), ds.Fixed(49)))
+        Product(factors=(Axis(size=16), Fixed(size=49)))
+    """
 
     factors: tuple[Part, ...]
 

@@ -30,7 +30,7 @@ def advance(
     length: int,
     updates: int,
     w: Any,
-    defect: bool,
+    defect: bool | None,
     optimizer: Any,
     step: int,
     criterion: Any,
@@ -48,7 +48,7 @@ def advance(
     Args:
         text: symbols, int64; the first update reads `length` of them from `position` on.
         w: the parameters, trained in place, `network.Tensors`.
-        defect: whether the gradient of the multipliers is revision 1's.
+        defect: as in `network.backward`.
         optimizer: one of the types of `optimizers`.
         step: steps that it has made before.
         criterion: one of the types of `criteria`.

@@ -87,8 +87,12 @@ def forward(inputs: Any, targets: Any, w: Any, state: Any, states: Any, errors: 
 
 
 @compiled
-def backward(inputs: Any, w: Any, states: Any, errors: Any, g: Any, defect: bool) -> None:
-    """Write the gradient of the loss into `g`; arguments as `forward` left them."""
+def backward(inputs: Any, w: Any, states: Any, errors: Any, g: Any, defect: bool | None) -> None:
+    """Write the gradient of the loss into `g`; arguments as `forward` left them.
+
+    `defect` is whether the gradient of the multipliers is revision 1's; None where there are no multipliers:
+    less code is compiled then.
+    """
     steps, symbols, units = len(inputs), w.W_hy.shape[0], states.shape[1]
     one = w.b_y.dtype.type(1)
     into = np.zeros((steps, units), states.dtype)  # [T, N]: W_hy^T dy, then dL/d what the tanh is taken of
@@ -100,7 +104,8 @@ def backward(inputs: Any, w: Any, states: Any, errors: Any, g: Any, defect: bool
         here, h = into[t], states[t + 1]
         accumulate(here, errors[:, t], w.W_hy)
         for j in range(units):
-            g.m[j] += here[j] * (w.m[j] if defect else h[j])
+            if defect is not None:
+                g.m[j] += here[j] * (w.m[j] if defect else h[j])
             here[j] = (w.m[j] * here[j] + later[j]) * (one - h[j] * h[j])
             g.b_h[j] += here[j]
             by_symbol[inputs[t], j] += here[j]

@@ -20,15 +20,27 @@ class Adagrad(NamedTuple):
     """`torch.optim.Adagrad`, of revisions 1 and 2: each entry of a gradient is clipped first."""
 
     sums: Any  # Tensors
+    multiplier: bool  # whether the network has multipliers to train
+    constants: Any  # AdagradConstants
+
+
+class AdagradConstants(NamedTuple):
+    """Numbers of the network's type. They stand by themselves: to hand arrays over takes time."""
+
     lr: Any
     limit: Any
-    multiplier: bool  # whether the network has multipliers to train
 
 
 class RMSprop(NamedTuple):
     """`rmsprop.ClippedRMSprop`, of revision 3: each entry of an update is clipped."""
 
     squares: Any  # Tensors
+    constants: Any  # RMSpropConstants
+
+
+class RMSpropConstants(NamedTuple):
+    """Numbers of the network's type."""
+
     lr: Any
     eps: Any
     decay: Any
@@ -40,11 +52,17 @@ class Adam(NamedTuple):
 
     means: Any  # Tensors
     squares: Any  # Tensors
+    longest: float
+    constants: Any  # AdamConstants
+
+
+class AdamConstants(NamedTuple):
+    """Numbers of the network's type."""
+
     lr: Any
     beta1: Any
     beta2: Any
     eps: Any
-    longest: float
 
 
 @compiled
@@ -104,27 +122,27 @@ def _optimize(optimizer: Any, w: Any, g: Any, step: int) -> Any:
 
 
 def _step_adagrad(optimizer: Any, w: Any, g: Any, step: int) -> None:
-    sums = optimizer.sums
+    sums, c = optimizer.sums, optimizer.constants
     if optimizer.multiplier:
-        _adagrad(w.m, sums.m, g.m, optimizer)
-    _adagrad(w.W_xh, sums.W_xh, g.W_xh, optimizer)
-    _adagrad(w.W_hh, sums.W_hh, g.W_hh, optimizer)
-    _adagrad(w.W_hy, sums.W_hy, g.W_hy, optimizer)
-    _adagrad(w.b_h, sums.b_h, g.b_h, optimizer)
-    _adagrad(w.b_y, sums.b_y, g.b_y, optimizer)
+        _adagrad(w.m, sums.m, g.m, c)
+    _adagrad(w.W_xh, sums.W_xh, g.W_xh, c)
+    _adagrad(w.W_hh, sums.W_hh, g.W_hh, c)
+    _adagrad(w.W_hy, sums.W_hy, g.W_hy, c)
+    _adagrad(w.b_h, sums.b_h, g.b_h, c)
+    _adagrad(w.b_y, sums.b_y, g.b_y, c)
 
 
 def _step_rmsprop(optimizer: Any, w: Any, g: Any, step: int) -> None:
-    squares = optimizer.squares
-    _rmsprop(w.W_xh, squares.W_xh, g.W_xh, optimizer)
-    _rmsprop(w.W_hh, squares.W_hh, g.W_hh, optimizer)
-    _rmsprop(w.W_hy, squares.W_hy, g.W_hy, optimizer)
-    _rmsprop(w.b_h, squares.b_h, g.b_h, optimizer)
-    _rmsprop(w.b_y, squares.b_y, g.b_y, optimizer)
+    squares, c = optimizer.squares, optimizer.constants
+    _rmsprop(w.W_xh, squares.W_xh, g.W_xh, c)
+    _rmsprop(w.W_hh, squares.W_hh, g.W_hh, c)
+    _rmsprop(w.W_hy, squares.W_hy, g.W_hy, c)
+    _rmsprop(w.b_h, squares.b_h, g.b_h, c)
+    _rmsprop(w.b_y, squares.b_y, g.b_y, c)
 
 
 def _step_adam(optimizer: Any, w: Any, g: Any, step: int) -> None:
-    means, squares = optimizer.means, optimizer.squares
+    means, squares, c = optimizer.means, optimizer.squares, optimizer.constants
     real = w.b_y.dtype.type
     norm = math.sqrt(
         _sum_of_squares(g.W_xh)
@@ -134,13 +152,13 @@ def _step_adam(optimizer: Any, w: Any, g: Any, step: int) -> None:
         + _sum_of_squares(g.b_y)
     )
     factor = real(min(1.0, optimizer.longest / (norm + 1e-6)))
-    unbias1 = real(1 - float(optimizer.beta1) ** step)
-    unbias2 = real(math.sqrt(1 - float(optimizer.beta2) ** step))
-    _adam(w.W_xh, means.W_xh, squares.W_xh, g.W_xh, optimizer, factor, unbias1, unbias2)
-    _adam(w.W_hh, means.W_hh, squares.W_hh, g.W_hh, optimizer, factor, unbias1, unbias2)
-    _adam(w.W_hy, means.W_hy, squares.W_hy, g.W_hy, optimizer, factor, unbias1, unbias2)
-    _adam(w.b_h, means.b_h, squares.b_h, g.b_h, optimizer, factor, unbias1, unbias2)
-    _adam(w.b_y, means.b_y, squares.b_y, g.b_y, optimizer, factor, unbias1, unbias2)
+    unbias1 = real(1 - float(c.beta1) ** step)
+    unbias2 = real(math.sqrt(1 - float(c.beta2) ** step))
+    _adam(w.W_xh, means.W_xh, squares.W_xh, g.W_xh, c, factor, unbias1, unbias2)
+    _adam(w.W_hh, means.W_hh, squares.W_hh, g.W_hh, c, factor, unbias1, unbias2)
+    _adam(w.W_hy, means.W_hy, squares.W_hy, g.W_hy, c, factor, unbias1, unbias2)
+    _adam(w.b_h, means.b_h, squares.b_h, g.b_h, c, factor, unbias1, unbias2)
+    _adam(w.b_y, means.b_y, squares.b_y, g.b_y, c, factor, unbias1, unbias2)
 
 
 _OPTIMIZE = {Adagrad: _step_adagrad, RMSprop: _step_rmsprop, Adam: _step_adam}
@@ -166,19 +184,20 @@ def compiled_optimizer(optimizer: Optimizer, memories: Memories, real: Any, mult
 
 @compiled_optimizer.register
 def _(optimizer: torch.optim.Adagrad, memories: Memories, real: Any, multiplier: bool) -> Adagrad:
-    group = optimizer.param_groups[0]
-    return Adagrad(memories("sum"), real(group["lr"]), real(GRADIENT_LIMIT), multiplier)
+    constants = AdagradConstants(real(optimizer.param_groups[0]["lr"]), real(GRADIENT_LIMIT))
+    return Adagrad(memories("sum"), multiplier, constants)
 
 
 @compiled_optimizer.register
 def _(optimizer: ClippedRMSprop, memories: Memories, real: Any, multiplier: bool) -> RMSprop:
     group = optimizer.param_groups[0]
-    return RMSprop(memories("square_avg"), *(real(group[name]) for name in ("lr", "eps", "decay", "limit")))
+    constants = RMSpropConstants(*(real(group[name]) for name in RMSpropConstants._fields))
+    return RMSprop(memories("square_avg"), constants)
 
 
 @compiled_optimizer.register
 def _(optimizer: torch.optim.Adam, memories: Memories, real: Any, multiplier: bool) -> Adam:
     group = optimizer.param_groups[0]
     beta1, beta2 = map(real, group["betas"])
-    averages = memories("exp_avg"), memories("exp_avg_sq")
-    return Adam(*averages, real(group["lr"]), beta1, beta2, real(group["eps"]), LARGEST_NORM)
+    constants = AdamConstants(real(group["lr"]), beta1, beta2, real(group["eps"]))
+    return Adam(memories("exp_avg"), memories("exp_avg_sq"), LARGEST_NORM, constants)

@@ -59,25 +59,23 @@ class FusedTrainer(Trainer):
         multiplier = self.model.multiplier
         updates = stretch.windows - done
         learning = structure is not None and structure.steps < structure.training.total_steps
-        memory, generator = RuleState.initial(self.units), np.random.default_rng(0)
-        criterion, numbers = Nothing(), _NO_RULE
         if structure is not None and learning:
-            rule, memory, generator = (
-                structure.rule_now("rnn"),
-                structure.states["rnn"],
-                structure.training.generator,
-            )
+            memory, generator = structure.states["rnn"], structure.training.generator
             criterion = compiled_criterion(structure.criterion, lr, real)
-            numbers = rule.numbers(self.units, structure.criterion.importance(structure.widths["rnn"]).dtype)
+            importances = structure.criterion.importance(structure.widths["rnn"])
+            numbers = structure.rule_now("rnn").numbers(self.units, importances.dtype)
             left = structure.training.total_steps - structure.steps
             updates = min(updates, left, unchanged_for(structure.criterion, structure.steps))
+        else:
+            memory, generator = RuleState.initial(self.units), np.random.default_rng(0)
+            criterion, numbers = Nothing(), _NO_RULE
         reason, made, self.smoothed, loss, removed, add = advance(
             stretch.text.numpy(),
             stretch.position + done * SEQUENCE,
             SEQUENCE,
             updates,
             Tensors(*map(array, parameters)),
-            isinstance(multiplier, DefectiveMultiplier),
+            None if multiplier is None else isinstance(multiplier, DefectiveMultiplier),
             compiled_optimizer(
                 self.optimizer, memories_of(self.optimizer, parameters), real, multiplier is not None
             ),
