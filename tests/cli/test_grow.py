@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from diffstruct.paper.display import PlainLines
 
+pytestmark = pytest.mark.slow
+
 FILES = {"run.json", "history.csv", "events.jsonl", "model.safetensors", "units.png"}
 EASY = ("grow", "easy", "--cycles", 900, "--seed", 3)
 

@@ -17,6 +17,8 @@ from diffstruct.paper.reproduce.display import GridLines
 from diffstruct.paper.reproduce.settings import Setting
 from diffstruct.paper.run import fastest_trainer
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--figure", "hard", "--revision", "2", "--cycles", "60", "--seeds", "3")
 
 

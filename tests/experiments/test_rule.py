@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 from helpers.experiments import experiment
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's: install the extra 'experiments'")
 
 

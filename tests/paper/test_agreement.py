@@ -12,6 +12,8 @@ from diffstruct.paper.revisions import get_revision
 from diffstruct.paper.tasks import Phase, easy, hard, windows
 from diffstruct.paper.training import Trainer
 
+pytestmark = pytest.mark.slow
+
 SYMBOLS = 4
 
 

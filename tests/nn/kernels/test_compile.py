@@ -11,6 +11,8 @@ import pytest
 from diffstruct.nn.kernels import compile as compilation
 from diffstruct.nn.kernels.compile import compiled
 
+pytestmark = pytest.mark.slow
+
 RUN = """
 import sys, types
 for name, path in (("diffstruct", {package!r}), ("diffstruct.nn", {package!r} + "/nn")):

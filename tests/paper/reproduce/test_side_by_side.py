@@ -2,9 +2,13 @@
 
 import os
 
+import pytest
+
 from diffstruct.errors import DivergenceError
 from diffstruct.paper.reproduce import side_by_side as module
 from diffstruct.paper.reproduce.side_by_side import Done, Failure, side_by_side
+
+pytestmark = pytest.mark.slow
 
 
 def invert(job):
