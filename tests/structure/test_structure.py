@@ -196,7 +196,7 @@ def test_print_is_a_table_of_widths():
     added, removed = structure.history.added("rnn"), structure.history.removed("rnn")
     cells = row.split()
     assert [cells[0], cells[1], cells[3], cells[4]] == ["rnn", str(size), str(added), str(removed)]
-    assert "GRU.weight_hh_l0[dim 0 x3]" in row
+    assert "rnn.weight_hh_l0[dim 0 x3]" in row
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from torch import nn
 
 from diffstruct.couple.findings import Place
 from diffstruct.couple.proof import Proof
-from diffstruct.width.width import Slot, Width
+from diffstruct.width import Width
+from diffstruct.width.table import aligned, places
 
 
 @dataclass(frozen=True)
@@ -49,30 +50,15 @@ class FoundWidths:
     def refuse(self, name: str, reason: str) -> None:
         """Move a width to those that are not learned."""
         width = self.widths.pop(name)
-        names = self._module_names()
-        places = tuple(Place(slot.module, slot.name, slot.dim).path(names) for slot in width.slots)
-        self.refused.append(Refusal(places, width.size, reason))
+        names = {module: name for name, module in self.model.named_modules()}
+        where = tuple(Place(slot.module, slot.name, slot.dim).path(names) for slot in width.slots)
+        self.refused.append(Refusal(where, width.size, reason))
 
     def explain(self) -> str:
         """Which sizes of the model are not learned, and why: a line each."""
         return "\n".join(map(str, self.refused))
 
     def __str__(self) -> str:
-        names = self._module_names()
-        rows = [("width", "units", "places")]
-        for name, width in self.widths.items():
-            rows.append((name, str(width.size), ", ".join(_place(slot, names) for slot in width.slots)))
-        spans = [max(len(row[column]) for row in rows) for column in range(2)]
-        lines = [f"{name.ljust(spans[0])}  {units.ljust(spans[1])}  {where}" for name, units, where in rows]
-        if self.refused:
-            lines += ["", "not learned:", self.explain()]
-        return "\n".join(lines)
-
-    def _module_names(self) -> dict[nn.Module, str]:
-        return {module: name for name, module in self.model.named_modules()}
-
-
-def _place(slot: Slot, names: dict[nn.Module, str]) -> str:
-    """A slot as it prints, with the module's name in the model in place of its class."""
-    inside = str(slot).removeprefix(f"{type(slot.module).__name__}.")
-    return f"{names[slot.module]}.{inside}".removeprefix(".")
+        rows = [(name, str(width.size), places(width, self.model)) for name, width in self.widths.items()]
+        table = aligned([("width", "units", "places"), *rows])
+        return f"{table}\n\nnot learned:\n{self.explain()}" if self.refused else table

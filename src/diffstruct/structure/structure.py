@@ -238,7 +238,7 @@ class Structure(ActsBeforeSteps):
 
     def __str__(self) -> str:
         title = f"Structure after {self.steps} of {self.training.total_steps} steps"
-        rows = table(self.widths.values(), self._reserve, self.history)
+        rows = table(self.model, self.widths.values(), self._reserve, self.history)
         return f"{title}\n{self.criterion.describe()}\n{rows}"
 
     def _reserve(self, width: Width) -> int:
