@@ -29,7 +29,13 @@ def test_widths_of_random_networks_hold(drawn):
     assert all(each.reason for each in found.refused)
     if not found.widths:
         return
-    options = {"start": None, "rule": EAGER, "interval": 1, "total_steps": 100, "criterion": ds.OutgoingNorm()}
+    options = {
+        "start": None,
+        "rule": EAGER,
+        "interval": 1,
+        "total_steps": 100,
+        "criterion": ds.OutgoingNorm(),
+    }
     structure = ds.Structure(model, optimizer, widths=found, **options)
     silent_units_come_and_go(model, inputs, structure.widths.values())
     learn(model, inputs, optimizer, structure, steps=5)

@@ -22,6 +22,8 @@ from zoo.checks import (
 
 import diffstruct as ds
 
+pytestmark = pytest.mark.slow
+
 CASES = [*CASES, *library_cases()]
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 EAGER = ds.Rule(threshold=0.3, reserve=1, p_add=0.7, p_delete=0.5, max_units=999, redraw_after=2)
@@ -75,7 +77,13 @@ def test_widths_are_found_and_the_others_have_a_reason(case):
 def test_widths_are_learned_and_a_plain_model_is_left(case):
     model, inputs, found = made(case)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    options = {"start": None, "rule": EAGER, "interval": 1, "total_steps": 100, "criterion": ds.OutgoingNorm()}
+    options = {
+        "start": None,
+        "rule": EAGER,
+        "interval": 1,
+        "total_steps": 100,
+        "criterion": ds.OutgoingNorm(),
+    }
     if not (case.learned or case.allowed):
         before = snapshot(model)
         with pytest.raises(ds.StructureError, match="has no width that could be learned"):

@@ -107,8 +107,8 @@ def _traced(model: nn.Module, run: partial[Any], inputs: Any, trains: bool) -> F
                 ) from error
     for name, failure in findings.failed_rules.items():
         warnings.warn(
-            f"diffstruct's rule for the operator {name} failed ({failure}), so that no size that goes through "
-            "it is learned: please report this",
+            f"diffstruct's rule for the operator {name} failed ({failure}), so that no size that goes "
+            "through it is learned: please report this",
             StructureWarning,
             stacklevel=3,
         )

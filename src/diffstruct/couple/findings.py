@@ -59,5 +59,18 @@ class Findings:
     """The groups of each module that divides its channels into some."""
     entered: dict[nn.Module, Dim] = field(default_factory=dict)
     """The channels of the first input of each module."""
+    merged_ones: list[tuple[Term, str]] = field(default_factory=list)
+    """Axes of one unit that a view merged with others, each with the view: there is no following them."""
     failed_rules: dict[str, str] = field(default_factory=dict)
     """The operators whose rule raised an error, by name, each with the error."""
+
+
+ONE_UNIT = "has one unit, which cannot be told from broadcasting"
+
+
+def lost_unit(why: str) -> str:
+    """The reason for not learning a width of one unit, which would be found if it had more."""
+    return (
+        f"{ONE_UNIT} ({why}): hand the widths that were found before to Structure(widths=...), or keep "
+        "min_units=2"
+    )

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from diffstruct.couple.attributes import Candidate
+from diffstruct.couple.findings import lost_unit
 from diffstruct.couple.outputs import tensors_in
 from diffstruct.couple.undisturbed import undisturbed
 from diffstruct.surgery import Change, plan
@@ -27,9 +28,6 @@ from diffstruct.width.width import READERS, Role, Width
 
 SEED = 0
 """Of the random entries of silent units."""
-
-ONE_UNIT = "has one unit, which cannot be told from broadcasting"
-KEEP_WIDTHS = "hand the widths that were found before to Structure(widths=...), or keep min_units=2"
 
 
 class ProofError(Exception):
@@ -72,9 +70,7 @@ class Proof:
         try:
             proved = self._with_attributes(width, candidates)
         except ProofError as error:
-            raise ProofError(
-                f"{ONE_UNIT} ({error}): {KEEP_WIDTHS}" if width.size == 1 else str(error)
-            ) from error
+            raise ProofError(lost_unit(str(error)) if width.size == 1 else str(error)) from error
         if width.size > 1:  # the last unit cannot be removed
             self._removal(proved)
         return proved

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from diffstruct.couple.attributes import Candidate, candidates, known_attributes
-from diffstruct.couple.findings import Findings, Place
+from diffstruct.couple.findings import ONE_UNIT, Findings, Place, lost_unit
 from diffstruct.couple.found import Refusal
 from diffstruct.couple.layouts import layout_of
 from diffstruct.couple.terms import Leaf, Term, find, fix, leaves
@@ -53,10 +53,18 @@ def widths_of(model: nn.Module, findings: Findings) -> TracedWidths:
             found.leaves[title] = leaf
             found.widths[title] = width = Width(title, axes[leaf], slots, attributes)
             found.candidates[title] = candidates(model, width, leaf, findings, axes)
-        elif leaf.size > 1 and not (leaf.fixed or "").startswith(NO_WIDTH):
+        elif _worth_a_word(leaf):
             shown = tuple(place.path(names) for place in places)
             found.refused.append(Refusal(shown, leaf.size, leaf.fixed or ""))
     return found
+
+
+def _worth_a_word(leaf: Leaf) -> bool:
+    """Whether users could take a fixed axis for a width."""
+    reason = leaf.fixed or ""
+    return (
+        reason.startswith(ONE_UNIT) if leaf.size == 1 else leaf.size > 1 and not reason.startswith(NO_WIDTH)
+    )
 
 
 def _fix_what_cannot_be_learned(leaf: Leaf, places: Iterable[Place], findings: Findings) -> None:
@@ -67,7 +75,8 @@ def _fix_what_cannot_be_learned(leaf: Leaf, places: Iterable[Place], findings: F
     if not any(place in findings.reading for place in places):
         findings.reading |= _one_side(places, findings)
     if not any(place in findings.reading for place in places):
-        fix(leaf, "no weights read it")
+        views = [view for term, view in findings.merged_ones if find(term) is leaf]
+        fix(leaf, lost_unit(f"it is merged by {views[0]}") if views else "no weights read it")
     if all(place in findings.reading - findings.feeding for place in places):
         fix(leaf, "no weights feed it")
     for place in places:

@@ -44,6 +44,8 @@ def _reshaped(call: Call, dims: Dims, shape: Sequence[int]) -> Dims:
         else:
             found.append(next(rest))
         before *= size
+    for merged in (dim for same in ones.values() for dim in same):
+        call.state.findings.merged_ones.append((merged.term, f"{call.name} in {call.state.where}"))
     return tuple(found)
 
 
