@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 from torch.utils._pytree import tree_flatten
+
 from zoo import CASES, library_cases
 from zoo.random_networks import networks
 
