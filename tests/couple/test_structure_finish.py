@@ -23,7 +23,7 @@ def test_multipliers_come_and_go_and_leave_the_model_as_it_was():
     assert structure.history.added()
     assert all(width.size == len(factor) for width, factor in factors(structure))
     model.eval()
-    # Without a reserve nothing is removed at the end, so nothing may change.
+    # Without a reserve nothing is removed at the end, so the outputs must not change.
     nothing_is_sub_threshold(structure)
     outputs = model(X)
     plain = structure.finish()

@@ -77,7 +77,7 @@ class WidthOfStream(nn.Module):
 
 
 class FusedChunk(nn.Module):
-    """One layer says queries, keys and values, one after the other."""
+    """One layer computes queries, keys and values, one after the other."""
 
     def __init__(self, heads=3, head_dim=4, inputs=5, outputs=7, causal=False):
         super().__init__()

@@ -86,7 +86,7 @@ class PreActivation(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """Each layer reads what all layers before it said."""
+    """Each layer reads the outputs of all layers before it."""
 
     def __init__(self, stem=6, growths=(4, 10)):
         super().__init__()
@@ -293,9 +293,9 @@ class ConvNeXtBlock(nn.Module):
 
 
 class GatedDilatedStack(nn.Module):
-    """WaveNet: gated dilated convolutions with a residual stream, and a sum of what each layer says.
+    """WaveNet: gated dilated convolutions with a residual stream, and a sum of the layers' outputs.
 
-    As usual, nobody reads what the last layer adds to the stream; its sizes must fit all the same.
+    As usual, nothing reads what the last layer adds to the stream; its sizes must fit all the same.
     """
 
     def __init__(self, residual=6, skip=10, gates=(5, 7, 9)):
@@ -312,15 +312,15 @@ class GatedDilatedStack(nn.Module):
         self.end = nn.Conv1d(skip, 5, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, 3, L]
-        x, said = self.start(x), []
+        x, outputs = self.start(x), []
         for read, gate, residual, skip in zip(
             self.filters, self.gates, self.residuals, self.skips, strict=True
         ):
             y = F.pad(x, (read.dilation[0], 0))
             y = torch.tanh(read(y)) * torch.sigmoid(gate(y))
-            said.append(skip(y))
+            outputs.append(skip(y))
             x = x + residual(y)
-        return self.end(F.relu(sum(said)))
+        return self.end(F.relu(sum(outputs)))
 
 
 class TemporalBlock(nn.Module):

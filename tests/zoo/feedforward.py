@@ -72,7 +72,7 @@ class Maxout(nn.Module):
 
 
 class MixtureOfExperts(nn.Module):
-    """Every expert sees every input; a softmax weighs what they say."""
+    """Every expert sees every input; a softmax weighs their outputs."""
 
     def __init__(self, hidden=(6, 10, 14)):
         super().__init__()
@@ -83,8 +83,8 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weights = self.gate(x).softmax(dim=-1)  # [B, experts]
-        said = torch.stack([expert(x) for expert in self.experts], dim=1)  # [B, experts, 4]
-        return (weights.unsqueeze(-1) * said).sum(dim=1)
+        outputs = torch.stack([expert(x) for expert in self.experts], dim=1)  # [B, experts, 4]
+        return (weights.unsqueeze(-1) * outputs).sum(dim=1)
 
 
 class StackedExperts(nn.Module):
@@ -100,8 +100,8 @@ class StackedExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weights = self.gate(x).softmax(dim=-1)  # [B, experts]
         inner = torch.einsum("bi,eih->ebh", x, self.up) + self.up_bias
-        said = torch.bmm(F.gelu(inner), self.down)  # [experts, B, outputs]
-        return torch.einsum("be,ebo->bo", weights, said)
+        outputs = torch.bmm(F.gelu(inner), self.down)  # [experts, B, outputs]
+        return torch.einsum("be,ebo->bo", weights, outputs)
 
 
 class MeanPoolClassifier(nn.Module):

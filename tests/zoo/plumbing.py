@@ -277,7 +277,7 @@ class UnitVectors(nn.Module):
 
 
 class Refined(nn.Module):
-    """How often the layer is applied depends on what it says: no export, and no two traces need agree."""
+    """How often the layer is applied depends on its output: no export, and no two traces need agree."""
 
     def __init__(self, width=6, most=3):
         super().__init__()

@@ -1,7 +1,7 @@
 """Random networks made of the blocks that users make theirs of.
 
 A network is a front that makes features, a few blocks, and a linear head. Each block is drawn for the
-features before it, and says what comes out: B batch, F features, T time, C channels, H height, W width.
+features before it, and tells what comes out: B batch, F features, T time, C channels, H height, W width.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Maker = Callable[[Callable[..., Any], int], tuple[nn.Module, int]]
 
 
 class Residual(nn.Module):
-    """Adds what a branch says to what comes in."""
+    """Adds the output of a branch to its input."""
 
     def __init__(self, branch: nn.Module):
         super().__init__()
@@ -35,7 +35,7 @@ class Residual(nn.Module):
 
 
 class Concat(nn.Module):
-    """What all branches say, side by side in one dimension."""
+    """The outputs of all branches, concatenated."""
 
     def __init__(self, *branches: nn.Module, dim: int):
         super().__init__()

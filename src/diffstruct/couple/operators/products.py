@@ -48,7 +48,7 @@ def _product(call: Call, one: Tensor, other: Tensor) -> Dims:
 
 @op_rule("_trilinear")
 def _trilinear(call: Call) -> Sequence[Dims]:
-    """The product of three that `bilinear` is made of, with dimensions of one where `expand` says so."""
+    """The product of three that `bilinear` is made of, with dimensions of one where `expand` has them."""
     one, two, three, expand1, expand2, expand3, summed = call.args[:7]
     dims = []
     total = one.ndim + len(expand1)
