@@ -1,4 +1,8 @@
-"""diffstruct: learn the structure of PyTorch networks, from one unit, by gradient descent."""
+"""diffstruct: learn the structure of PyTorch networks, from one unit, by gradient descent.
+
+Public is what `__all__` lists, and `diffstruct.nn` and `diffstruct.paper`; all other modules are internal and
+may change.
+"""
 
 from importlib import import_module
 from importlib.metadata import version
