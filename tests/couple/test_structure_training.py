@@ -32,7 +32,7 @@ def test_decisions_are_made_at_multiples_of_the_interval():
     assert steps
     assert all(step % 7 == 0 for step in steps)
     assert structure.steps == 70
-    with pytest.raises(ds.ConfigurationError, match="interval must be a whole number of at least 1"):
+    with pytest.raises(ds.ConfigurationError, match="interval must be a whole number of steps from 1"):
         structured(interval=0)
 
 

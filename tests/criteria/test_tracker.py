@@ -191,7 +191,7 @@ def test_a_width_that_frozen_weights_read_is_refused_and_the_others_are_learned(
     [
         ({"total_steps": 0}, "total_steps must be a whole number"),
         ({"total_steps": 10.0}, "total_steps must be a whole number"),
-        ({"interval": 0}, "interval must be a whole number of at least 1"),
+        ({"interval": 0}, "interval must be a whole number of steps from 1"),
         ({"criterion": ds.TaylorImportance(annealing=0.98)}, "leave no time in which units could be added"),
         ({"rule": ds.Rule(grace_period=10), "total_steps": 11}, "the grace_period, 91% of 11 steps"),
     ],

@@ -127,3 +127,26 @@ def test_growth_goes_on_after_finish_with_the_widths_found_before():
     assert {name: width.size for name, width in again.widths.items()} == {"0": 1, "2": 1}
     always = {name: again.training.rules[name] for name in again.widths}
     assert all(rule.max_units == 4096 for rule in always.values())
+
+
+def test_widths_of_layers_that_were_replaced_are_refused():
+    model = mlp()
+    found = ds.find_widths(model, (X,))
+    model[0] = nn.Linear(5, 8)
+    with pytest.raises(ds.StructureError, match="lies in a Linear that the model has no more"):
+        ds.Structure(model, torch.optim.Adam(model.parameters()), widths=found, total_steps=10)
+
+
+def test_sparse_gradients_refuse_their_width():
+    model = nn.Sequential(nn.Embedding(10, 6, sparse=True), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    tokens = torch.arange(8)
+    structure = ds.Structure(
+        model, torch.optim.SGD(model.parameters()), example_inputs=(tokens,), total_steps=10
+    )
+    assert [*structure.widths] == ["1"]
+    assert "whose gradients are sparse" in structure.explain()
+
+
+def test_a_string_is_no_list_of_patterns():
+    with pytest.raises(ds.ConfigurationError, match="include must be a list of patterns"):
+        structured(mlp(), include="0")

@@ -28,6 +28,8 @@ CASES = [
     ({"criterion": ds.Multipliers(), "interval": 0}, ds.ConfigurationError),
     ({"criterion": ds.Multipliers(), "multiple_of": 5}, ds.ConfigurationError),
     ({"criterion": ds.Multipliers(ds.L1Price(1e-3, floor=1.0))}, ds.ConfigurationError),
+    ({"interval": 11}, ds.ConfigurationError),
+    ({"criterion": ds.OutgoingNorm}, ds.ConfigurationError),
     ({"rule": {"nothing": ds.Rule()}}, ds.ConfigurationError),
     ({"criterion": Failing()}, KeyboardInterrupt),
 ]
@@ -78,3 +80,12 @@ def test_after_the_total_steps_norms_are_left_alone_too(criterion):
         assert structure.step() == ()
     assert len(structure.history.events) == events
     torch.testing.assert_close(dict(model.state_dict()), dict(weights), rtol=0, atol=0)
+
+
+def test_a_run_shorter_than_the_usual_interval_has_a_decision():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = {"total_steps": 5, "criterion": ds.OutgoingNorm(), "rule": ds.Rule(p_add=1.0, reserve=2)}
+    structure = ds.Structure(model, optimizer, example_inputs=(X,), **options)
+    events = [structure.step() for _ in range(5)]
+    assert events[-1]

@@ -136,3 +136,51 @@ def test_what_is_printed_and_recorded_after_finish_is_the_plain_model(criterion)
         assert start + int(added) - int(removed) == sizes[name]
     with pytest.raises(ds.StructureError, match="finished already"):
         structure.finish()
+
+
+@pytest.mark.parametrize("criterion", [ds.Multipliers(), ds.OutgoingNorm(ds.L1Price(0.0))])
+def test_a_multiplier_on_no_learned_width_stays(criterion):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        ds.nn.Multiplier(3), nn.Linear(3, 8), nn.ReLU(), ds.nn.Multiplier(8), nn.Linear(8, 2)
+    )
+    with torch.no_grad():
+        for index in (0, 3):
+            model[index].weight.uniform_(0.5, 2.0)
+    optimizer, structure = structured(model, criterion)
+    before = model(X)
+    plain = structure.finish()
+    assert isinstance(plain[0], ds.nn.Multiplier)
+    assert isinstance(plain[3], nn.Identity)
+    torch.testing.assert_close(plain(X), before)
+    assert any(p is plain[0].weight for group in optimizer.param_groups for p in group["params"])
+
+
+@pytest.mark.parametrize("criterion", [ds.Multipliers(), ds.OutgoingNorm()])
+def test_a_model_that_has_diverged_is_not_cut(criterion):
+    model = mlp()
+    _, structure = structured(model, criterion)
+    with torch.no_grad():
+        for width in structure.widths.values():
+            for slot in width.having(ds.Role.OUTGOING, ds.Role.MULTIPLIER):
+                slot.tensor.fill_(torch.nan)
+    with pytest.raises(ds.DivergenceError, match="not finite"):
+        structure.finish()
+    assert [width.size for width in structure.widths.values()] == [8, 6]
+
+
+def test_a_hidden_state_is_carried_through_finish():
+    rnn, readout = ds.nn.RNN(3, 4), nn.Linear(4, 2)
+    rnn.feeds(readout)
+    model = nn.ModuleList([rnn, readout])
+    structure = ds.Structure(
+        model,
+        torch.optim.Adam(model.parameters()),
+        total_steps=10,
+        criterion=ds.OutgoingNorm(),
+        start=None,
+    )
+    with torch.no_grad():
+        readout.weight[:, [0, 2]] = rnn.weight_hh_l0[:, [0, 2]] = 0
+    structure.finish()
+    assert structure.carry(torch.arange(4.0).view(1, 4)).tolist() == [[1.0, 3.0]]

@@ -104,6 +104,9 @@ class Criterion(ABC):
     initialization: Initialization = SmallRandom()
     """What new units begin with."""
 
+    acts_on_gradients: bool = False
+    """Whether `before_step` changes gradients, which a closure given to the optimizer's step would undo."""
+
     training: Training
     """The run, from `attach` on."""
 

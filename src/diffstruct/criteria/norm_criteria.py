@@ -29,6 +29,11 @@ class _PricedNorm(Criterion):
 
     price: L1Price = field(default_factory=lambda: L1Price(1e-4))
 
+    @property
+    def acts_on_gradients(self) -> bool:  # type: ignore[override]
+        """Whether the price is paid by gradient."""
+        return self.price.how == "gradient"
+
     def check_rule(self, rule: Rule, total_steps: int, name: str) -> None:
         """Refuse a threshold that no unit could fall below.
 

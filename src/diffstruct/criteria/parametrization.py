@@ -47,10 +47,12 @@ class Parametrized:
     Args:
         widths: by name.
         places: the modules and tensors that are parametrized, and how.
+        order: the parameters of these modules before.
     """
 
     widths: dict[str, Width]
     places: list[tuple[nn.Module, str, UnitMultiplier]]
+    order: dict[nn.Module, list[str]]
 
     def remove(self, optimizers: Sequence[Optimizer]) -> None:
         """Multiply the factors into the weights, and let the optimizers forget them."""
@@ -59,6 +61,9 @@ class Parametrized:
             if parametrize.is_parametrized(module, name):
                 _own_class(module)
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                for later in self.order[module][self.order[module].index(name) + 1 :]:
+                    if later in module._parameters:
+                        module._parameters[later] = module._parameters.pop(later)
 
 
 def parametrize_readers(widths: Mapping[str, Width], optimizers: Sequence[Optimizer]) -> Parametrized:
@@ -68,6 +73,8 @@ def parametrize_readers(widths: Mapping[str, Width], optimizers: Sequence[Optimi
     """
     added: dict[str, list[Slot]] = {}
     places: list[tuple[nn.Module, str, UnitMultiplier]] = []
+    modules = {slot.module for width in widths.values() for slot in width.having(Role.OUTGOING)}
+    order = {module: [*module._parameters] for module in modules}
     try:
         for width in (width for width in widths.values() if not any(width.having(Role.MULTIPLIER))):
             readers = [*width.having(Role.OUTGOING)]
@@ -79,12 +86,30 @@ def parametrize_readers(widths: Mapping[str, Width], optimizers: Sequence[Optimi
                 parametrize.register_parametrization(slot.module, slot.name, own)
                 places.append((slot.module, slot.name, own))
                 added.setdefault(width.name, []).append(Slot(own, "factors", 0, Role.MULTIPLIER, width.axis))
-            optimizer.add_param_group({"params": [factors]})
+            _train_with(optimizer, [_raw(slot).tensor for slot in readers], f"{width.name}.factors", factors)
     except BaseException:
-        Parametrized({}, places).remove(optimizers)
+        Parametrized({}, places, order).remove(optimizers)
         raise
     slots = {name: (*map(_raw, width.slots), *added.get(name, [])) for name, width in widths.items()}
-    return Parametrized({name: replace(width, slots=slots[name]) for name, width in widths.items()}, places)
+    attached = {name: replace(width, slots=slots[name]) for name, width in widths.items()}
+    return Parametrized(attached, places, order)
+
+
+def _train_with(optimizer: Optimizer, readers: Iterable[Tensor], name: str, factors: nn.Parameter) -> None:
+    """Put `factors` into the group of the weights that read the units, whose options they share.
+
+    A group of their own would not do: learning rate schedulers count the groups.
+    """
+    wanted = {id(tensor) for tensor in readers}
+    groups = optimizer.param_groups
+    group = next((each for each in groups if any(id(p) in wanted for p in each["params"])), groups[0])
+    named = "param_names" in group
+    # By way of a group of their own, so that the optimizer checks and prepares them.
+    optimizer.add_param_group({"params": [(name, factors) if named else factors]})
+    added = groups.pop()
+    group["params"] += added["params"]
+    if named:
+        group["param_names"] += added["param_names"]
 
 
 def _own_class(module: nn.Module) -> None:

@@ -41,8 +41,15 @@ def widths_to_learn(
             f"the widths are those of another {type(found.model).__name__}: find them in the model that is "
             "trained"
         )
+    modules = {*model.modules()}
     for width in found.widths.values():
         width.check_lengths()
+        lost = {place.module for place in width.slots} | {place.module for place in width.attributes}
+        for module in lost - modules:
+            raise StructureError(
+                f"width {width.name!r} lies in a {type(module).__name__} that the model has no more: find "
+                "the widths again"
+            )
     found = replace(found, widths=dict(found.widths), refused=[*found.refused])
     _need_widths(found)
     return found
@@ -82,6 +89,8 @@ def untrained(width: Width, held: set[int]) -> str | None:
         if not any(slot.tensor.requires_grad for slot in weights):
             return f"no weight that {what} it is trained, so that new units would stay as they are drawn"
     for slot in width.slots:
+        if getattr(slot.module, "sparse", False):
+            return f"lives in {slot}, whose gradients are sparse and cannot be cut: make it with sparse=False"
         if slot.tensor.requires_grad and id(slot.tensor) not in held:
             return f"lives in {slot}, which none of the optimizers holds, so that it would not be trained"
     return None

@@ -1,13 +1,36 @@
-"""A decision about one width: the rule's, carried over to multiples where sizes must be some. Pure."""
+"""Decisions about widths: the rule's, carried over to multiples where sizes must be some. Pure."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffstruct.rule import Decision, Rule, RuleState, Whole, in_multiples
+from diffstruct.rule import Decision, Rule, RuleState, Whole, check_finite, in_multiples
+
+
+def decide_all(
+    rules: Mapping[str, Rule],
+    importances: Mapping[str, Tensor],
+    states: Mapping[str, RuleState],
+    spare: Mapping[str, NDArray[np.bool_]],
+    multiple_of: Mapping[str, int],
+    generator: np.random.Generator,
+) -> dict[str, Whole]:
+    """A decision about each width; arguments as of `decide`, by the widths' names.
+
+    Raises:
+        DivergenceError: an importance is not finite; the generator has not been used then.
+    """
+    for each in importances.values():
+        check_finite(each.detach().double().cpu().numpy())
+    return {
+        name: decide(rules[name], each, states[name], spare[name], multiple_of[name], generator)
+        for name, each in importances.items()
+    }
 
 
 def decide(

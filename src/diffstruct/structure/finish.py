@@ -13,7 +13,7 @@ from diffstruct.criteria import Criterion
 from diffstruct.errors import StructureError
 from diffstruct.nn import Multiplier
 from diffstruct.nn.recurrent import Recurrent
-from diffstruct.rule import round_up
+from diffstruct.rule import check_finite, round_up
 from diffstruct.surgery import Change, Copy, forget_parameters, operate
 from diffstruct.width import Role, Slot, Width
 from diffstruct.width.layout import along
@@ -33,6 +33,7 @@ def finished(
         The plain model, and what was removed, by the widths' names.
 
     Raises:
+        DivergenceError: the importance of a unit is not finite.
         StructureError: a multiplier cannot be folded into the weights that read it.
     """
     keep = units_at_the_end(widths, criterion, multiple_of)
@@ -55,6 +56,7 @@ def units_at_the_end(
     keep = {}
     for name, width in widths.items():
         values, training = criterion.importance(width).detach().cpu(), criterion.training
+        check_finite(values.double().numpy())
         above = int((values > training.threshold(name)).sum())
         least = max(above, training.rules[name].min_units or 1)
         count = min(round_up(least, multiple_of[name]), width.size)
@@ -69,18 +71,18 @@ def make_plain(
 ) -> nn.Module:
     """Replace our modules in `model` by those of `torch.nn`, with the same parameters; return the model.
 
-    Multipliers are multiplied into the weights that read them, and the optimizers forget them.
+    Multipliers on learned widths are multiplied into the weights that read them, and the optimizers forget
+    them; other multipliers stay.
 
     Raises:
         StructureError: a multiplier cannot be folded into the weights that read it; nothing has changed then.
     """
-    _fold_multipliers(widths, proof)
     new: dict[nn.Module, nn.Module] = {}
+    for multiplier in _fold_multipliers(widths, proof):
+        forget_parameters(optimizers, [multiplier.weight])
+        new[multiplier] = nn.Identity()
     for module in [*model.modules()]:
-        if isinstance(module, Multiplier):
-            forget_parameters(optimizers, [module.weight])
-            new[module] = nn.Identity()
-        elif isinstance(module, Recurrent):
+        if isinstance(module, Recurrent):
             new[module] = module.to_torch()
             for name, parameter in module.named_parameters():
                 setattr(new[module], name, parameter)  # the same object, which the optimizer knows
@@ -92,8 +94,8 @@ def make_plain(
 
 
 @torch.no_grad()
-def _fold_multipliers(widths: Iterable[Width], proof: Proof | None) -> None:
-    """Multiply the weights that read each unit by the unit's multiplier, which becomes one."""
+def _fold_multipliers(widths: Iterable[Width], proof: Proof | None) -> set[Multiplier]:
+    """Multiply the weights that read each unit by the unit's multiplier, which becomes one; return these."""
     pairs = [
         (slot, reader, width)
         for width in widths
@@ -102,7 +104,7 @@ def _fold_multipliers(widths: Iterable[Width], proof: Proof | None) -> None:
         for reader in width.having(Role.OUTGOING)
     ]
     if not pairs:
-        return
+        return set()
     if proof is None:
         raise StructureError(
             "without example_inputs nothing says which layers read through a ds.nn.Multiplier: give "
@@ -125,6 +127,7 @@ def _fold_multipliers(widths: Iterable[Width], proof: Proof | None) -> None:
         raise StructureError(
             f"{error}: some layers read past the multiplier; let all read through it"
         ) from error
+    return {slot.module for slot, _, _ in pairs if isinstance(slot.module, Multiplier)}
 
 
 def _factors(slot: Slot, reader: Slot, width: Width) -> Tensor:

@@ -21,8 +21,8 @@ class ActsBeforeSteps(ABC):
     _handles: Sequence[RemovableHandle] = ()
 
     @abstractmethod
-    def before_step(self, optimizer: Optimizer) -> None:
-        """Act, right before a step of `optimizer`."""
+    def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
+        """Act, right before a step of `optimizer`, which is given a closure or not."""
 
     def _attach_to(self, optimizers: Sequence[Optimizer]) -> None:
         mine = weakref.ref(self)
@@ -30,7 +30,8 @@ class ActsBeforeSteps(ABC):
         def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             owner = mine()
             if owner is not None:
-                owner.before_step(optimizer)
+                closures = [each for each in (*args, *kwargs.values()) if each not in (None, optimizer)]
+                owner.before_step(optimizer, closure=bool(closures))
 
         self._hooked = optimizers
         self._handles = [each.register_step_pre_hook(hook) for each in optimizers]

@@ -35,11 +35,17 @@ def training_run(
         check_optimizer(each)
     if not (isinstance(total_steps, int) and total_steps >= 1):
         raise ConfigurationError(f"total_steps must be a whole number of at least 1, got {total_steps!r}")
+    if not isinstance(criterion, Criterion):
+        raise ConfigurationError(
+            f"criterion must be an object such as ds.TaylorImportance(), got {criterion!r}"
+        )
     traced = found.proof is not None
     if interval is None:
-        interval = criterion.default_interval(total_steps, traced)
-    if not (isinstance(interval, int) and interval >= 1):
-        raise ConfigurationError(f"interval must be a whole number of at least 1, got {interval!r}")
+        interval = min(criterion.default_interval(total_steps, traced), total_steps)
+    if not (isinstance(interval, int) and 1 <= interval <= total_steps):
+        raise ConfigurationError(
+            f"interval must be a whole number of steps from 1 to total_steps, {total_steps}, got {interval!r}"
+        )
     rules = {}
     for name, one in by_name(rule or Rule(), found.widths, Rule(), "rule").items():
         complete = one.filled(criterion.default_rule)

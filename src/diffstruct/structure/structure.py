@@ -17,7 +17,7 @@ from diffstruct.criteria import Criterion, TaylorImportance
 from diffstruct.errors import StructureError
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
-from diffstruct.structure.decide import decide
+from diffstruct.structure.decide import decide_all
 from diffstruct.structure.finish import finished
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
@@ -98,9 +98,8 @@ class Structure(ActsBeforeSteps):
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        self.training = training_run(
-            optimizer, total_steps, self._found, self.criterion, rule, interval, seed
-        )
+        run = optimizer, total_steps, self._found, self.criterion, rule, interval, seed
+        self.training = training_run(*run)
         self.multiple_of = by_name(multiple_of, self._found.widths, 1, "multiple_of")
         sizes = by_name(start, self._found.widths, 1, "start")
         learnable(self._found, self.criterion, self.training)
@@ -124,20 +123,23 @@ class Structure(ActsBeforeSteps):
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
         rule = self.training.rules[name]
-        if self.criterion.may_add(self.steps + 1):
-            return rule
-        return replace(rule, p_add=0.0, p_spontaneous=0.0)
+        may_add = self.criterion.may_add(self.steps + 1)
+        return rule if may_add else replace(rule, p_add=0.0, p_spontaneous=0.0)
 
     def follow(self, copy: nn.Module) -> None:
         """Keep a copy of the model, such as `torch.optim.swa_utils.AveragedModel(model)`, at the same sizes.
+
+        Until `finish`, that is: multipliers stay in the copy.
 
         Raises:
             StructureError: it is no copy of the model, of its sizes now.
         """
         self._copies.append(copy_of(self.model, copy, self.widths.values()))
 
-    def before_step(self, optimizer: Optimizer) -> None:
+    def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
         """Let the criterion act on the gradients; the optimizer's own hook calls this before each step."""
+        if closure and self.criterion.acts_on_gradients:
+            raise StructureError("a closure undoes the price on gradients: step without, or price otherwise")
         if self.steps < self.training.total_steps:
             self.criterion.before_step(optimizer)
 
@@ -164,10 +166,10 @@ class Structure(ActsBeforeSteps):
     def _decide(self) -> tuple[Event, ...]:
         ages = {name: state.ages for name, state in self.states.items()}
         self.criterion.after_step(self.steps + 1, ages)
-        found = {}
-        for name, width in self.widths.items():
-            units = self.criterion.importance(width), self.states[name], self._spare[name]
-            found[name] = decide(self.rule_now(name), *units, self.multiple_of[name], self.training.generator)
+        importances = {name: self.criterion.importance(width) for name, width in self.widths.items()}
+        rules = {name: self.rule_now(name) for name in self.widths}
+        chance = self.training.generator
+        found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
         events = self.carry_out({name: whole.decision for name, whole in found.items()})
         self._spare = {name: whole.spare for name, whole in found.items()}
         return events
@@ -209,15 +211,14 @@ class Structure(ActsBeforeSteps):
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
-        plain, changes = finished(
-            self.model, self.widths, self.criterion, self.multiple_of, self._copies, self._found.proof
-        )
+        what = self.model, self.widths, self.criterion, self.multiple_of, self._copies, self._found.proof
+        plain, changes = finished(*what)
         self.criterion.resize(changes, self.steps)
         self.criterion.detach()
         self._let_go()
         self.widths = dict(self._found.widths)
         self.history.record(self.steps, changes)
-        self._finished = True
+        self._last, self._finished = changes, True
         return plain
 
     def carry(self, state: Any, width: str | None = None) -> Any:

@@ -20,6 +20,11 @@ def forget_parameters(optimizers: Sequence[Optimizer], parameters: Iterable[Tens
                     if id(parameter) in gone:
                         optimizer.state.pop(parameter, None)
                 if kept:
+                    if "param_names" in group:
+                        names = zip(held, group["param_names"], strict=True)
+                        group["param_names"] = [
+                            name for parameter, name in names if id(parameter) not in gone
+                        ]
                     group["params"] = kept
                 else:
                     optimizer.param_groups.remove(group)

@@ -53,6 +53,8 @@ def check_patterns(patterns: Sequence[str], names: Sequence[str], what: str) -> 
     Raises:
         ConfigurationError: lists the names.
     """
+    if isinstance(patterns, str):
+        raise ConfigurationError(f"{what} must be a list of patterns, got {patterns!r}: write [{patterns!r}]")
     for pattern in patterns:
         if pattern != "*" and not _matches(pattern, names):
             raise ConfigurationError(f"{what} has {pattern!r}, but the widths are {[*names]}")
