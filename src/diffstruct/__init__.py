@@ -34,7 +34,7 @@ from diffstruct.errors import (
 )
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure import Event, History, Measurement, Structure
-from diffstruct.surgery import register_initial_state
+from diffstruct.surgery import Change, register_initial_state
 from diffstruct.width import Attribute, Axis, Fixed, Product, Role, Slot, Sum, Width
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ __all__ = [
     "AtThreshold",
     "Attribute",
     "Axis",
+    "Change",
     "ConfigurationError",
     "Criterion",
     "DataError",

@@ -31,7 +31,7 @@ class Refusal:
         return f"{shown} ({self.size}): {self.reason}"
 
 
-@dataclass
+@dataclass(repr=False)
 class FoundWidths:
     """The widths of a model that can be learned; `print` shows them, and why the others cannot.
 
@@ -57,6 +57,9 @@ class FoundWidths:
     def explain(self) -> str:
         """Which sizes of the model are not learned, and why: a line each."""
         return "\n".join(map(str, self.refused))
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         rows = [(name, str(width.size), places(width, self.model)) for name, width in self.widths.items()]

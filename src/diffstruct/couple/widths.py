@@ -81,7 +81,7 @@ def _fix_what_cannot_be_learned(leaf: Leaf, places: Iterable[Place], findings: F
         fix(leaf, "no weights feed it")
     for place in places:
         if _nested(findings.places[place], leaf) > 1:
-            fix(leaf, "is nested in itself")
+            fix(leaf, "is a factor of one dimension twice, so that a unit would be a row and a column of it")
 
 
 def _one_side(places: Iterable[Place], findings: Findings) -> set[Place]:

@@ -62,9 +62,10 @@ class Criterion(ABC):
     """What units are judged by, what they cost, and what new ones begin with.
 
     `Structure` works with a copy of the criterion that it is given, so one object serves many structures. Its
-    calls come in this order: `check_rule` and `refusal`; `attach`; then `before_step` at each step of an
-    optimizer, and at each decision `after_step`, `importance`, `initialize` (within surgery) and `resize`; at
-    the end `detach`.
+    calls come in this order: `check_rule` and `refusal`; `attach`; `resize`, to the sizes that the widths
+    start from; then `before_step` at each step of an optimizer, and at each decision `after_step`,
+    `importance`, `initialize` (within surgery) and `resize`; at the end `importance`, `resize` and `detach`.
+    Printing the structure asks for `importance`, too, at any time.
 
     Example:
         Units that are judged by the L2 norm of their incoming weights:
@@ -169,7 +170,13 @@ class Criterion(ABC):
         return True
 
     def initialize(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
-        """Write the entries of new units in place, see `surgery.Initialize`."""
+        """Write the entries of new units, by default as `initialization` says.
+
+        Args:
+            changes: of all widths that change.
+            values: the resized tensors, by those that they replace; new entries are zero, to be written in
+                place.
+        """
         thresholds = {name: self.training.threshold(name) for name in self.training.rules}
         self.initialization(changes, values, thresholds, self.training.generator)
 
@@ -177,7 +184,7 @@ class Criterion(ABC):
         """Follow a change of structure; called after each decision, also one that changes nothing.
 
         Args:
-            changes: by the widths' names, those that changed.
+            changes: by the widths' names, those that changed: at the start, in a run, and by `finish`.
             step: steps made so far.
         """
 

@@ -27,11 +27,10 @@ class Initialization(ABC):
         Outgoing weights of zero, so that new units leave the model's output as it is:
 
         >>> import diffstruct as ds
-        >>> class Silent(ds.Initialization):
-        ...     def incoming(self, new, slot):
-        ...         return 0.1 * new.normal(slot)
+        >>> class Silent(ds.AsTheModel):
         ...     def outgoing(self, new):
-        ...         return {slot: new.filled(slot, 0.0) for slot in new.width.having(ds.Role.OUTGOING)}
+        ...         readers = new.width.having(ds.Role.OUTGOING, ds.Role.RECURRENT)
+        ...         return {slot: new.filled(slot, 0.0) for slot in readers}
         >>> criterion = ds.TaylorImportance(initialization=Silent())
     """
 

@@ -33,7 +33,8 @@ class Rule:
         threshold: `T_D`, in the unit of the criterion's importance; for `TaylorImportance` the price of a
             unit, in nats.
         reserve: `k`, a count (int), or a fraction of the width (float below 1), then at least `min_reserve`.
-        p_add: probability per step that a reserve that falls short is filled.
+        p_add: probability per step, however many steps lie between decisions, that a reserve that falls
+            short is filled.
         p_delete: probability per step that a unit in excess is deleted.
         p_spontaneous: probability per step of one more unit, whatever the reserve.
         min_units: never fewer units than this.

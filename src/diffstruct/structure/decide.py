@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffstruct.errors import StructureError
 from diffstruct.rule import Decision, Rule, RuleState, Whole, check_finite, in_multiples
 
 
@@ -24,8 +25,16 @@ def decide_all(
 
     Raises:
         DivergenceError: an importance is not finite; the generator has not been used then.
+        StructureError: one is no tensor `[n]`.
     """
-    for each in importances.values():
+    for name, each in importances.items():
+        size = len(states[name].ages)
+        if not isinstance(each, Tensor) or each.shape != (size,):
+            shape = [*each.shape] if isinstance(each, Tensor) else f"a {type(each).__name__}"
+            raise StructureError(
+                f"the criterion's importance of width {name!r} must be a tensor of shape [{size}], one "
+                f"number per unit, got {shape}"
+            )
         check_finite(each.detach().double().cpu().numpy())
     return {
         name: decide(rules[name], each, states[name], spare[name], multiple_of[name], generator)

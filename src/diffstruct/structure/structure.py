@@ -55,7 +55,7 @@ class Structure(ActsBeforeSteps):
         include: patterns of the names of widths to learn; the others keep their sizes.
         exclude: patterns of names to leave out of these.
         multiple_of: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
-        interval: steps between two decisions, which are as strong as one a step; None: the criterion's.
+        interval: steps between two decisions, over which the rule's chances add up; None: the criterion's.
         seed: of the generator that the rule and the new units draw from.
 
     Raises:

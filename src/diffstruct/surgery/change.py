@@ -23,6 +23,17 @@ class Change:
     Attributes:
         size: units before the change; after it, `width.size` is the new size.
 
+    Example:
+        What is kept for each unit, `[n]`, follows a change so:
+
+        >>> import torch
+        >>> import diffstruct as ds
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        >>> width = ds.find_widths(model, (torch.ones(2, 3),)).widths["0"]
+        >>> change, known = ds.Change(width, keep=(0, 3), add=1), torch.tensor([5.0, 6.0, 7.0, 8.0])
+        >>> torch.cat([known[[*change.keep]], torch.zeros(change.add)])
+        tensor([5., 8., 0.])
+
     Raises:
         StructureError: `keep` is not ascending or has an index that the width has not, `add` is negative,
             or no unit would be left.
