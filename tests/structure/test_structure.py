@@ -236,3 +236,32 @@ def test_a_graph_from_before_a_change_is_refused_even_at_the_same_size():
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
     model(x)[0].square().sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (lambda right: right[:-1], r"\[5\]"),
+        (lambda right: right[None], r"\[1, 6\]"),
+        (lambda right: right.tolist(), "a list"),
+        (lambda right: 0, "a int"),
+    ],
+)
+def test_an_importance_of_another_shape_is_refused_with_the_width(wrong, got):
+    class Wrong(ds.OutgoingNorm):
+        def importance(self, width):
+            right = super().importance(width)
+            return wrong(right) if self.asked else right
+
+        asked = False
+
+        def after_step(self, step, ages):
+            self.asked = True
+
+    model = Tagger()
+    structure = structured(model, torch.optim.Adam(model.parameters()), Wrong(), start=None)
+    with pytest.raises(
+        ds.StructureError, match=rf"of width 'rnn' must be a tensor of shape \[6\].*got {got}"
+    ):
+        structure.step()
+    assert structure.steps == 0

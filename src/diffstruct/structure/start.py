@@ -54,9 +54,9 @@ def first_size(width: Width, start: int | None, rule: Rule, multiple_of: int) ->
     least, most = rule.min_units or 1, rule.max_units or size
     if multiple_of < 1 or size % multiple_of or size > width.size or most % multiple_of:
         raise ConfigurationError(
-            f"width {width.name!r} came with {width.size} units, starts from {size} and may have at "
-            f"most {most}: all of them must be multiples of multiple_of, {multiple_of}; change them with start and with "
-            f"rule=ds.Rule(max_units={most // max(1, multiple_of) * multiple_of})"
+            f"width {width.name!r} came with {width.size} units, starts from {size} and may have at most "
+            f"{most}: all of them must be multiples of multiple_of, {multiple_of}; change them with start "
+            f"and with rule=ds.Rule(max_units={most // max(1, multiple_of) * multiple_of})"
         )
     if not least <= size <= most:
         raise ConfigurationError(
