@@ -102,3 +102,39 @@ def test_an_average_that_is_followed_keeps_its_sizes(criterion):
         average.update_parameters(model)
         torch.testing.assert_close(average(X), model(X))
     assert len(structure.history.events) > 2
+
+
+class Multiplied(nn.Module):
+    """A hidden layer with a multiplier of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.factor, self.two = nn.Linear(5, 8), ds.nn.Multiplier(8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.two(self.factor(torch.relu(self.one(x))))
+
+
+@pytest.mark.parametrize("kind", [None, Multiplied])
+def test_an_average_goes_on_after_finish(kind):
+    torch.manual_seed(0)
+    model = Multiplied() if kind else nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    criterion = ds.Multipliers(ds.L1Price(1e-3))
+    options = {"total_steps": 100, "criterion": criterion, "rule": EAGER, "start": None, "interval": 1}
+    structure = ds.Structure(model, optimizer, example_inputs=(X,), **options)
+    average = AveragedModel(model, avg_fn=lambda old, new, count: new)
+    structure.follow(average)
+    train(model, optimizer, structure, 20)
+    average.update_parameters(model)
+    plain = structure.finish()
+    torch.testing.assert_close(average(X), plain(X))
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(plain(X), Y).backward()
+        optimizer.step()
+    average.update_parameters(plain)
+    torch.testing.assert_close(average(X), plain(X))
+    assert [name for name, _ in average.module.named_parameters()] == [
+        name for name, _ in plain.named_parameters()
+    ]

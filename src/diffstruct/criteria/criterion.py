@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from diffstruct.criteria.initialization import Initialization, SmallRandom
 from diffstruct.rule import Rule
-from diffstruct.surgery import Change
+from diffstruct.surgery import Change, Copy
 from diffstruct.width import Width
 
 
@@ -33,6 +33,7 @@ class Training:
         generator: the only source of chance.
         traced: whether the widths were found by tracing, rather than declared by the model's modules.
         predictions: how many predictions the model makes for the example inputs; None without these.
+        copies: of the model, that follow its sizes.
     """
 
     optimizers: Sequence[Optimizer]
@@ -42,6 +43,7 @@ class Training:
     generator: np.random.Generator
     traced: bool
     predictions: int | None
+    copies: list[Copy] = field(default_factory=list)
 
     def decides(self, step: int) -> bool:
         """Whether there is a decision after the step of this number, counted from 1."""

@@ -143,4 +143,4 @@ class Multipliers(_PricedNorm):
 
     def detach(self) -> None:
         """Multiply the factors into the weights, which become plain parameters again, the same objects."""
-        self._added.remove(self.training.optimizers)
+        self._added.remove(self.training.optimizers, self.training.copies)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from diffstruct.surgery import forget_parameters
+from diffstruct.surgery import Copy, forget_parameters
 from diffstruct.width import Axis, Layout, Role, Slot, Width
 from diffstruct.width.layout import along, spread
 
@@ -54,16 +54,13 @@ class Parametrized:
     places: list[tuple[nn.Module, str, UnitMultiplier]]
     order: dict[nn.Module, list[str]]
 
-    def remove(self, optimizers: Sequence[Optimizer]) -> None:
-        """Multiply the factors into the weights, and let the optimizers forget them."""
+    def remove(self, optimizers: Sequence[Optimizer], copies: Sequence[Copy] = ()) -> None:
+        """Multiply the factors into the weights, those of copies too; let the optimizers forget them."""
         forget_parameters(optimizers, [own.factors for _, _, own in self.places])
         for module, name in dict.fromkeys((module, name) for module, name, _ in self.places):
-            if parametrize.is_parametrized(module, name):
-                _own_class(module)
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-                for later in self.order[module][self.order[module].index(name) + 1 :]:
-                    if later in module._parameters:
-                        module._parameters[later] = module._parameters.pop(later)
+            for each in (module, *(copy.modules[module] for copy in copies)):
+                if parametrize.is_parametrized(each, name):
+                    _remove(each, name, self.order[module])
 
 
 def parametrize_readers(widths: Mapping[str, Width], optimizers: Sequence[Optimizer]) -> Parametrized:
@@ -112,14 +109,16 @@ def _train_with(optimizer: Optimizer, readers: Iterable[Tensor], name: str, fact
         group["param_names"] += added["param_names"]
 
 
-def _own_class(module: nn.Module) -> None:
-    """Give a module a class of its own.
-
-    PyTorch removes a parametrization from the module's class, which deep copies of the module share.
-    """
+def _remove(module: nn.Module, name: str, order: Sequence[str]) -> None:
+    """Remove the parametrization of a parameter, whose place among the others is that in `order`."""
+    # PyTorch removes it from the module's class, which deep copies of the module share: it gets its own.
     shared = type(module)
-    members = {name: each for name, each in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+    members = {key: each for key, each in vars(shared).items() if key not in ("__dict__", "__weakref__")}
     module.__class__ = type(shared.__name__, shared.__bases__, members)
+    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    for later in order[order.index(name) + 1 :]:
+        if later in module._parameters:
+            module._parameters[later] = module._parameters.pop(later)
 
 
 def cannot_multiply(width: Width) -> str | None:

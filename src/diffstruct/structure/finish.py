@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from diffstruct.couple import Proof, ProofError
 from diffstruct.criteria import Criterion
@@ -24,7 +24,6 @@ def finished(
     widths: Mapping[str, Width],
     criterion: Criterion,
     multiple_of: Mapping[str, int],
-    copies: Sequence[Copy],
     proof: Proof | None,
 ) -> tuple[nn.Module, dict[str, Change]]:
     """Remove the units that are not above the threshold, and our modules; with an error, nothing changes.
@@ -38,13 +37,17 @@ def finished(
     """
     keep = units_at_the_end(widths, criterion, multiple_of)
     changes = {name: Change(widths[name], units, 0) for name, units in keep.items()}
-    optimizers = criterion.training.optimizers
+    optimizers, copies = criterion.training.optimizers, criterion.training.copies
     undo = operate(changes.values(), optimizers, copies=copies)
     try:
-        return make_plain(model, widths.values(), optimizers, proof), changes
+        folded = _fold_multipliers(widths.values(), copies, proof)
     except BaseException:
         undo()
         raise
+    forget_parameters(optimizers, [multiplier.weight for multiplier in folded])
+    for copy in copies:
+        make_plain(copy.modules[model], {copy.modules[multiplier] for multiplier in folded})
+    return make_plain(model, folded), changes
 
 
 def units_at_the_end(
@@ -66,21 +69,14 @@ def units_at_the_end(
     return keep
 
 
-def make_plain(
-    model: nn.Module, widths: Iterable[Width], optimizers: Sequence[Optimizer], proof: Proof | None
-) -> nn.Module:
+def make_plain(model: nn.Module, folded: Collection[nn.Module]) -> nn.Module:
     """Replace our modules in `model` by those of `torch.nn`, with the same parameters; return the model.
 
-    Multipliers on learned widths are multiplied into the weights that read them, and the optimizers forget
-    them; other multipliers stay.
-
-    Raises:
-        StructureError: a multiplier cannot be folded into the weights that read it; nothing has changed then.
+    Args:
+        model: the model.
+        folded: its multipliers that have been folded; others stay.
     """
-    new: dict[nn.Module, nn.Module] = {}
-    for multiplier in _fold_multipliers(widths, proof):
-        forget_parameters(optimizers, [multiplier.weight])
-        new[multiplier] = nn.Identity()
+    new: dict[nn.Module, nn.Module] = {multiplier: nn.Identity() for multiplier in folded}
     for module in [*model.modules()]:
         if isinstance(module, Recurrent):
             new[module] = module.to_torch()
@@ -94,8 +90,16 @@ def make_plain(
 
 
 @torch.no_grad()
-def _fold_multipliers(widths: Iterable[Width], proof: Proof | None) -> set[Multiplier]:
-    """Multiply the weights that read each unit by the unit's multiplier, which becomes one; return these."""
+def _fold_multipliers(
+    widths: Iterable[Width], copies: Sequence[Copy], proof: Proof | None
+) -> set[Multiplier]:
+    """Multiply the weights that read each unit by the unit's multiplier, which becomes one; return these.
+
+    In copies of the model the same is done with their own multipliers.
+
+    Raises:
+        StructureError: a multiplier cannot be folded into the weights that read it; nothing has changed then.
+    """
     pairs = [
         (slot, reader, width)
         for width in widths
@@ -110,6 +114,10 @@ def _fold_multipliers(widths: Iterable[Width], proof: Proof | None) -> set[Multi
             "without example_inputs nothing says which layers read through a ds.nn.Multiplier: give "
             "Structure example_inputs, or use Multiplier.fold_into"
         )
+    own = [*pairs]
+    for copy in copies:
+        twins = [[replace(slot, module=copy.modules[slot.module]) for slot in pair[:2]] for pair in own]
+        pairs += [(slot, reader, pair[2]) for (slot, reader), pair in zip(twins, own, strict=True)]
     factors = [(reader, _factors(slot, reader, width)) for slot, reader, width in pairs]
     backup = {tensor: tensor.clone() for pair in pairs for tensor in (pair[0].tensor, pair[1].tensor)}
     before = proof.outputs()
@@ -127,7 +135,7 @@ def _fold_multipliers(widths: Iterable[Width], proof: Proof | None) -> set[Multi
         raise StructureError(
             f"{error}: some layers read past the multiplier; let all read through it"
         ) from error
-    return {slot.module for slot, _, _ in pairs if isinstance(slot.module, Multiplier)}
+    return {slot.module for slot, _, _ in own if isinstance(slot.module, Multiplier)}
 
 
 def _factors(slot: Slot, reader: Slot, width: Width) -> Tensor:

@@ -25,7 +25,7 @@ from diffstruct.structure.hooks import ActsBeforeSteps
 from diffstruct.structure.run import training_run
 from diffstruct.structure.start import start_of
 from diffstruct.structure.table import table
-from diffstruct.surgery import Change, Copy, copy_of, operate
+from diffstruct.surgery import Change, copy_of, operate
 from diffstruct.width import Width
 from diffstruct.width.patterns import by_name
 
@@ -117,7 +117,6 @@ class Structure(ActsBeforeSteps):
         self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
         self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
         self._last: dict[str, Change] = {}
-        self._copies: list[Copy] = []
         self._finished = False
 
     def rule_now(self, name: str) -> Rule:
@@ -129,12 +128,10 @@ class Structure(ActsBeforeSteps):
     def follow(self, copy: nn.Module) -> None:
         """Keep a copy of the model, such as `torch.optim.swa_utils.AveragedModel(model)`, at the same sizes.
 
-        Until `finish`, that is: multipliers stay in the copy.
-
         Raises:
             StructureError: it is no copy of the model, of its sizes now.
         """
-        self._copies.append(copy_of(self.model, copy, self.widths.values()))
+        self.training.copies.append(copy_of(self.model, copy, self.widths.values()))
 
     def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
         """Let the criterion act on the gradients; the optimizer's own hook calls this before each step."""
@@ -191,7 +188,9 @@ class Structure(ActsBeforeSteps):
             if decision.changes
         }
         if changes:
-            operate(changes.values(), self.training.optimizers, self.criterion.initialize, self._copies)
+            operate(
+                changes.values(), self.training.optimizers, self.criterion.initialize, self.training.copies
+            )
         # Only now: had the surgery failed, all that is remembered would still fit the model.
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
@@ -211,8 +210,9 @@ class Structure(ActsBeforeSteps):
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
-        what = self.model, self.widths, self.criterion, self.multiple_of, self._copies, self._found.proof
-        plain, changes = finished(*what)
+        plain, changes = finished(
+            self.model, self.widths, self.criterion, self.multiple_of, self._found.proof
+        )
         self.criterion.resize(changes, self.steps)
         self.criterion.detach()
         self._let_go()
