@@ -197,3 +197,11 @@ def test_one_unit_that_cannot_be_found_is_refused_with_what_to_do():
     assert refusal.places[:2] == ("0.weight[0]", "0.bias[0]")
     assert "has one unit, which cannot be told from broadcasting" in refusal.reason
     assert "Structure(widths=...), or keep min_units=2" in refusal.reason
+
+
+def test_channels_that_are_pooled_over_are_listed_with_the_reason():
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.LocalResponseNorm(3), nn.Conv2d(8, 3, 3))
+    found = ds.find_widths(model, (torch.randn(2, 4, 8, 8),))
+    assert not found.widths
+    assert "0.weight[0], 0.bias[0], 2.weight[1] (8): is spatial in 1 (LocalResponseNorm)" in found.explain()
+    assert "(3): is the size of a kernel" not in found.explain()

@@ -53,18 +53,18 @@ def widths_of(model: nn.Module, findings: Findings) -> TracedWidths:
             found.leaves[title] = leaf
             found.widths[title] = width = Width(title, axes[leaf], slots, attributes)
             found.candidates[title] = candidates(model, width, leaf, findings, axes)
-        elif _worth_a_word(leaf):
+        elif _worth_a_word(leaf, any(place in findings.reading for place in places)):
             shown = tuple(place.path(names) for place in places)
             found.refused.append(Refusal(shown, leaf.size, leaf.fixed or ""))
     return found
 
 
-def _worth_a_word(leaf: Leaf) -> bool:
-    """Whether users could take a fixed axis for a width."""
+def _worth_a_word(leaf: Leaf, is_read: bool) -> bool:
+    """Whether users could take a fixed axis for a width; `is_read` if weights read it."""
     reason = leaf.fixed or ""
-    return (
-        reason.startswith(ONE_UNIT) if leaf.size == 1 else leaf.size > 1 and not reason.startswith(NO_WIDTH)
-    )
+    if leaf.size == 1:
+        return reason.startswith(ONE_UNIT)
+    return leaf.size > 1 and (is_read or not reason.startswith(NO_WIDTH))
 
 
 def _fix_what_cannot_be_learned(leaf: Leaf, places: Iterable[Place], findings: Findings) -> None:
