@@ -6,13 +6,13 @@ OUT ?= runs/hard
 
 .PHONY: grow test quick check bench format docs clean
 
-grow: .venv/run  ## grow a network from one unit on the hard task; under a minute
+grow: .venv/run  ## grow a network from one unit on the hard task: about a minute, set-up included
 	$(BIN)/diffstruct grow hard --seed 3 --out $(OUT) --overwrite
 
 test: .venv/test  ## run every test, on all cores
 	$(BIN)/python -m pytest --numprocesses auto
 
-quick: .venv/test  ## run the tests that take no time: under a minute, for the inner loop
+quick: .venv/test  ## leave out the slow tests, for the inner loop: under a minute once kernels are compiled
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
 
 check: .venv/dev  ## format, lint, types, layers and strict docs, changing nothing

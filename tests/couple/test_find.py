@@ -153,18 +153,16 @@ def test_an_operator_that_fails_is_the_models_error():
 # Widths of one unit
 
 
-ONE_UNIT_CASES = [case for case in CASES if case.rebuild is not None and case.units]
+NEEDS_MORE = {"lstm_projected"}  # `proj_size` must be smaller than `hidden_size`
+ONE_UNIT_CASES = [case for case in CASES if case.rebuild and case.units and case.name not in NEEDS_MORE]
 
 
 @pytest.mark.parametrize("case", ONE_UNIT_CASES, ids=lambda case: case.name)
 def test_widths_of_one_unit_that_are_found_are_right(case):
     torch.manual_seed(0)
     inputs = case.inputs()
-    try:
-        model = case.rebuild(dict.fromkeys(range(len(case.units)), 1))
-        expected = outputs_of(model, inputs)
-    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        pytest.skip(f"the class does not run with one unit: {error}")
+    model = case.rebuild(dict.fromkeys(range(len(case.units)), 1))
+    expected = outputs_of(model, inputs)
     found = ds.find_widths(model, inputs)
     assert_same(outputs_of(model, inputs), expected, rtol=0)
     silent_units_come_and_go(model, inputs, found.widths.values())

@@ -77,13 +77,12 @@ def parametrize_readers(widths: Mapping[str, Width], optimizers: Sequence[Optimi
             readers = [*width.having(Role.OUTGOING)]
             tensor = readers[0].tensor
             factors = nn.Parameter(torch.ones(width.size, dtype=tensor.dtype, device=tensor.device))
-            optimizer = _optimizer_of([_raw(slot).tensor for slot in readers], optimizers)
             for slot in readers:
                 own = UnitMultiplier(factors, width.axis, slot.layout, slot.dim)
                 parametrize.register_parametrization(slot.module, slot.name, own)
                 places.append((slot.module, slot.name, own))
                 added.setdefault(width.name, []).append(Slot(own, "factors", 0, Role.MULTIPLIER, width.axis))
-            _train_with(optimizer, [_raw(slot).tensor for slot in readers], f"{width.name}.factors", factors)
+            _train(factors, f"{width.name}.factors", [_raw(slot).tensor for slot in readers], optimizers)
     except BaseException:
         Parametrized({}, places, order).remove(optimizers)
         raise
@@ -92,18 +91,24 @@ def parametrize_readers(widths: Mapping[str, Width], optimizers: Sequence[Optimi
     return Parametrized(attached, places, order)
 
 
-def _train_with(optimizer: Optimizer, readers: Iterable[Tensor], name: str, factors: nn.Parameter) -> None:
+def _train(
+    factors: nn.Parameter, name: str, readers: Iterable[Tensor], optimizers: Sequence[Optimizer]
+) -> None:
     """Put `factors` into the group of the weights that read the units, whose options they share.
 
     A group of their own would not do: learning rate schedulers count the groups.
     """
     wanted = {id(tensor) for tensor in readers}
-    groups = optimizer.param_groups
-    group = next((each for each in groups if any(id(p) in wanted for p in each["params"])), groups[0])
+    optimizer, group = next(
+        (optimizer, group)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        if any(id(parameter) in wanted for parameter in group["params"])
+    )
     named = "param_names" in group
     # By way of a group of their own, so that the optimizer checks and prepares them.
     optimizer.add_param_group({"params": [(name, factors) if named else factors]})
-    added = groups.pop()
+    added = optimizer.param_groups.pop()
     group["params"] += added["params"]
     if named:
         group["param_names"] += added["param_names"]
@@ -140,11 +145,3 @@ def _raw(slot: Slot) -> Slot:
     if not parametrize.is_parametrized(slot.module, slot.name):
         return slot
     return replace(slot, module=slot.module.get_submodule(f"parametrizations.{slot.name}"), name="original")
-
-
-def _optimizer_of(tensors: Iterable[Tensor], optimizers: Sequence[Optimizer]) -> Optimizer:
-    wanted = {id(tensor) for tensor in tensors}
-    for optimizer in optimizers:
-        if any(id(p) in wanted for group in optimizer.param_groups for p in group["params"]):
-            return optimizer
-    return optimizers[0]
