@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffstruct.couple.undisturbed import undisturbed
+from diffstruct.nn.undisturbed import undisturbed
 
 
 def test_the_random_numbers_of_other_devices_are_not_touched(monkeypatch):

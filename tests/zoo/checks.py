@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import diffstruct as ds
-from diffstruct.couple.outputs import tensors_in
+from diffstruct.nn.outputs import tensors_in
 from diffstruct.surgery import Change, operate
 from diffstruct.width.layout import owners
 

@@ -16,7 +16,7 @@ from diffstruct.couple.found import FoundWidths
 from diffstruct.couple.proof import Proof, ProofError
 from diffstruct.couple.terms import unify
 from diffstruct.couple.trace import trace
-from diffstruct.couple.undisturbed import undisturbed
+from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.couple.widths import TracedWidths, widths_of
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.width.patterns import check_patterns, chosen

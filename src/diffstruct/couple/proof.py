@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from diffstruct.couple.attributes import Candidate
 from diffstruct.couple.findings import lost_unit
-from diffstruct.couple.outputs import tensors_in
-from diffstruct.couple.undisturbed import undisturbed
+from diffstruct.nn.outputs import tensors_in
+from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import Change, plan
 from diffstruct.width.layout import owners
 from diffstruct.width.width import READERS, Role, Width

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from diffstruct.couple.call import Call, Dims
 from diffstruct.couple.findings import Dim, Findings, Place
-from diffstruct.couple.outputs import tensors_in
+from diffstruct.nn.outputs import tensors_in
 from diffstruct.couple.registry import describe, expand, rule_failed
 from diffstruct.couple.terms import Leaf, fix, unify
 from diffstruct.couple.tracing_state import TracingState

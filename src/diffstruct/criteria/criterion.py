@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.criteria.initialization import Initialization, SmallRandom
@@ -32,7 +32,8 @@ class Training:
         rules: of each width by name, complete, with times in decisions.
         generator: the only source of chance.
         traced: whether the widths were found by tracing, rather than declared by the model's modules.
-        predictions: how many predictions the model makes for the example inputs; None without these.
+        model: that is trained.
+        called: what the user calls: the model, or what `torch.compile` made of it.
         copies: of the model, that follow its sizes.
     """
 
@@ -42,7 +43,8 @@ class Training:
     rules: Mapping[str, Rule]
     generator: np.random.Generator
     traced: bool
-    predictions: int | None
+    model: nn.Module
+    called: nn.Module
     copies: list[Copy] = field(default_factory=list)
 
     def decides(self, step: int) -> bool:
@@ -66,7 +68,7 @@ class Criterion(ABC):
     `Structure` works with a copy of the criterion that it is given, so one object serves many structures. Its
     calls come in this order: `check_rule` and `refusal`; `attach`; `resize`, to the sizes that the widths
     start from; then `before_step` at each step of an optimizer, and at each decision `after_step`,
-    `importance`, `initialize` (within surgery) and `resize`; at the end `importance`, `resize` and `detach`.
+    `importance`, `initialize` (within surgery) and `resize`; at the end `conclude`, `importance`, `resize` and `detach`.
     Printing the structure asks for `importance`, too, at any time.
 
     Example:
@@ -106,6 +108,10 @@ class Criterion(ABC):
 
     initialization: Initialization = SmallRandom()
     """What new units begin with."""
+
+    widens: bool = False
+    """Whether a width that starts below the size that the model came with grows back to it at once, doubling
+    with each decision, with units as large as the model's own: the size that the user wrote is knowledge."""
 
     acts_on_gradients: bool = False
     """Whether `before_step` changes gradients, which a closure given to the optimizer's step would undo."""
@@ -189,6 +195,13 @@ class Criterion(ABC):
             changes: by the widths' names, those that changed: at the start, in a run, and by `finish`.
             step: steps made so far.
         """
+
+    def conclude(self) -> None:
+        """Get ready for the end: `importance` is asked for once more, for what stays in the plain model."""
+
+    def costs(self) -> Mapping[str, float]:
+        """What removing the units that were removed last has cost, by the widths' names, where it was measured."""
+        return {}
 
     def describe(self) -> str:
         """What units are judged by, in a line."""

@@ -3,20 +3,17 @@
 Let `G_i` be the derivative of the loss with respect to a factor on all outgoing weights of unit i. It needs
 no factor in the model: `G_i = sum(w * dL/dw)` over these weights. Near a minimum of a log-likelihood the
 covariance of such derivatives is the curvature (Fisher information): with `F = n E[G G^T]`, where the loss is
-the mean over n predictions and E a moving average, it is `F - n E[G] E[G]^T`.
+the mean over n predictions and E a moving average, it is `C = F - n E[G] E[G]^T`.
 
-- marginal: silencing unit i alone, a factor of 0 in place of 1, costs
-  `S_i = (F_ii - n E[G_i]^2) / 2 - E[G_i]` nats per prediction, two orders of Taylor's series (compare
-  Molchanov et al. 2017 and 2019, who take either, and Theis et al. 2018). It does not change when weights are
-  rescaled across the unit, nor with the optimizer. The first order counts where the loss still falls, and
-  where the decay holds outgoing weights below what the loss asks for;
+- marginal: silencing unit i alone, a factor of 0 in place of 1, costs `S_i = C_ii / 2 - E[G_i]` nats per
+  prediction, two orders of Taylor's series (compare Molchanov et al. 2017 and 2019, who take either, and Theis
+  et al. 2018). It does not change when weights are rescaled across the unit, nor with the optimizer. The first
+  order counts where the loss still falls, and where the decay holds outgoing weights below what the loss asks
+  for;
 - conditional: if the factors of the other units may adapt, silencing unit i costs the minimum of
-  `d^T F d / 2 + r |d_others|^2 / 2` over `d` with `d_i = -1`, `J_i = 1 / (2 [(F + r)^-1]_ii) - r / 2`
+  `d^T C d / 2 + r |d_others|^2 / 2` over `d` with `d_i = -1`, `J_i = 1 / (2 [(C + r)^-1]_ii) - r / 2`
   (compare optimal brain surgeon, Hassibi and Stork 1992; here for units, and with a price `r` on what the
   others must change).
-
-Compiled training loops are made from `update_averages`, `marginal`, `annealing` and `decay_factors`, so these
-keep to what Numba knows.
 """
 
 from __future__ import annotations
@@ -68,18 +65,26 @@ def diagonal(fisher: Any) -> Any:
     return np.diag(fisher)
 
 
-def marginal(diagonal: Any, mean: Any, predictions: float, first_order: bool = True) -> Any:
-    """The loss of silencing each unit alone, `[n]`, in nats per prediction; below 0 if the loss would fall.
+def centred(fisher: Any, mean: Any, predictions: float) -> Any:
+    """`F - n E[G] E[G]^T`, the curvature: `[n, n]`, or its diagonal `[n]`."""
+    if fisher.ndim == 1:
+        return np.maximum(fisher - predictions * mean * mean, 0.0)
+    return fisher - predictions * np.outer(mean, mean)
+
+
+def marginal(curvature: Any, mean: Any, first_order: bool = True) -> Any:
+    """The loss of silencing each unit alone, `[n]`, in nats per prediction, at least 0.
+
+    The first order counts where it speaks for a unit: the loss would raise what the unit says. Where it speaks
+    against one, the optimizer will see to that.
 
     Args:
-        diagonal: `[n]`, of `F`.
+        curvature: of `centred`.
         mean: `[n]`, of `G_i`.
-        predictions: the loss is the mean over so many predictions.
-        first_order: False for the curvature by itself, `F_ii / 2`.
+        first_order: False for the curvature by itself, `C_ii / 2`.
     """
-    if not first_order:
-        return 0.5 * diagonal
-    return 0.5 * (diagonal - predictions * mean * mean) - mean
+    second = 0.5 * np.maximum(diagonal(curvature), 0.0)
+    return second + np.maximum(-mean, 0.0) if first_order else second
 
 
 def conditional(fisher: NDArray[np.float64], price: float) -> NDArray[np.float64]:
@@ -100,27 +105,43 @@ def conditional(fisher: NDArray[np.float64], price: float) -> NDArray[np.float64
 
 
 def geometric_mean(
-    fisher: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    predictions: float,
-    price: float,
-    first_order: bool = True,
+    curvature: NDArray[np.float64], mean: NDArray[np.float64], price: float, first_order: bool = True
 ) -> NDArray[np.float64]:
-    """The geometric mean of marginal and conditional importance, `[n]`, which the decay depends on.
+    """The geometric mean of marginal and conditional importance, `[n]`.
 
     Marginal importance overrates units that have many duplicates; conditional importance underrates all of
     the duplicates at once.
 
     Args:
-        fisher: `[n, n]` or `[n]`.
+        curvature: of `centred`.
         mean: `[n]`, of `G_i`.
-        predictions: the loss is the mean over so many predictions.
         price: of a unit, in nats per prediction.
         first_order: as in `marginal`.
     """
-    alone = np.maximum(marginal(diagonal(fisher), mean, predictions, first_order), 0.0)
-    between: NDArray[np.float64] = np.sqrt(alone * conditional(fisher, price))
+    between: NDArray[np.float64] = np.sqrt(
+        marginal(curvature, mean, first_order) * np.maximum(conditional(curvature, price), 0.0)
+    )
     return between
+
+
+def takeover(curvature: NDArray[np.float64], units: NDArray[np.int64], price: float) -> NDArray[np.float64]:
+    """What the factors of the other units should change by when `units` are silenced, `[n]`; 0 for these.
+
+    The `d` of `conditional` for several units at once, kept between -0.5 and 1.
+
+    Args:
+        curvature: `[n, n]` or `[n]`, for which the others take over nothing.
+        units: indices of those that go.
+        price: as in `conditional`.
+    """
+    change = np.zeros(len(curvature))
+    others = np.setdiff1d(np.arange(len(curvature)), units)
+    if curvature.ndim == 2 and len(others):
+        matrix = curvature[np.ix_(others, others)] + 2 * price * np.eye(len(others))
+        wanted = curvature[np.ix_(others, units)].sum(1)
+        solved = torch.linalg.solve(torch.from_numpy(matrix), torch.from_numpy(wanted)).numpy()
+        change[others] = np.clip(solved, -0.5, 1.0)
+    return change
 
 
 def annealing(step: int, total_steps: int, fraction: float) -> float:
@@ -138,10 +159,10 @@ def decay_factors(
     is `rise` older.
 
     Args:
-        importances: `[n]`, see `geometric_mean`.
+        importances: `[n]`, in the unit of the price.
         ages: `[n]`, in decisions.
-        price: of a unit, in nats per prediction.
-        strength: the learning rate times the decay's, and the part of it that annealing leaves.
+        price: what a unit must be worth.
+        strength: the share of a useless unit's weights that goes.
         power: above 1, units whose importance is above the price decay less than in proportion.
         grace_period: in decisions.
         rise: in decisions.

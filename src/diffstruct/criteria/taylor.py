@@ -1,11 +1,11 @@
-"""Importance in nats: what a unit saves of the loss, by Taylor's series (see `importance`)."""
+"""Importance in the one unit that every loss has: the share of what the network has won."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,48 +13,54 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
+from diffstruct.criteria import importance
 from diffstruct.criteria.criterion import Criterion, Training
+from diffstruct.criteria.decay import Decay
 from diffstruct.criteria.initialization import AsTheModel, Initialization
-from diffstruct.criteria.tracker import ImportanceTracker
+from diffstruct.criteria.outputs import Outputs
+from diffstruct.criteria.removal import Removals
+from diffstruct.criteria.settling import Settling
+from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, ramp_length
 from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule
 from diffstruct.surgery import Change
 from diffstruct.width import READERS, Width
+from diffstruct.width.cost import Cost, ParameterCount
 
-MOST_INTERVAL = 16
-"""Steps between two decisions at most, unless the user asks for more."""
+INTERVAL, FEWEST_DECISIONS, MOST_DECISIONS = 16, 60, 2500
+"""Steps between two decisions; fewer in runs too short for so many decisions, more in longer ones."""
 
 
 @dataclass
 class TaylorImportance(Criterion):
-    """Judge a unit by the loss, in nats, that silencing it would cost: *a unit stays if it saves its price*.
+    """Judge a unit by what it wins against what it costs: *a unit stays if it is worth its price*.
 
-    The importance of a unit is measured while the model trains (see `importance`). A unit that saves less
-    than `price` once its grace period is over is deleted; and its outgoing weights decay by
-    `decay * lr * ramp * (price / (importance + price)) ** power` a step, `lr` being the learning rate,
-    and `ramp` rising from 0 to 1 with the unit's age. So useless units fade, useful ones hardly decay, and
-    new ones have time to become useful. Towards the end of the run the decay is annealed to nothing, so that
-    the units that stay can settle, and no unit is added whose grace period would not be over by then.
+    The importance of a unit is its share of what the network has won, over its share of what the network costs.
+    Won is how far the loss is below the best that a constant output could have; a unit's share of it is what
+    silencing the unit would lose, estimated while the model trains (see `importance`). A unit whose importance
+    is not above `price` once its grace period is over is silenced on the batch at hand; if that loses no more than
+    the price, it is removed (see `removal`). Its outgoing weights decay on the way there (see `decay`).
 
-    Its importance is in nats where the loss is a negative log-likelihood.
+    Nobody is removed, and nothing decays, while the network is still winning much.
+
+    None of this depends on the scale of the loss, on the optimizer or on its learning rate.
 
     Args:
-        price: of a unit, in nats of loss per prediction: the one knob. Half of it, and about as many units
-            more. A `Rule.threshold` for a width stands in its place there.
-        decay: the decay of the outgoing weights of a useless unit, in units of the learning rate, as a weight
-            decay's.
+        price: the share of what was won that a unit must be worth, for the share of the cost that it takes: the
+            one knob. At 0.2, a hundredth of the network must be worth two thousandths of what it has won. A
+            `Rule.threshold` for a width stands in its place there.
+        decay: the decay of the outgoing weights of a useless unit, in units of what the optimizer moves weights
+            by.
         power: above 1, units whose importance is above the price decay less than in proportion.
-        rise: the fraction of the run that the ramp takes, from the end of a unit's grace period on.
+        rise: the fraction of the run over which the decay rises, from the end of a unit's grace period on.
         memory: the fraction of the run that the moving averages of importance look back on, and ten decisions
             at least.
-        annealing: the fraction of the run, at its end, over which the decay is annealed to nothing.
-        predictions: the loss is the mean, or the sum, over so many predictions in one step; None: as many as
-            the model makes for the example inputs (rows of its first output, all but the last dimension; of
-            images, pixels), which `print(structure)` shows.
-        reduction: `"mean"`, or `"sum"` where the loss is the sum over the predictions.
-        first_order: False to leave the first order of Taylor's series out (`docs/evidence.md` shows what
-            that does).
-        conditional: False to leave out what the other units could take over (likewise).
+        settling: nobody goes while more than this share of what was won came in the last tenth of the run.
+        annealing: the fraction of the run, at its end, over which the decay is annealed to nothing; in the second
+            half of it nobody goes.
+        cost: of the model, by the sizes of its widths; None: its parameters.
+        first_order: False to leave the first order of Taylor's series out.
+        conditional: False to leave out what the other units could take over.
         initialization: what new units begin with.
 
     Raises:
@@ -67,45 +73,43 @@ class TaylorImportance(Criterion):
         >>> optimizer = torch.optim.Adam(model.parameters())
         >>> structure = ds.Structure(
         ...     model, optimizer, example_inputs=(torch.ones(64, 3),), total_steps=1000,
-        ...     criterion=ds.TaylorImportance(price=5e-4),
+        ...     criterion=ds.TaylorImportance(price=0.1),
         ... )
         >>> structure.criterion.describe()
-        'TaylorImportance, 0.0005 nats a unit, the loss being the mean over 64 predictions'
+        'TaylorImportance, price 0.1'
     """
 
-    price: float = 1e-3
-    decay: float = 7.0
+    price: float = 0.2
+    decay: float = 1.0
     power: float = 2.0
     rise: float = 0.2
-    memory: float = 0.01
+    memory: float = 0.02
+    settling: float = 0.1
     annealing: float = 0.1
-    predictions: float | None = None
-    reduction: Literal["mean", "sum"] = "mean"
+    cost: Cost | None = None
     first_order: bool = True
     conditional: bool = True
     initialization: Initialization = field(default_factory=AsTheModel)
 
+    widens: ClassVar[bool] = True  # type: ignore[misc]
     _rule: ClassVar[Rule] = Rule(
         reserve=0.3,
         p_add=0.05,
-        p_delete=0.1,
+        p_delete=1.0,
         p_spontaneous=0.0,
         min_units=1,
-        max_units=4096,
         redraw_after=0,
         min_reserve=4,
         grace_period=0.1,
     )
 
     def __post_init__(self) -> None:
-        for name in ("price", "power", "rise", "memory", "annealing", "predictions"):
+        for name in ("price", "power", "rise", "memory", "settling", "annealing"):
             value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
+            if not (value > 0 and math.isfinite(value)):
                 raise ConfigurationError(f"{name} must be a number above 0, got {value!r}")
         if not (self.decay >= 0 and math.isfinite(self.decay)):
             raise ConfigurationError(f"decay must be a number of at least 0, got {self.decay!r}")
-        if self.reduction not in ("mean", "sum"):
-            raise ConfigurationError(f"reduction must be 'mean' or 'sum', got {self.reduction!r}")
 
     @property
     def default_rule(self) -> Rule:  # type: ignore[override]
@@ -113,8 +117,8 @@ class TaylorImportance(Criterion):
         return replace(self._rule, threshold=self.price)
 
     def default_interval(self, total_steps: int, traced: bool) -> int:
-        """5,000 decisions in the run, but one at every 16th step at least."""
-        return min(MOST_INTERVAL, max(1, total_steps // 5000))
+        """A decision at every 16th step, and from 60 to 2,500 decisions in the run."""
+        return max(1, min(INTERVAL, total_steps // FEWEST_DECISIONS), total_steps // MOST_DECISIONS)
 
     def check_rule(self, rule: Rule, total_steps: int, name: str) -> None:
         """Refuse a grace period that leaves no time in which units could be added.
@@ -142,55 +146,104 @@ class TaylorImportance(Criterion):
         return None
 
     def attach(self, widths: Mapping[str, Width], training: Training) -> Mapping[str, Width]:
-        """Watch the gradients of outgoing weights.
-
-        Raises:
-            ConfigurationError: nothing says how many predictions the loss is the mean of.
-        """
-        if self.predictions is None:
-            if training.predictions is None:
-                raise ConfigurationError(
-                    "without example_inputs nothing says over how many predictions the loss is the mean: "
-                    "give criterion=ds.TaylorImportance(predictions=...), such as batch size times sequence "
-                    "length, and reduction='sum' if the loss is their sum"
-                )
-            self.predictions = float(training.predictions)
-        self.tracker = ImportanceTracker(widths, self, training)
+        """Watch the gradients of outgoing weights, and the outputs of the model."""
+        cost = self.cost or ParameterCount(training.model, widths)
+        self.tracker = ImportanceTracker(widths, self, training, cost)
+        self.outputs = Outputs(training.called, training.model)
+        self.outputs.recording = self.tracker.recording
+        self.removals = Removals(self.tracker, self.outputs, training)
+        self._decay = Decay(self.tracker.rate)
+        self._settling = Settling(training.total_steps)
+        self._ages = {name: np.zeros(width.size, np.int64) for name, width in widths.items()}
+        self._final = False
+        grace = training.interval * max(map(training.grace_period, training.rules))
+        self._last_addition = math.floor((1 - self.annealing) * training.total_steps) - grace
         return super().attach(widths, training)
 
     def importance(self, width: Width) -> Tensor:
-        """The loss of silencing each unit alone, `[n]`, in nats per prediction."""
-        return torch.from_numpy(self.tracker.marginal(width.name))
+        """What each unit wins over what it costs, `[n]`, in shares.
+
+        A unit past its grace period that was not shown to be removable counts as just worth its price.
+        """
+        name, price = width.name, self.training.threshold(width.name)
+        values = self.removals.importance(name)
+        old = np.ones(width.size, np.bool_) if self._final else self._past_grace(name)
+        values = np.where(old, np.maximum(values, np.nextafter(price, np.inf)), values)
+        if name in self.removals.pending:
+            values[self.removals.pending[name].units] = 0.0
+        return torch.from_numpy(values)
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """Record gradients that `backward` did not show to hooks (`torch.autograd.grad`, `torch.func`)."""
+        """Record gradients that `backward` did not show to hooks, and the weights before the step."""
         self.tracker.record_missing()
+        if self.tracker.recording:
+            self._decay.remember([tensor for tensor, _ in self.tracker.readers])
 
     def after_step(self, step: int, ages: Mapping[str, NDArray[np.int64]]) -> None:
-        """Enter the gradients of the step, and let outgoing weights decay."""
-        self.tracker.update(ages)
-        self.tracker.apply_decay(ages, step)
+        """Enter what the step showed, let weights decay, and find the units that may go."""
+        self._ages = {**ages}
+        self.removals.pending = {}
+        tracker, training = self.tracker, self.training
+        if not self._decay.stepped and tracker.recorded:
+            tracker.forget()  # the step was left out, as a GradScaler does where gradients overflow
+            self.outputs.clear()
+            return
+        tracker.update(ages, self.outputs.loss())
+        self._decay.measure([tensor for tensor, _ in tracker.readers])
+        tracker.refresh()
+        pressure = self._settling.pressure(step, tracker.won, self.settling)
+        prices = {name: training.threshold(name) for name in tracker.widths}
+        self._decay.apply(
+            tracker.readers,
+            {name: self.removals.importance(name) for name in tracker.widths},
+            ages,
+            prices,
+            {name: training.grace_period(name) for name in tracker.widths},
+            self.decay
+            * training.interval
+            * pressure
+            * importance.annealing(step, training.total_steps, self.annealing),
+            self.power,
+            ramp_length(self.rise, training),
+        )
+        if step <= (1 - self.annealing / 2) * training.total_steps:
+            self.removals.find(ages, pressure)
 
     def record_next(self, wanted: bool) -> None:
         """Let the hooks record, or not."""
-        self.tracker.recording = wanted
+        self.tracker.recording = self.outputs.recording = wanted
+        if wanted:
+            self.outputs.begin()
 
     def may_add(self, step: int) -> bool:
         """Not towards the end: such a unit would still be in its grace period at the annealing."""
-        return step < self.tracker.last_addition
+        return step < self._last_addition
+
+    def conclude(self) -> None:
+        """Find the units that may go at the end, in evaluation mode."""
+        self._final = True
+        rules = self.training.rules
+        self.removals.conclude({name: rules[name].min_units or 1 for name in self.tracker.widths})
+
+    def costs(self) -> Mapping[str, float]:
+        """The share of what was won that went with the units removed last, measured before, by width."""
+        return {name: removal.cost for name, removal in self.removals.pending.items()}
 
     def resize(self, changes: Mapping[str, Change], step: int) -> None:
-        """Follow the units; recompute the importance that the decay depends on, if it is time for it."""
+        """Follow the units, and let those that stay take over."""
+        self.removals.take_over(changes, self.training.copies)
         self.tracker.resize(changes)
-        self.tracker.refresh(step)
 
     def describe(self) -> str:
-        """The price, and what the loss is taken for."""
-        count = "" if self.predictions is None else f" over {self.predictions:g} predictions"
-        return (
-            f"{type(self).__name__}, {self.price:g} nats a unit, the loss being the {self.reduction}{count}"
-        )
+        """The price, and what the network has won."""
+        loss = self.tracker.loss
+        told = "" if loss is None or loss.kind == "other" else f", {self.tracker.won:.3g} nats won"
+        return f"{type(self).__name__}, price {self.price:g}{told}"
 
     def detach(self) -> None:
         """Take the hooks away."""
         self.tracker.detach()
+        self.outputs.detach()
+
+    def _past_grace(self, name: str) -> NDArray[np.bool_]:
+        return grace_ended(self.training, name, self._ages[name])

@@ -6,20 +6,21 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from diffstruct.criteria import importance
 from diffstruct.criteria.criterion import Training
+from diffstruct.criteria.loss import Loss, won
 from diffstruct.errors import DivergenceError, StructureWarning
 from diffstruct.surgery import Change
 from diffstruct.width import READERS, Slot, Width
+from diffstruct.width.cost import Cost, sizes_of, unit_costs
 
 FEWEST = 10
 """Observations that the moving averages look back on, at least."""
@@ -28,13 +29,7 @@ FEWEST = 10
 class Settings(Protocol):
     """What the tracker needs to know of a criterion; see `TaylorImportance`."""
 
-    decay: float
-    power: float
-    rise: float
     memory: float
-    annealing: float
-    predictions: float | None
-    reduction: Literal["mean", "sum"]
     first_order: bool
     conditional: bool
 
@@ -46,32 +41,30 @@ class ImportanceTracker:
 
     Args:
         widths: by name.
-        criterion: the price, and its times.
+        criterion: its settings.
         training: the run.
+        cost: of the model, by the sizes of its widths.
     """
 
-    def __init__(self, widths: Mapping[str, Width], criterion: Settings, training: Training) -> None:
-        assert criterion.predictions is not None
-        self.widths, self.training = widths, training
-        self.criterion = criterion
-        self.predictions = criterion.predictions
-        self.share = 1.0 if criterion.reduction == "mean" else 1.0 / self.predictions
-        """The mean over predictions is so much of the loss that `backward` sees."""
-        total, interval = training.total_steps, training.interval
-        self.rate = min(1 / FEWEST, interval / (criterion.memory * total))
-        self.rise = max(1, math.ceil(criterion.rise * total / interval))
-        grace = interval * max(map(training.grace_period, training.rules))
-        self.last_addition = math.floor((1 - criterion.annealing) * total) - grace
-        """The step from which on no unit is added: its grace period would not be over at the annealing."""
-        self.refresh_every = max(1, round(0.05 / self.rate))
-        """Decisions between two computations of `compared`."""
-        self.recording = interval == 1
+    def __init__(
+        self, widths: Mapping[str, Width], criterion: Settings, training: Training, cost: Cost
+    ) -> None:
+        self.widths, self.criterion, self.training, self.cost = widths, criterion, training, cost
+        self.rate = min(1 / FEWEST, training.interval / (criterion.memory * training.total_steps))
+        self.recording = training.interval == 1
         """Whether the next gradients are recorded."""
+        self.loss: Loss | None = None
+        """What the loss is: moving averages, but of scale and predictions."""
+        self.won = 0.0
+        """What the network has won, in the unit of `curvature`."""
         self.fisher: dict[str, NDArray[np.float64]] = {}
         self.mean_slopes: dict[str, NDArray[np.float64]] = {}
         """Moving averages: `F` and `E[G]` of `importance`."""
-        self.compared: dict[str, NDArray[np.float64]] = {}
-        """The importance that the decay compares with the price, as of the last `refresh`."""
+        self.importance: dict[str, NDArray[np.float64]] = {}
+        """Of each unit, as of the last `refresh`: its share of what was won over its share of the cost."""
+        self.shares: dict[str, float] = {}
+        """The share of the cost of a unit of each width."""
+        self.observations = 0
         self._hooks: list[RemovableHandle] = []
         self._slopes: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
         self._warned = False
@@ -82,7 +75,7 @@ class ImportanceTracker:
             none = np.arange(0)
             self.fisher[name] = importance.resize_averages(np.zeros((0, 0)), none, width.size)
             self.mean_slopes[name] = np.zeros(width.size)
-            self.compared[name] = np.zeros(width.size)
+            self.importance[name] = np.zeros(width.size)
         self.readers = [*readers.values()]
         """The outgoing weights, each with all of its slots."""
         self._watch()
@@ -102,11 +95,21 @@ class ImportanceTracker:
                 if tensor.grad is not None and (slots[0][0], slots[0][1].name) not in self._slopes:
                     self.record_gradients(tensor, slots)
 
-    def update(self, ages: Mapping[str, NDArray[np.int64]]) -> None:
+    @property
+    def recorded(self) -> bool:
+        """Whether any gradient was recorded for the decision to come."""
+        return bool(self._slopes)
+
+    def forget(self) -> None:
+        """Forget what was recorded: the optimizer made no step of it."""
+        self._slopes = {}
+
+    def update(self, ages: Mapping[str, NDArray[np.int64]], loss: Loss | None) -> None:
         """Enter what was recorded since the last time into the moving averages.
 
         Args:
             ages: of the units of each width, in decisions, this one not included.
+            loss: what the loss of that step is; None if the model's outputs were not seen.
 
         Raises:
             DivergenceError: a derivative is not finite; nothing is entered then.
@@ -119,87 +122,101 @@ class ImportanceTracker:
                 continue
             parts = [recorded[slot, name] for slot in slots]
             total = parts[0] if len(parts) == 1 else torch.stack([part.to(parts[0]) for part in parts]).sum(0)
-            found[name] = self.share * total.double().cpu().numpy()
+            found[name] = total.double().cpu().numpy()
             if not np.isfinite(found[name]).all():
                 raise DivergenceError(
                     f"a gradient of the outgoing weights of width {name!r} is not finite: the loss has "
-                    "diverged; lower the learning rate, or, if a GradScaler scales it, use "
-                    "criterion=ds.OutgoingNorm()"
+                    "diverged; lower the learning rate"
                 )
-        if not found and not self._warned:
-            self._warned = True
-            warnings.warn(
-                "no gradient of any outgoing weight was recorded for this decision, so nothing is learned "
-                "about the structure: the weights must have their gradients in .grad when the optimizer "
-                "steps, and structure.step() must follow that step",
-                StructureWarning,
-                stacklevel=5,
-            )
+        if not found:
+            self._warn_once()
+            return
+        self._enter_loss(loss)
+        scale, predictions = (1.0, 1.0) if self.loss is None else (self.loss.scale, self.loss.predictions)
+        self.observations += 1
         for name, slopes in found.items():  # only now: nothing is entered where anything is wrong
             averages = self.fisher[name], self.mean_slopes[name]
-            importance.update_averages(*averages, slopes, self.predictions, ages[name] + 1, self.rate)
+            importance.update_averages(*averages, slopes / scale, predictions, ages[name] + 1, self.rate)
 
-    def marginal(self, name: str) -> NDArray[np.float64]:
-        """The marginal importance of the units of a width, `[n]`, in nats per prediction."""
-        diagonal = importance.diagonal(self.fisher[name])
-        found: NDArray[np.float64] = importance.marginal(
-            diagonal, self.mean_slopes[name], self.predictions, self.criterion.first_order
+    def curvature(self, name: str) -> NDArray[np.float64]:
+        """`C` of `importance`, of the units of a width."""
+        predictions = 1.0 if self.loss is None else self.loss.predictions
+        found: NDArray[np.float64] = importance.centred(
+            self.fisher[name], self.mean_slopes[name], predictions
         )
         return found
 
-    @torch.no_grad()
-    def apply_decay(self, ages: Mapping[str, NDArray[np.int64]], step: int) -> None:
-        """Let the outgoing weights of unimportant units decay.
+    def price(self, name: str) -> float:
+        """The price of a unit of a width, in the unit of `curvature`."""
+        return self.training.threshold(name) * self.shares[name] * self.won
 
-        Args:
-            ages: of the units of each width, in decisions.
-            step: the number of the last one.
-        """
-        criterion, training = self.criterion, self.training
-        left = importance.annealing(step, training.total_steps, criterion.annealing)
-        due = training.interval * criterion.decay * left
-        for name, width in self.widths.items():
-            for slot in width.having(*READERS):
-                factors = importance.decay_factors(
-                    self.compared[name],
-                    ages[name],
-                    training.threshold(name),
-                    due * learning_rate(slot.tensor, training.optimizers),
-                    criterion.power,
-                    training.grace_period(name),
-                    self.rise,
-                )
-                if (factors < 1).any():
-                    slot.tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(slot.tensor))
+    def refresh(self) -> None:
+        """Compute the importance of all units anew."""
+        sizes = sizes_of(self.widths.values())
+        costs = unit_costs(self.cost, sizes)
+        total = sum(costs[name] * size for name, size in sizes.items()) or 1.0
+        self.shares = {name: max(cost / total, 1e-12) for name, cost in costs.items()}
+        curvatures = {name: self.curvature(name) for name in self.widths}
+        if self.loss is None:
+            # All units of a width together make the output, of some widths at least.
+            joint = (c.sum() for c in curvatures.values())
+            self.won = 0.5 * max(*joint, 0.0)
+        else:
+            self.won = won(self.loss.kind, self.loss.nats, self.loss.constant, self.loss.spread)
+        self.won = max(self.won, 1e-300)
+        first_order = self.criterion.first_order and self.loss is not None and self.loss.kind != "other"
+        for name, curvature in curvatures.items():
+            # Of the diagonal alone, the conditional importance is that of units without duplicates.
+            kept = curvature if self.criterion.conditional else importance.diagonal(curvature)
+            lost = importance.geometric_mean(kept, self.mean_slopes[name], self.price(name), first_order)
+            self.importance[name] = lost / (self.shares[name] * self.won)
 
     def resize(self, changes: Mapping[str, Change]) -> None:
         """Follow a change of structure."""
         for name, change in changes.items():
             keep = np.asarray(change.keep, np.int64)
             self.fisher[name] = importance.resize_averages(self.fisher[name], keep, change.add)
-            for known in (self.mean_slopes, self.compared):
+            for known in (self.mean_slopes, self.importance):
                 known[name] = np.concatenate([known[name][keep], np.zeros(change.add)])
-
-    def refresh(self, step: int) -> None:
-        """Compute the importance that the decay depends on, if it is time for it, after `step` steps."""
-        if step == 0 or step % (self.refresh_every * self.training.interval):
-            return
-        criterion = self.criterion
-        for name, fisher in self.fisher.items():
-            # Of the diagonal alone, the conditional importance is that of units without duplicates.
-            self.compared[name] = importance.geometric_mean(
-                fisher if criterion.conditional else importance.diagonal(fisher),
-                self.mean_slopes[name],
-                self.predictions,
-                self.training.threshold(name),
-                criterion.first_order,
-            )
 
     def detach(self) -> None:
         """Take the hooks away."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+    def _enter_loss(self, loss: Loss | None) -> None:
+        """Bring the moving averages of the loss up to date; another kind of loss begins all averages anew."""
+        before = self.loss
+        if loss is None or before is None or loss.kind != before.kind:
+            if (loss is None) != (before is None) or (loss and before and loss.kind != before.kind):
+                self.observations = 0
+                for known in (self.fisher, self.mean_slopes):
+                    for values in known.values():
+                        values[:] = 0.0
+            self.loss = loss
+            return
+        rate = max(self.rate, 1 / (self.observations + 1))
+        same = before.constant.shape == loss.constant.shape
+        self.loss = Loss(
+            loss.kind,
+            loss.scale,
+            loss.predictions,
+            before.nats + rate * (loss.nats - before.nats),
+            before.constant + rate * (loss.constant - before.constant) if same else loss.constant,
+            before.spread + rate * (loss.spread - before.spread),
+        )
+
+    def _warn_once(self) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "no gradient of any outgoing weight was recorded for this decision, so nothing is learned "
+                "about the structure: the weights must have their gradients in .grad when the optimizer "
+                "steps, and structure.step() must follow that step",
+                StructureWarning,
+                stacklevel=6,
+            )
 
     def _watch(self) -> None:
         self._hooks = [_hook(self, tensor, slots) for tensor, slots in self.readers]
@@ -216,6 +233,16 @@ class ImportanceTracker:
             self._watch()
 
 
+def grace_ended(training: Training, name: str, ages: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which units, of so many decisions, are past their grace period at the one that follows."""
+    return ages + 1 > training.grace_period(name)
+
+
+def ramp_length(rise: float, training: Training) -> int:
+    """A fraction of the run in decisions, one at least."""
+    return max(1, math.ceil(rise * training.total_steps / training.interval))
+
+
 def _hook(tracker: ImportanceTracker, tensor: Tensor, slots: list[tuple[Slot, Width]]) -> RemovableHandle:
     mine = weakref.ref(tracker)  # the model must not keep a structure alive that is used no more
 
@@ -226,12 +253,3 @@ def _hook(tracker: ImportanceTracker, tensor: Tensor, slots: list[tuple[Slot, Wi
 
     register: Callable[[Any], RemovableHandle] = tensor.register_post_accumulate_grad_hook
     return register(hook)
-
-
-def learning_rate(tensor: Tensor, optimizers: Sequence[Optimizer]) -> float:
-    """The learning rate of `tensor` now; 0 for one that no optimizer trains."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            if any(parameter is tensor for parameter in group["params"]):
-                return float(group["lr"])
-    return 0.0

@@ -138,7 +138,7 @@ REVISIONS = {
 }
 OWN = Revision(
     number=None,
-    criterion=TaylorImportance(predictions=SEQUENCE, reduction="sum"),
+    criterion=TaylorImportance(),
     rule=Rule(max_units=LARGEST_CONDITIONAL),
     optimizer=_adam,
     clip=_clip_norm,
@@ -213,8 +213,6 @@ def build(
             total_steps=revision.cycles,
             criterion=revision.criterion,
             rule=rule,
-            start=None,
-            interval=1,
             seed=structure_seed,
         )
     if revision.clip is not None:

@@ -35,6 +35,7 @@ def finished(
         DivergenceError: the importance of a unit is not finite.
         StructureError: a multiplier cannot be folded into the weights that read it.
     """
+    criterion.conclude()
     keep = units_at_the_end(widths, criterion, multiple_of)
     changes = {name: Change(widths[name], units, 0) for name, units in keep.items()}
     optimizers, copies = criterion.training.optimizers, criterion.training.copies

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from diffstruct.surgery import Change
 
@@ -18,6 +19,8 @@ class Event:
         removed: indices, before the change, of the units that were removed.
         added: how many units were added, behind those that stayed.
         size: units after the change.
+        cost: of what was removed, measured before, in the criterion's unit; of `TaylorImportance` the share of what
+            the network had won. None where it was not measured.
     """
 
     step: int
@@ -25,6 +28,7 @@ class Event:
     removed: tuple[int, ...]
     added: int
     size: int
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,16 @@ class History:
     events: list[Event] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
 
-    def record(self, step: int, changes: Mapping[str, Change]) -> tuple[Event, ...]:
-        """Add the events of some changes, by the widths' names, made after a step; return them."""
+    def record(
+        self, step: int, changes: Mapping[str, Change], costs: Mapping[str, float] = MappingProxyType({})
+    ) -> tuple[Event, ...]:
+        """Add the events of some changes, made after a step, and what they cost, by the widths' names; return them."""
         events = []
         for name, change in changes.items():
             kept = set(change.keep)
             removed = tuple(unit for unit in range(change.size) if unit not in kept)
-            events.append(Event(step, name, removed, change.add, change.new_size))
+            cost = costs.get(name) if removed else None
+            events.append(Event(step, name, removed, change.add, change.new_size, cost))
         self.events.extend(events)
         return tuple(events)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+from torch import nn
 from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
@@ -16,6 +18,7 @@ from diffstruct.width.patterns import by_name
 
 
 def training_run(
+    called: nn.Module,
     optimizer: Optimizer | Sequence[Optimizer],
     total_steps: int,
     found: FoundWidths,
@@ -49,8 +52,9 @@ def training_run(
     rules = {}
     for name, one in by_name(rule or Rule(), found.widths, Rule(), "rule").items():
         complete = one.filled(criterion.default_rule)
+        if complete.max_units is None:  # then the size that the model came with is the largest
+            complete = replace(complete, max_units=found.widths[name].size, p_add=0.0, p_spontaneous=0.0)
         criterion.check_rule(complete, total_steps, name)
         rules[name] = complete.timed(total_steps, interval)
-    predictions = None if found.proof is None else found.proof.predictions
     generator = np.random.default_rng(seed)
-    return Training(optimizers, total_steps, interval, rules, generator, traced, predictions)
+    return Training(optimizers, total_steps, interval, rules, generator, traced, found.model, called)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy as shallow_copy
@@ -9,15 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
-from diffstruct.criteria import Criterion, TaylorImportance
+from diffstruct.criteria import AsTheModel, Criterion, TaylorImportance
 from diffstruct.errors import StructureError
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
-from diffstruct.structure.decide import decide_all
+from diffstruct.structure.decide import decide_all, widened
 from diffstruct.structure.finish import finished
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
@@ -25,7 +26,7 @@ from diffstruct.structure.hooks import ActsBeforeSteps
 from diffstruct.structure.run import training_run
 from diffstruct.structure.start import start_of
 from diffstruct.structure.table import table
-from diffstruct.surgery import Change, copy_of, operate
+from diffstruct.surgery import Change, Initialize, copy_of, operate
 from diffstruct.width import Width
 from diffstruct.width.patterns import by_name
 
@@ -88,7 +89,7 @@ class Structure(ActsBeforeSteps):
         widths: FoundWidths | None = None,
         criterion: Criterion | None = None,
         rule: Rule | Mapping[str, Rule] | None = None,
-        start: int | Mapping[str, int | None] | None = 1,
+        start: int | Mapping[str, int | None] | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         multiple_of: int | Mapping[str, int] = 1,
@@ -98,19 +99,21 @@ class Structure(ActsBeforeSteps):
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        run = optimizer, total_steps, self._found, self.criterion, rule, interval, seed
+        run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed
         self.training = training_run(*run)
         self.multiple_of = by_name(multiple_of, self._found.widths, 1, "multiple_of")
-        sizes = by_name(start, self._found.widths, 1, "start")
+        sizes = by_name(start, self._found.widths, None, "start")
         learnable(self._found, self.criterion, self.training)
         keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
         self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
+        own = {name: width.size for name, width in self.widths.items()}
         changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
         with ExitStack() as undo:  # what to do if anything fails
             undo.callback(self.criterion.detach)
             undo.callback(operate(changes.values(), self.training.optimizers))
             self.criterion.resize(changes, 0)
             undo.pop_all()
+        self._own = {name: own[name] for name in keep} if self.criterion.widens else {}
         self._attach_to(self.training.optimizers)
         self.history = History()
         self.steps = 0  # made so far
@@ -160,6 +163,18 @@ class Structure(ActsBeforeSteps):
         self.criterion.record_next(self.training.decides(self.steps + 1))
         return events
 
+    def next_decision(self) -> int:
+        """The number of the next step that a decision is about; after the run, beyond all steps."""
+        interval = self.training.interval
+        step = (self.steps // interval + 1) * interval
+        return step if step <= self.training.total_steps else sys.maxsize
+
+    def skip(self, steps: int) -> None:
+        """Count steps that no decision is about, which a training loop has made without `step`."""
+        self._last = {}
+        self.steps += steps
+        self.criterion.record_next(self.training.decides(self.steps + 1))
+
     def _decide(self) -> tuple[Event, ...]:
         ages = {name: state.ages for name, state in self.states.items()}
         self.criterion.after_step(self.steps + 1, ages)
@@ -167,9 +182,20 @@ class Structure(ActsBeforeSteps):
         rules = {name: self.rule_now(name) for name in self.widths}
         chance = self.training.generator
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
-        events = self.carry_out({name: whole.decision for name, whole in found.items()})
-        self._spare = {name: whole.spare for name, whole in found.items()}
+        decisions = {name: whole.decision for name, whole in found.items()}
+        spare = {name: whole.spare for name, whole in found.items()}
+        for name, own in [*self._own.items()]:  # widths that are still below their own size
+            decisions[name] = widened(self.states[name], own)
+            spare[name] = np.zeros(decisions[name].new_size, np.bool_)
+        initialize = self._initialize_as_own if self._own else self.criterion.initialize
+        events = self._operate(decisions, initialize)
+        self._own = {name: own for name, own in self._own.items() if self.widths[name].size < own}
+        self._spare = spare
         return events
+
+    def _initialize_as_own(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
+        thresholds = {name: self.training.threshold(name) for name in self.widths}
+        AsTheModel(outgoing_scale=1.0)(changes, values, thresholds, self.training.generator)
 
     def carry_out(self, decisions: Mapping[str, Decision], steps: int = 1) -> tuple[Event, ...]:
         """Change the structure as was decided, by `step` or by a training loop that asks the rule itself.
@@ -181,6 +207,11 @@ class Structure(ActsBeforeSteps):
         Returns:
             One event for each width that changed.
         """
+        return self._operate(decisions, self.criterion.initialize, steps)
+
+    def _operate(
+        self, decisions: Mapping[str, Decision], initialize: Initialize, steps: int = 1
+    ) -> tuple[Event, ...]:
         self._last = {}
         changes = {
             name: Change(self.widths[name], decision.keep, decision.add)
@@ -188,15 +219,14 @@ class Structure(ActsBeforeSteps):
             if decision.changes
         }
         if changes:
-            operate(
-                changes.values(), self.training.optimizers, self.criterion.initialize, self.training.copies
-            )
+            operate(changes.values(), self.training.optimizers, initialize, self.training.copies)
         # Only now: had the surgery failed, all that is remembered would still fit the model.
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
         self.steps += steps
+        costs = self.criterion.costs()
         self.criterion.resize(changes, self.steps)
-        return self.history.record(self.steps, changes)
+        return self.history.record(self.steps, changes, costs)
 
     def finish(self) -> nn.Module:
         """Remove the reserve, and all that is ours; return the plain model.
@@ -213,11 +243,12 @@ class Structure(ActsBeforeSteps):
         plain, changes = finished(
             self.model, self.widths, self.criterion, self.multiple_of, self._found.proof
         )
+        costs = self.criterion.costs()
         self.criterion.resize(changes, self.steps)
         self.criterion.detach()
         self._let_go()
         self.widths = dict(self._found.widths)
-        self.history.record(self.steps, changes)
+        self.history.record(self.steps, changes, costs)
         self._last, self._finished = changes, True
         return plain
 

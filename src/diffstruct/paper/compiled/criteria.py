@@ -6,7 +6,6 @@ and `judge`.
 
 from __future__ import annotations
 
-import sys
 from functools import singledispatch
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numba
 import numpy as np
 import torch
 
-from diffstruct.criteria import Criterion, Multipliers, OutgoingNorm, TaylorImportance, importance, l1
+from diffstruct.criteria import Criterion, Multipliers, OutgoingNorm, l1
 from diffstruct.errors import StructureError
 from diffstruct.nn.kernels.compile import compiled, overload
 
@@ -36,25 +35,6 @@ class WeightNorm(NamedTuple):
     """`criteria.OutgoingNorm`, its price a step against the sign."""
 
     price: Any
-
-
-class Taylor(NamedTuple):
-    """`criteria.TaylorImportance` and its tracker."""
-
-    fisher: Any  # [N, N] or [N]
-    mean_slopes: Any  # [N]
-    compared: Any  # [N]
-    predictions: float
-    share: float
-    rate: float
-    price: float
-    strength: float  # of the decay, times the learning rate
-    power: float
-    grace_period: int
-    rise: int
-    total_steps: int
-    annealing: float
-    first_order: bool
 
 
 # What the formulas of `l1` are made of, for single numbers, so that they compile as they stand.
@@ -80,11 +60,6 @@ def _clamp(input: Any, min: Any) -> Any:
 _subgradient = compiled(l1.subgradient)
 _sign_step = compiled(l1.sign_step)
 _at_least = compiled(l1.at_least)
-_update_averages = compiled(importance.update_averages)
-_marginal = compiled(importance.marginal)
-_diagonal = compiled(importance.diagonal)
-_annealing = compiled(importance.annealing)
-_decay_factors = compiled(importance.decay_factors)
 
 
 def before_step(criterion: Any, w: Any, g: Any, ages: Any) -> None:
@@ -170,60 +145,17 @@ def _judge_weights(criterion: Any, w: Any) -> Any:
     return half * (outside + share * inside)
 
 
-@compiled
-def _slopes(w: Any, g: Any) -> Any:
-    """The derivative of the loss with respect to a factor on all outgoing weights of each unit, `[N]`."""
-    symbols, units = w.W_hy.shape
-    result = np.zeros(units)
-    for v in range(symbols):
-        for i in range(units):
-            result[i] += w.W_hy[v, i] * g.W_hy[v, i]
-    for j in range(units):
-        for i in range(units):
-            result[i] += w.W_hh[j, i] * g.W_hh[j, i]
-    return result
-
-
-@compiled
-def _multiply(weights: Any, factors: Any) -> None:
-    """Multiply the outgoing weights of each unit, `weights` `[to, N]`, by its factor `[N]`."""
-    for j in range(weights.shape[0]):
-        for i in range(weights.shape[1]):
-            weights[j, i] *= factors[i]
-
-
-def _record(criterion: Any, w: Any, g: Any, ages: Any) -> None:
-    c = criterion
-    slopes = c.share * _slopes(w, g)
-    _update_averages(c.fisher, c.mean_slopes, slopes, c.predictions, ages + 1, c.rate)
-
-
-def _decay(criterion: Any, w: Any, ages: Any, step: int) -> None:
-    c = criterion
-    due = c.strength * _annealing(step, c.total_steps, c.annealing)
-    factors = _decay_factors(c.compared, ages, c.price, due, c.power, c.grace_period, c.rise)
-    left = factors.astype(w.m.dtype.type)
-    _multiply(w.W_hh, left)
-    _multiply(w.W_hy, left)
-
-
-def _judge_loss(criterion: Any, w: Any) -> Any:
-    c = criterion
-    return _marginal(_diagonal(c.fisher), c.mean_slopes, c.predictions, c.first_order)
-
-
-_BEFORE = {MultiplierNorm: _price_gradient, Taylor: _record}
-_AFTER = {MultiplierNorm: _clip_multipliers, WeightNorm: _price_weights, Taylor: _decay}
-_JUDGE = {MultiplierNorm: _judge_multipliers, WeightNorm: _judge_weights, Taylor: _judge_loss}
+_BEFORE = {MultiplierNorm: _price_gradient}
+_AFTER = {MultiplierNorm: _clip_multipliers, WeightNorm: _price_weights}
+_JUDGE = {MultiplierNorm: _judge_multipliers, WeightNorm: _judge_weights}
 
 
 @singledispatch
-def compiled_criterion(criterion: Criterion, lr: float, real: Any) -> Any:
+def compiled_criterion(criterion: Criterion, real: Any) -> Any:
     """The criterion as compiled code takes it, working in the same memory.
 
     Args:
         criterion: attached to a network of the paper.
-        lr: the learning rate, now.
         real: the network's type of number.
 
     Raises:
@@ -235,7 +167,7 @@ def compiled_criterion(criterion: Criterion, lr: float, real: Any) -> Any:
 
 
 @compiled_criterion.register
-def _(criterion: Multipliers, lr: float, real: Any) -> MultiplierNorm:
+def _(criterion: Multipliers, real: Any) -> MultiplierNorm:
     price = criterion.price
     if price.how != "gradient":
         raise StructureError(
@@ -245,44 +177,13 @@ def _(criterion: Multipliers, lr: float, real: Any) -> MultiplierNorm:
 
 
 @compiled_criterion.register
-def _(criterion: OutgoingNorm, lr: float, real: Any) -> WeightNorm:
+def _(criterion: OutgoingNorm, real: Any) -> WeightNorm:
     price = criterion.price
     if price.how != "sign" or price.floor is not None:
         raise StructureError(f"in compiled code a price on weights is a step against the sign, got {price}")
     return WeightNorm(real(price.strength))
 
 
-@compiled_criterion.register
-def _(criterion: TaylorImportance, lr: float, real: Any) -> Taylor:
-    tracker = criterion.tracker
-    return Taylor(
-        fisher=tracker.fisher["rnn"],
-        mean_slopes=tracker.mean_slopes["rnn"],
-        compared=tracker.compared["rnn"],
-        predictions=tracker.predictions,
-        share=tracker.share,
-        rate=tracker.rate,
-        price=criterion.training.threshold("rnn"),
-        strength=criterion.decay * lr,
-        power=criterion.power,
-        grace_period=criterion.training.grace_period("rnn"),
-        rise=tracker.rise,
-        total_steps=criterion.training.total_steps,
-        annealing=criterion.annealing,
-        first_order=criterion.first_order,
-    )
-
-
-@singledispatch
-def unchanged_for(criterion: Criterion, step: int) -> int:
-    """Steps after `step` steps for which the compiled form of the criterion, and its rule, hold."""
-    return sys.maxsize
-
-
-@unchanged_for.register
-def _(criterion: TaylorImportance, step: int) -> int:
-    tracker = criterion.tracker
-    to_refresh = tracker.refresh_every - step % tracker.refresh_every
-    if step + 1 < tracker.last_addition:
-        return min(to_refresh, tracker.last_addition - 1 - step)
-    return to_refresh
+def has_compiled_form(criterion: Criterion) -> bool:
+    """Whether compiled code can act and judge in the place of the criterion."""
+    return compiled_criterion.dispatch(type(criterion)) is not compiled_criterion.dispatch(object)

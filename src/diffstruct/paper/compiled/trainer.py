@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from diffstruct.paper.compiled.arrays import array, memories_of, parameters_of
-from diffstruct.paper.compiled.criteria import Nothing, compiled_criterion, unchanged_for
+from diffstruct.paper.compiled.criteria import Nothing, compiled_criterion, has_compiled_form
 from diffstruct.paper.compiled.loop import DIVERGED, advance
 from diffstruct.paper.compiled.network import Tensors
 from diffstruct.paper.compiled.optimizers import compiled_optimizer
@@ -25,9 +25,10 @@ class FusedTrainer(Trainer):
     """A `Trainer` that makes its updates in one compiled loop; arguments as there.
 
     Model, optimizer and structure are the ordinary ones: the loop works in their memory, with the criterion
-    and the rule that they use, and leaves each change of structure to `Structure.carry_out`. With the same
-    seed both trainers decide the same, until rounding, in which they differ, moves an importance across the
-    threshold.
+    and the rule that they use, and leaves each change of structure to `Structure.carry_out`. Of a criterion that
+    has no compiled form, the updates that a decision is about are made by PyTorch, and those between them here.
+    With the same seed both trainers decide the same, until rounding, in which they differ, moves an importance
+    across the threshold.
     """
 
     stride = 1000
@@ -47,28 +48,40 @@ class FusedTrainer(Trainer):
             self._state = None
         done = 0
         while done < stretch.windows:
-            done += self._until_a_change(stretch, done)
+            if self._alone() == 0:
+                self.update(stretch.window(done))
+                done += 1
+            else:
+                done += self._until_a_change(stretch, done)
+
+    def _alone(self) -> int | None:
+        """For how many updates the structure lets the network alone; None where compiled code acts for it."""
+        structure = self.structure
+        if structure is None or has_compiled_form(structure.criterion):
+            return None
+        return structure.next_decision() - structure.steps - 1
 
     def _until_a_change(self, stretch: Stretch, done: int) -> int:
         """Go on with a stretch of which `done` windows are read; return how many more are."""
         structure, state = self.structure, self._state
         if state is None:
             state = torch.zeros(1, self.units, dtype=self._one_hot.dtype)
-        real, lr = array(state).dtype.type, self.optimizer.param_groups[0]["lr"]
+        real = array(state).dtype.type
         parameters = parameters_of(self.model)
         multiplier = self.model.multiplier
-        updates = stretch.windows - done
+        updates, alone = stretch.windows - done, self._alone()
         learning = structure is not None and structure.steps < structure.training.total_steps
-        if structure is not None and learning:
+        if structure is not None and learning and alone is None:
             memory, generator = structure.states["rnn"], structure.training.generator
-            criterion = compiled_criterion(structure.criterion, lr, real)
+            criterion = compiled_criterion(structure.criterion, real)
             importances = structure.criterion.importance(structure.widths["rnn"])
             numbers = structure.rule_now("rnn").numbers(self.units, importances.dtype)
-            left = structure.training.total_steps - structure.steps
-            updates = min(updates, left, unchanged_for(structure.criterion, structure.steps))
+            updates = min(updates, structure.training.total_steps - structure.steps)
         else:
+            learning = False
             memory, generator = RuleState.initial(self.units), np.random.default_rng(0)
             criterion, numbers = Nothing(), _NO_RULE
+            updates = updates if alone is None else min(updates, alone)
         reason, made, self.smoothed, loss, removed, add = advance(
             stretch.text.numpy(),
             stretch.position + done * SEQUENCE,
@@ -105,5 +118,5 @@ class FusedTrainer(Trainer):
                 structure.carry_out({"rnn": decision(removed, add, memory)}, made)
                 self._state = structure.carry(state)
             else:
-                structure.steps += made
+                structure.skip(made)
         return int(made)

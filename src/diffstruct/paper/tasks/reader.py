@@ -40,11 +40,14 @@ class Stretch(NamedTuple):
 
     def split(self, length: int = SEQUENCE) -> Iterator[Window]:
         """The windows one by one, `length` characters each."""
-        for number in range(self.windows):
-            start = self.position + number * length
-            stop = start + length
-            inputs, targets = self.text[start:stop], self.text[start + 1 : stop + 1]
-            yield Window(inputs, targets, self.restart and number == 0)
+        return (self.window(number, length) for number in range(self.windows))
+
+    def window(self, number: int, length: int = SEQUENCE) -> Window:
+        """The window of a number, counted from 0, of `length` characters."""
+        start = self.position + number * length
+        stop = start + length
+        inputs, targets = self.text[start:stop], self.text[start + 1 : stop + 1]
+        return Window(inputs, targets, self.restart and number == 0)
 
 
 class Reader:

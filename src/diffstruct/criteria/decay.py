@@ -1,0 +1,91 @@
+"""The decay of outgoing weights, as strong with every optimizer: in units of how far it moves the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffstruct.criteria import importance
+from diffstruct.width import Slot, Width
+
+
+class Decay:
+    """Lets the outgoing weights of units that are not worth their price fade.
+
+    A useless unit's weights decay, in a step of the optimizer, by as much of themselves as that step moves all
+    weights of the tensor, on average, relative to their size: measured, so that it is as strong with SGD as with
+    Adam, at any learning rate, and ends when a schedule lets the rate end.
+
+    Args:
+        rate: of the moving average of the movement.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._before: list[Tensor] = []
+        self._movement: list[float] = []  # of each tensor, in a step, relative to its size
+        self._seen = 0
+
+    @property
+    def stepped(self) -> bool:
+        """Whether the optimizer has begun a step since the last `measure`."""
+        return bool(self._before)
+
+    @torch.no_grad()
+    def remember(self, tensors: Sequence[Tensor]) -> None:
+        """Remember the weights before a step; of several optimizers', before the first."""
+        if not self._before:
+            self._before = [tensor.detach().clone() for tensor in tensors]
+
+    @torch.no_grad()
+    def measure(self, tensors: Sequence[Tensor]) -> None:
+        """Measure how far the step moved the same tensors."""
+        self._seen += 1
+        rate = max(self.rate, 1 / self._seen)
+        now = []
+        for before, tensor in zip(self._before, tensors, strict=True):
+            size = before.abs().sum().item()
+            now.append((tensor - before).abs().sum().item() / size if size else 0.0)
+        known = self._movement or now
+        self._movement = [old + rate * (new - old) for old, new in zip(known, now, strict=True)]
+        self._before = []
+
+    @torch.no_grad()
+    def apply(
+        self,
+        readers: Sequence[tuple[Tensor, Sequence[tuple[Slot, Width]]]],
+        importances: Mapping[str, NDArray[np.float64]],
+        ages: Mapping[str, NDArray[np.int64]],
+        prices: Mapping[str, float],
+        grace_periods: Mapping[str, int],
+        strength: float,
+        power: float,
+        rise: int,
+    ) -> None:
+        """Let the weights decay; see `importance.decay_factors`.
+
+        Args:
+            readers: the outgoing weights, each with its slots.
+            importances: of the units of each width, `[n]`.
+            ages: of the units of each width, in decisions.
+            prices: of a unit, in the unit of its importance.
+            grace_periods: in decisions.
+            strength: in units of what the optimizer moves the weights by in one step.
+            power: as there.
+            rise: as there.
+        """
+        for (tensor, slots), movement in zip(readers, self._movement, strict=False):
+            moved = strength * movement
+            if moved <= 0:
+                continue
+            for slot, width in slots:
+                name = width.name
+                factors = importance.decay_factors(
+                    importances[name], ages[name], prices[name], moved, power, grace_periods[name], rise
+                )
+                if (factors < 1).any():
+                    tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(tensor))

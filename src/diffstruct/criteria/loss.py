@@ -1,0 +1,168 @@
+"""What a loss is, told by its gradient at the model's outputs. Pure.
+
+The loss of a training step reaches us only as a gradient. Its scale there means nothing: a mean, a sum, a factor
+or a `GradScaler` change it, and with it the square of every slope. But the gradient at the outputs `y` gives
+most losses away:
+
+- cross-entropy of a softmax: `dL/dy = s (softmax(y) - t)`, which sums to zero over the classes, with targets `t`
+  that are a class each;
+- of a sigmoid: `dL/dy = s (sigmoid(y) - t)`, with targets 0 or 1.
+
+Then scale and targets are known, and with them the loss in nats, and what the network has *won*: how far it is
+below the best loss that a constant output could have. Of other losses, a squared error among them, the scale
+cannot be told; slopes are then taken in units of the gradient's own length, and what was won is the variance of the
+outputs, which is what a regression explains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+LIKELY = 1e-3
+"""Probabilities below that say too little, in the precision of a gradient."""
+
+ROUNDING = 0.01
+"""What the rounding of gradients in 16 bits may come to."""
+
+NEARLY = 0.02
+"""How far a target may be from what it must be."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of one step.
+
+    Args:
+        kind: `"softmax"`, `"sigmoid"` or `"other"`.
+        scale: what a slope of the loss must be divided by to be that of the mean in nats per prediction;
+            of other losses, to be in units of the gradient's length.
+        predictions: over which the mean is; of other losses 1.
+        nats: the mean loss; of other losses 0.
+        constant: the mean target, `[classes]`; of other losses the mean output.
+        spread: the variance of the outputs about their mean, of other losses; else 0.
+    """
+
+    kind: str
+    scale: float
+    predictions: float
+    nats: float
+    constant: Tensor
+    spread: float
+
+
+def rows_of(outputs: Tensor, dim: int) -> Tensor:
+    """Outputs, or their gradient, with one prediction a row: `[predictions, classes]`, classes along `dim`."""
+    return outputs.movedim(dim, -1).reshape(-1, outputs.shape[dim]).double()
+
+
+def class_dim(outputs: Tensor, gradient: Tensor) -> int:
+    """The dimension over which the gradient sums to zero, the second of images; else the last."""
+    for dim in (-1, 1) if outputs.ndim > 2 else (-1,):
+        rows = rows_of(gradient, dim)
+        if rows.shape[1] > 1 and rows.sum(1).abs().sum() < ROUNDING * rows.abs().sum():
+            return dim
+    return -1
+
+
+def recognise(outputs: Tensor, gradient: Tensor) -> Loss | None:
+    """What the loss is.
+
+    Args:
+        outputs: `[predictions, classes]`, float64.
+        gradient: of the loss, shaped alike.
+
+    Returns:
+        None if the gradient is zero everywhere.
+    """
+    live = gradient.abs().sum(1) > 0  # targets may be ignored
+    if not live.any():
+        return None
+    outputs, gradient = outputs[live], gradient[live]
+    return (
+        _softmax(outputs, gradient)
+        or _sigmoid(outputs, gradient)
+        or Loss(
+            "other",
+            gradient.square().sum().sqrt().item(),
+            1.0,
+            0.0,
+            outputs.mean(0),
+            (outputs - outputs.mean(0)).square().mean().item(),
+        )
+    )
+
+
+def targets(kind: str, outputs: Tensor, gradient: Tensor) -> Tensor | None:
+    """The targets of a recognised loss, shaped like `outputs`; None of another, or where there are none."""
+    if kind == "softmax":
+        scale = _softmax_scale(outputs, gradient)
+        return None if scale is None else (outputs.softmax(1) - gradient / scale).clamp(0, 1)
+    return (gradient < 0).double() if kind == "sigmoid" else None
+
+
+def nats(kind: str, outputs: Tensor, target: Tensor) -> float:
+    """The mean loss per prediction."""
+    if kind == "softmax":
+        return -(target * outputs.log_softmax(1)).sum(1).mean().item()
+    return (softplus(outputs) - target * outputs).sum(1).mean().item()
+
+
+def won(kind: str, mean_nats: float, constant: Tensor, spread: float) -> float:
+    """What the network has won over the best constant output, in nats per prediction, at least 0.
+
+    Of other losses half the variance of the outputs, so that silencing all units that make it costs that much in
+    squared slopes.
+    """
+    if kind == "other":
+        return spread / 2
+    p = constant.clamp(1e-12, 1 - 1e-12)
+    entropy = -(p * p.log()) if kind == "softmax" else -(p * p.log() + (1 - p) * (1 - p).log())
+    return max(0.0, entropy.sum().item() - mean_nats)
+
+
+def _softmax_scale(outputs: Tensor, gradient: Tensor) -> Tensor | None:
+    """The scale of each prediction, `[predictions, 1]`; None if this is no cross-entropy of a softmax."""
+    if outputs.shape[1] < 2 or gradient.sum(1).abs().sum() >= ROUNDING * gradient.abs().sum():
+        return None
+    p = outputs.softmax(1)
+    # Classes that are not the target have a gradient of scale times probability.
+    ratios = torch.where(p > LIKELY, gradient / p, 0.0).amax(1)
+    told = ratios > 0
+    if not told.any():
+        return None
+    scale = torch.where(told, ratios, ratios[told].median())[:, None]
+    whole = ratios[told].max()  # with soft targets, the same for all predictions
+    for one in (scale, whole.expand(len(outputs), 1)):
+        target = p - gradient / one
+        sharp = one is not scale or bool(((target[told].amax(1) - 1).abs() < NEARLY).all())
+        if sharp and bool((target[told] > -NEARLY).all()):
+            return one
+    return None
+
+
+def _softmax(outputs: Tensor, gradient: Tensor) -> Loss | None:
+    scale = _softmax_scale(outputs, gradient)
+    if scale is None:
+        return None
+    target = (outputs.softmax(1) - gradient / scale).clamp(0, 1)
+    total = scale.sum()
+    weight = scale / total  # of each prediction in the mean
+    mean = -(weight * target * outputs.log_softmax(1)).sum().item()
+    constant = (weight * target).sum(0)
+    return Loss("softmax", total.item(), float(len(outputs)), mean, constant, 0.0)
+
+
+def _sigmoid(outputs: Tensor, gradient: Tensor) -> Loss | None:
+    p = outputs.sigmoid()
+    far = torch.where(gradient > 0, p, 1 - p)  # from the target, if the targets are 0 and 1
+    ratios = (gradient.abs() / far)[(far > LIKELY) & (gradient != 0)]
+    if len(ratios) < 4 or ratios.std() > ROUNDING * ratios.mean():
+        return None
+    target = (gradient < 0).double()
+    count = len(outputs)
+    mean = nats("sigmoid", outputs, target)
+    return Loss("sigmoid", ratios.median().item() * count, float(count), mean, target.mean(0), 0.0)

@@ -1,0 +1,178 @@
+"""The model's outputs in a training step, and the gradient of the loss there."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from diffstruct.criteria.loss import Loss, class_dim, recognise, rows_of
+from diffstruct.nn.outputs import tensors_in
+from diffstruct.nn.undisturbed import undisturbed
+
+MOST_ENTRIES = 1 << 17
+"""Of outputs that are larger only some predictions are looked at, evenly spread."""
+
+
+@dataclass
+class Call:
+    """One call of the model in a training step.
+
+    Args:
+        args: positional arguments.
+        kwargs: keyword arguments.
+        autocast: device type, data type and whether automatic mixed precision was on.
+        index: of the output that the loss is taken of.
+        dim: the dimension of that output along which one prediction lies.
+        step: one in so many predictions is looked at.
+        share: how many predictions there are for each that is looked at.
+        outputs: those looked at, `[predictions, classes]`.
+        gradient: of the loss, shaped alike.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    autocast: tuple[str, torch.dtype, bool]
+    index: int
+    dim: int
+    step: int
+    share: float
+    outputs: Tensor
+    gradient: Tensor
+
+
+class Outputs:
+    """Watches the calls of a model, while `recording`.
+
+    Args:
+        called: what the user calls: the model, or what `torch.compile` made of it.
+        model: the model itself, which `again` runs.
+    """
+
+    def __init__(self, called: nn.Module, model: nn.Module) -> None:
+        self.called, self.model = called, model
+        self.recording = False
+        self.calls: list[Call] = []
+        """Of the last step that was recorded, in the order in which their gradients came."""
+        self._begun = True
+        self._handle: RemovableHandle | None = self._watch()
+
+    def begin(self) -> None:
+        """The calls that come are those of a new step; the others are kept until the first of them is there."""
+        self._begun = False
+
+    def clear(self) -> None:
+        """Forget the calls."""
+        self.calls = []
+
+    def loss(self) -> Loss | None:
+        """What the loss of the calls is; None if none was seen, or its gradient is zero or not finite."""
+        if not self.calls:
+            return None
+        calls = [call for call in self.calls if call.outputs.shape[1] == self.calls[-1].outputs.shape[1]]
+        outputs = torch.cat([call.outputs for call in calls])
+        gradient = torch.cat([call.gradient for call in calls])
+        if not (outputs.isfinite().all() and gradient.isfinite().all()):
+            return None
+        loss, share = recognise(outputs, gradient), calls[-1].share
+        if loss is None:
+            return None
+        if loss.kind == "other":
+            return replace(loss, scale=loss.scale * share**0.5)
+        return replace(loss, scale=loss.scale * share, predictions=loss.predictions * share)
+
+    @torch.no_grad()
+    def again(self, call: Call, training: bool = True) -> Tensor:
+        """The outputs of a call with the weights as they are now, `[predictions, classes]`, those looked at.
+
+        Args:
+            call: the call.
+            training: in the modes that the modules are in; else in evaluation mode.
+        """
+        device, dtype, enabled = call.autocast
+        with undisturbed(self.model, training=training), torch.autocast(device, dtype, enabled):
+            found = tensors_in(self.model(*call.args, **call.kwargs))[call.index]
+        return rows_of(found if found.ndim > 1 else found[:, None], call.dim)[:: call.step]
+
+    def detach(self) -> None:
+        """Watch no more."""
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = None
+        self.clear()
+
+    def _watch(self) -> RemovableHandle:
+        mine = weakref.ref(self)  # the model must not keep a structure alive that is used no more
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+            if torch.compiler.is_compiling():
+                return
+            owner = mine()
+            if owner is not None and owner.recording and torch.is_grad_enabled():
+                owner._expect(args, kwargs, result)
+
+        return self.called.register_forward_hook(hook, with_kwargs=True)
+
+    def _expect(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Record the gradients that will come."""
+        made = [(i, each) for i, each in enumerate(tensors_in(result)) if each.requires_grad and each.ndim]
+        if not made:
+            return
+        index, outputs = max(made, key=lambda pair: pair[1].numel())
+        kind = outputs.device.type
+        autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        outputs.register_hook(self._recorder(args, kwargs, autocast, index, outputs.detach()))
+
+    def _recorder(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        autocast: tuple[str, torch.dtype, bool],
+        index: int,
+        outputs: Tensor,
+    ) -> Callable[[Tensor], None]:
+        mine = weakref.ref(self)
+
+        def record(gradient: Tensor) -> None:
+            owner = mine()
+            if owner is None or not owner.recording:
+                return
+            if not owner._begun:
+                owner.clear()
+                owner._begun = True
+            gradient, values = gradient.detach(), outputs
+            if values.ndim == 1:
+                values, gradient = values[:, None], gradient[:, None]
+            step = -(-values.numel() // MOST_ENTRIES)
+            dim = class_dim(values, gradient)
+            seen = rows_of(values, dim)
+            chosen = seen[::step]
+            owner.calls.append(
+                Call(
+                    args,
+                    kwargs,
+                    autocast,
+                    index,
+                    dim,
+                    step,
+                    len(seen) / len(chosen),
+                    chosen,
+                    rows_of(gradient, dim)[::step],
+                )
+            )
+
+        return record
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without hooks, which belong to the model."""
+        return {**vars(self), "_handle": self._handle is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy watches the copied model."""
+        vars(self).update(state)
+        self._handle = self._watch() if state["_handle"] else None

@@ -1,0 +1,236 @@
+"""Removal, confirmed by measuring: propose by importance, silence, run the model, and compare.
+
+Importance is an estimate, of two orders of a series, on past batches; behind a BatchNorm, or several layers,
+silencing units can cost many times as much. So units go only after they were silenced on the batch at hand, the
+others having taken over what they can, and the model's outputs, or the loss where its kind is known, were
+compared. What the estimate was off by is remembered for each width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffstruct.criteria import importance
+from diffstruct.criteria.criterion import Training
+from diffstruct.criteria.loss import nats, targets
+from diffstruct.criteria.outputs import Call, Outputs
+from diffstruct.criteria.tracker import ImportanceTracker, grace_ended
+from diffstruct.surgery import Change, Copy
+from diffstruct.width import READERS, Width
+
+FORWARDS_A_STEP = 0.03
+"""Runs of the model that measuring may take, for each step of training: a hundredth of its time."""
+
+FIRST_GROUP, LARGEST_GROUP, SMALLEST_GROUP = 0.1, 0.25, 0.02
+"""The part of a width that is tried at once: at first, at most and at least."""
+
+AT_THE_END = 0.1
+"""The part of the price that counts at the end, when no training follows that could make up for a loss."""
+
+MOST_OFF = 100.0
+"""What an estimate may be off by, at most."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Units of one width that may go.
+
+    Args:
+        units: their indices.
+        takeover: what the factors of all units change by, `[n]`, see `importance.takeover`.
+        cost: measured: the share of what was won that goes with them.
+    """
+
+    units: NDArray[np.int64]
+    takeover: NDArray[np.float64]
+    cost: float
+
+
+class Removals:
+    """Finds the units that may go at each decision.
+
+    Args:
+        tracker: of their importance.
+        outputs: of the model.
+        training: the run.
+    """
+
+    def __init__(self, tracker: ImportanceTracker, outputs: Outputs, training: Training) -> None:
+        self.tracker, self.outputs, self.training = tracker, outputs, training
+        self.off = dict.fromkeys(tracker.widths, 1.0)
+        """Measured cost over estimated cost, of each width; drifts back to 1, so that it is tried again."""
+        self.pending: dict[str, Removal] = {}
+        """What may go at this decision."""
+        self._group = dict.fromkeys(tracker.widths, FIRST_GROUP)
+        self._waiting = dict.fromkeys(tracker.widths, 0)
+        self._credit = 0.0
+
+    def importance(self, name: str) -> NDArray[np.float64]:
+        """Of the units of a width, corrected by what was measured."""
+        return self.off[name] * self.tracker.importance[name]
+
+    def find(self, ages: Mapping[str, NDArray[np.int64]], pressure: float) -> None:
+        """Try the units that are not worth their price, and keep in `pending` those that may go.
+
+        Args:
+            ages: of the units of each width, in decisions, this one not included.
+            pressure: from 0 to 1, the part of the price that counts now.
+        """
+        widths = self.tracker.widths
+        most = 2.0 * (1 + len(widths))
+        self._credit = min(self._credit + FORWARDS_A_STEP * self.training.interval, most)
+        self.pending = {}
+        if pressure <= 0:
+            return
+        proposed = {name: units for name in widths if len(units := self._proposal(name, ages[name]))}
+        self.off = {name: off**0.98 for name, off in self.off.items()}
+        if not proposed:
+            return
+        if not self.outputs.calls or self.tracker.loss is None:  # nothing to measure by
+            self.pending = {name: self._unmeasured(name, units) for name, units in proposed.items()}
+            return
+        if self._credit < 2:
+            return
+        self._credit -= 1
+        call = self.outputs.calls[-1]
+        before = self.outputs.again(call)
+        for name in sorted(proposed, key=lambda name: (-self._waiting[name], -len(proposed[name]))):
+            if self._credit < 1:
+                self._waiting[name] += 1
+                continue
+            self._credit -= 1
+            self._waiting[name] = 0
+            self._try(name, proposed[name], call, before, pressure)
+
+    def conclude(self, sizes: Mapping[str, int]) -> None:
+        """For the end of the run: what may go in evaluation mode, all widths together, is `pending` then.
+
+        Args:
+            sizes: units that each width must keep at least.
+        """
+        self.pending = {}
+        if not self.outputs.calls or self.tracker.loss is None or not self.tracker.shares:
+            return
+        call = self.outputs.calls[-1]
+        before = self.outputs.again(call, training=False)
+        backup = [(tensor, tensor.detach().clone()) for tensor, _ in self.tracker.readers]
+        spent = 0.0
+        try:
+            for name, width in self.tracker.widths.items():
+                values = self.importance(name)
+                order = np.argsort(values, kind="stable")
+                below = order[values[order] <= self.training.threshold(name)]
+                units = below[: max(0, width.size - sizes[name])]
+                while len(units):
+                    change = self._takeover(name, units)
+                    loud = _silence(width, units, change)
+                    cost = self._cost(call, before, self.outputs.again(call, training=False)) - spent
+                    if cost <= AT_THE_END * len(units) * self._share_of_won(name):
+                        spent += cost
+                        self.pending[name] = Removal(np.sort(units), change, cost)
+                        break
+                    _restore(loud)
+                    units = units[: len(units) // 2]
+        finally:
+            _restore(backup)
+
+    @torch.no_grad()
+    def take_over(self, changes: Mapping[str, Change], copies: list[Copy]) -> None:
+        """After the surgery: let the units that stay take over what those that went have said."""
+        for name, change in changes.items():
+            removal = self.pending.get(name)
+            if removal is None or not {*removal.units.tolist()}.isdisjoint(change.keep):
+                continue
+            factors = np.ones(change.new_size)
+            factors[: len(change.keep)] += removal.takeover[list(change.keep)]
+            for slot in change.width.having(*READERS):
+                by_entry = slot.by_entry(torch.from_numpy(factors), change.width.axis)
+                slot.tensor.mul_(by_entry.to(slot.tensor))
+                for copy in copies:
+                    twin = getattr(copy.modules[slot.module], slot.name)
+                    twin.mul_(by_entry.to(twin))
+
+    def _proposal(self, name: str, ages: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The units to try: the least important of those that are not worth their price."""
+        width = self.tracker.widths[name]
+        least = self.training.rules[name].min_units or 1
+        values = self.importance(name)
+        below = np.flatnonzero(
+            (values <= self.training.threshold(name)) & grace_ended(self.training, name, ages)
+        )
+        most = min(max(1, int(self._group[name] * width.size)), width.size - least)
+        return np.sort(below[np.argsort(values[below], kind="stable")][: max(0, most)])
+
+    def _try(
+        self, name: str, units: NDArray[np.int64], call: Call, before: Tensor, pressure: float
+    ) -> None:
+        change = self._takeover(name, units)
+        loud = _silence(self.tracker.widths[name], units, change)
+        try:
+            cost = self._cost(call, before, self.outputs.again(call))
+        finally:
+            _restore(loud)
+        each = self._share_of_won(name)
+        allowed = len(units) * each * pressure
+        estimated = self.tracker.importance[name][units].sum() * self.tracker.shares[name]
+        if cost <= allowed:
+            self.pending[name] = Removal(units, change, cost)
+            self._group[name] = min(LARGEST_GROUP, 1.3 * self._group[name])
+        else:
+            self._group[name] = max(SMALLEST_GROUP, 0.6 * self._group[name])
+        ratio = np.clip(max(cost, 0.0) / max(estimated, 1e-3 * allowed, 1e-300), 0.05, 400.0)
+        self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), 0.2, MOST_OFF))
+
+    def _share_of_won(self, name: str) -> float:
+        """The share of what was won that a unit of a width must be worth."""
+        return self.training.threshold(name) * self.tracker.shares[name]
+
+    def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
+        share = self.tracker.shares[name]
+        return Removal(
+            units, self._takeover(name, units), float(self.tracker.importance[name][units].sum() * share)
+        )
+
+    def _takeover(self, name: str, units: NDArray[np.int64]) -> NDArray[np.float64]:
+        return importance.takeover(self.tracker.curvature(name), units, self.tracker.price(name))
+
+    def _cost(self, call: Call, before: Tensor, after: Tensor) -> float:
+        """The share of what was won that outputs `after` lose against `before`."""
+        loss = self.tracker.loss
+        assert loss is not None
+        target = targets(loss.kind, call.outputs, call.gradient)
+        if target is None:
+            spread = (before - before.mean(0)).square().sum().item()
+            return (after - before).square().sum().item() / max(spread, 1e-300)
+        counted = call.gradient.abs().sum(1) > 0  # the others have no target
+        lost = nats(loss.kind, after[counted], target[counted]) - nats(
+            loss.kind, before[counted], target[counted]
+        )
+        return lost / self.tracker.won
+
+
+@torch.no_grad()
+def _silence(
+    width: Width, units: NDArray[np.int64], change: NDArray[np.float64]
+) -> list[tuple[Tensor, Tensor]]:
+    """Silence units, the others taking over; return the weights as they were before."""
+    factors = 1.0 + change
+    factors[units] = 0.0
+    slots = [*width.having(*READERS)]
+    loud = [(tensor, tensor.detach().clone()) for tensor in {id(s.tensor): s.tensor for s in slots}.values()]
+    for slot in slots:
+        slot.tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(slot.tensor))
+    return loud
+
+
+@torch.no_grad()
+def _restore(weights: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Put weights back."""
+    for tensor, value in weights:
+        tensor.copy_(value)
