@@ -13,6 +13,7 @@ from diffstruct.couple import FoundWidths, find_widths
 from diffstruct.criteria import (
     AsTheModel,
     AtThreshold,
+    Budget,
     Criterion,
     Initialization,
     L1Price,
@@ -35,7 +36,7 @@ from diffstruct.errors import (
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure import Event, History, Measurement, Structure
 from diffstruct.surgery import Change, register_initial_state
-from diffstruct.width import Attribute, Axis, Fixed, Product, Role, Slot, Sum, Width
+from diffstruct.width import Attribute, Axis, Fixed, ParameterCount, Product, Role, Slot, Sum, Width
 
 if TYPE_CHECKING:
     from diffstruct import paper
@@ -55,6 +56,7 @@ __all__ = [
     "AtThreshold",
     "Attribute",
     "Axis",
+    "Budget",
     "Change",
     "ConfigurationError",
     "Criterion",
@@ -72,6 +74,7 @@ __all__ = [
     "Multipliers",
     "NewUnits",
     "OutgoingNorm",
+    "ParameterCount",
     "Product",
     "Role",
     "Rule",

@@ -21,6 +21,7 @@ from zoo.checks import (
 )
 
 import diffstruct as ds
+from diffstruct.criteria import removal
 
 pytestmark = pytest.mark.slow
 
@@ -113,12 +114,13 @@ SOME = {
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in SOME], ids=lambda case: case.name)
-def test_units_are_judged_by_the_default_criterion(case):
-    """Grace periods are so short that units are removed as well as added."""
+def test_units_are_judged_by_the_default_criterion(case, monkeypatch):
+    """Grace periods are so short, and so much may be measured, that units are removed as well as added."""
+    monkeypatch.setattr(removal, "FORWARDS_A_STEP", 2)
     model, inputs, found = made(case)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    criterion = ds.TaylorImportance(price=1e-3, annealing=1e-3)  # no unit is kept from being added
-    rule = ds.Rule(threshold=1e-3, reserve=3, p_add=1, p_delete=0.5, max_units=999, grace_period=2)
+    criterion = ds.TaylorImportance(price=50, annealing=1e-3, settling=1e9)  # units come and go to the end
+    rule = ds.Rule(reserve=3, p_add=1, max_units=999, grace_period=2)
     structure = ds.Structure(
         model, optimizer, widths=found, total_steps=10, interval=1, criterion=criterion, rule=rule
     )
@@ -130,12 +132,13 @@ def test_units_are_judged_by_the_default_criterion(case):
             importance = structure.criterion.importance(width)
             assert importance.shape == (width.size,)
             assert importance.isfinite().all()
-            if importance.numpy()[structure.states[name].ages > 0].any():
+            if structure.criterion.tracker.importance[name][structure.states[name].ages > 0].any():
                 important.add(name)
 
     learn(model, inputs, optimizer, structure, check=look)
     assert important == {*structure.widths}  # at some time: a unit that is left at the end can be a dead ReLU
     assert structure.history.added() >= 3
+    assert structure.history.removed()
     plain = structure.finish()
     assert not any(p._post_accumulate_grad_hooks for p in plain.parameters() if id(p) in readers)
     assert_sizes_hold(plain)

@@ -40,11 +40,12 @@ def branches():
 
 
 def structured(model=None, optimizer=torch.optim.Adam, lr=1e-2, run=None, **options):
-    """Model, optimizer and structure; `run` is what Structure is given in place of the model."""
+    """Model, optimizer and structure, from one unit; `run` is what Structure is given in place of the
+    model."""
     model = mlp() if model is None else model
     optimizer = optimizer([p for p in model.parameters() if p.requires_grad], lr=lr)
     options = {"rule": EAGER, "interval": 1, "total_steps": 1000, "criterion": ds.OutgoingNorm(), **options}
-    options = {"example_inputs": (X,), **options}
+    options = {"example_inputs": (X,), "start": 1, **options}
     return model, optimizer, ds.Structure(run or model, optimizer, **options)
 
 

@@ -80,9 +80,10 @@ def test_widths_that_were_found_before_are_taken():
     model = mlp()
     optimizer = torch.optim.Adam(model.parameters())
     found = ds.find_widths(model, (X,), exclude=["2"])
-    structure = ds.Structure(model, optimizer, widths=found, total_steps=100, start=None)
+    structure = ds.Structure(model, optimizer, widths=found, total_steps=100)
     assert [*structure.widths] == [*found.widths] == ["0"]
-    assert structure.criterion.predictions == 8
+    assert structure.widths["0"].size == 8
+    assert structure.training.traced
 
 
 def test_what_was_found_is_not_changed_by_the_structures_made_of_it():
@@ -90,7 +91,8 @@ def test_what_was_found_is_not_changed_by_the_structures_made_of_it():
     model[4].requires_grad_(False)
     found = ds.find_widths(model, (X,))
     refused = len(found.refused)
-    structure = ds.Structure(model, torch.optim.Adam(model[:4].parameters()), widths=found, total_steps=100)
+    optimizer = torch.optim.Adam(model[:4].parameters())
+    structure = ds.Structure(model, optimizer, widths=found, total_steps=100, start=1)
     assert [*structure.widths] == ["0"]
     assert [*found.widths] == ["0", "2"]
     assert len(found.refused) == refused
@@ -121,12 +123,15 @@ def test_growth_goes_on_after_finish_with_the_widths_found_before():
     model = mlp()
     optimizer = torch.optim.Adam(model.parameters())
     found = ds.find_widths(model, (X,))
-    first = ds.Structure(model, optimizer, widths=found, total_steps=100)
+    first = ds.Structure(model, optimizer, widths=found, total_steps=100, start=1)
     assert first.finish()[0].out_features == 1
-    again = ds.Structure(model, optimizer, widths=found, total_steps=100, start=None)
+    options = {"criterion": ds.OutgoingNorm(), "rule": ds.Rule(p_add=1.0, reserve=2), "interval": 1}
+    again = ds.Structure(model, optimizer, widths=found, total_steps=100, **options)
     assert {name: width.size for name, width in again.widths.items()} == {"0": 1, "2": 1}
-    always = {name: again.training.rules[name] for name in again.widths}
-    assert all(rule.max_units == 4096 for rule in always.values())
+    again.step()
+    assert model[0].out_features == again.widths["0"].size > 1
+    assert model[2].out_features == again.widths["2"].size > 1
+    assert model(X).shape == (8, 3)
 
 
 def test_widths_of_layers_that_were_replaced_are_refused():

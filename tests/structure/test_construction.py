@@ -44,7 +44,7 @@ def test_a_constructor_that_fails_leaves_nothing_behind(options, error):
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     modules = [*model.modules()]
     with pytest.raises(error):
-        ds.Structure(model, optimizer, example_inputs=(X,), total_steps=10, **options)
+        ds.Structure(model, optimizer, example_inputs=(X,), total_steps=10, **{"start": 1, **options})
     assert [*model.modules()] == modules
     torch.testing.assert_close((model.state_dict(), optimizer.state_dict()), before, rtol=0, atol=0)
     assert [model[0].out_features, model[2].out_features] == [8, 6]
@@ -85,7 +85,12 @@ def test_after_the_total_steps_norms_are_left_alone_too(criterion):
 def test_a_run_shorter_than_the_usual_interval_has_a_decision():
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    options = {"total_steps": 5, "criterion": ds.OutgoingNorm(), "rule": ds.Rule(p_add=1.0, reserve=2)}
+    options = {"total_steps": 5, "criterion": ds.OutgoingNorm(), "rule": ds.Rule(p_add=1.0, reserve=2),
+    "start": 1}
     structure = ds.Structure(model, optimizer, example_inputs=(X,), **options)
-    events = [structure.step() for _ in range(5)]
-    assert events[-1]
+    events = [structure.step() for _ in
+   
+   
+   
+    range(5)] assert
+    events[-1]

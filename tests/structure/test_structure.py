@@ -30,7 +30,7 @@ NEVER = ds.Rule(p_add=0, p_delete=0, p_spontaneous=0, redraw_after=0)
 
 
 def structured(model, optimizer, criterion=None, **options):
-    options = {"rule": EAGER, "total_steps": 1000, **options}
+    options = {"rule": EAGER, "total_steps": 1000, "start": 1, **options}
     return ds.Structure(model, optimizer, criterion=criterion or ds.OutgoingNorm(), **options)
 
 

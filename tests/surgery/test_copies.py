@@ -148,6 +148,7 @@ def test_an_average_follows_a_structure_that_has_put_multipliers_into_the_model(
         total_steps=20,
         criterion=ds.Multipliers(ds.L1Price(0.1)),
         rule=always,
+        start=1,
         interval=1,
     )
     average = AveragedModel(model, avg_fn=lambda averaged, now, _: now.clone())

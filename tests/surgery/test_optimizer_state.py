@@ -353,7 +353,7 @@ def test_a_structure_grows_and_shrinks_with_every_optimizer(case):
     run = Run(case, 0)
     rule = ds.Rule(threshold=3.0, p_add=0.6, p_delete=0.6, p_spontaneous=0.4, max_units=8)
     structure = ds.Structure(
-        run.model, run.optimizers, total_steps=20, criterion=ds.OutgoingNorm(), rule=rule
+        run.model, run.optimizers, total_steps=20, criterion=ds.OutgoingNorm(), rule=rule, start=1
     )
     for _ in range(20):
         run.train(1)
@@ -381,7 +381,7 @@ def test_an_optimizer_whose_state_cannot_follow_is_refused_before_anything_chang
     refused: Optimizer = kind(rest if beside else matrices + rest)
     optimizers = [torch.optim.Adam(matrices), refused] if beside else refused
     with pytest.raises(ds.StructureError, match=rf"{kind.__name__} cannot follow.*use .*torch\.optim\.Adam"):
-        ds.Structure(model, optimizers, total_steps=20, criterion=ds.OutgoingNorm())
+        ds.Structure(model, optimizers, total_steps=20, criterion=ds.OutgoingNorm(), start=1)
     assert model.rnn.hidden_size == model.readout.in_features == UNITS
     for name, parameter in model.named_parameters():
         assert parameter is before[name][0]

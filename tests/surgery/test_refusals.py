@@ -109,7 +109,7 @@ def test_a_tensor_that_is_computed_from_others_is_refused():
     model = Stack(ds.nn.RNN, ds.nn.RNN)
     nn.utils.parametrizations.weight_norm(model.readout)
     with pytest.raises(ds.StructureError):
-        ds.Structure(model, torch.optim.SGD(model.parameters()), total_steps=9)
+        ds.Structure(model, torch.optim.SGD(model.parameters()), total_steps=9, start=1)
     assert model.upper.hidden_size == model.readout.in_features == 2
 
 

@@ -16,9 +16,9 @@ from diffstruct.couple.found import FoundWidths
 from diffstruct.couple.proof import Proof, ProofError
 from diffstruct.couple.terms import unify
 from diffstruct.couple.trace import trace
-from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.couple.widths import TracedWidths, widths_of
 from diffstruct.errors import StructureError, StructureWarning
+from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.width.patterns import check_patterns, chosen
 
 EXCLUDED = "is excluded by name"

@@ -19,10 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 from diffstruct.couple.call import Call, Dims
 from diffstruct.couple.findings import Dim, Findings, Place
-from diffstruct.nn.outputs import tensors_in
 from diffstruct.couple.registry import describe, expand, rule_failed
 from diffstruct.couple.terms import Leaf, fix, unify
 from diffstruct.couple.tracing_state import TracingState
+from diffstruct.nn.outputs import tensors_in
 
 TURNED_IN_PLACE = {f"aten::{name}_" for name in ("t", "transpose", "squeeze", "unsqueeze")}
 """Operators that give a tensor other dimensions without making a new one."""

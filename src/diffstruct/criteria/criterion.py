@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from diffstruct.criteria.budget import Budget
 from diffstruct.criteria.initialization import Initialization, SmallRandom
 from diffstruct.rule import Rule
 from diffstruct.surgery import Change, Copy
@@ -34,6 +35,7 @@ class Training:
         traced: whether the widths were found by tracing, rather than declared by the model's modules.
         model: that is trained.
         called: what the user calls: the model, or what `torch.compile` made of it.
+        budget: what the finished model may cost.
         copies: of the model, that follow its sizes.
     """
 
@@ -45,6 +47,7 @@ class Training:
     traced: bool
     model: nn.Module
     called: nn.Module
+    budget: Budget | None = None
     copies: list[Copy] = field(default_factory=list)
 
     def decides(self, step: int) -> bool:
@@ -68,8 +71,8 @@ class Criterion(ABC):
     `Structure` works with a copy of the criterion that it is given, so one object serves many structures. Its
     calls come in this order: `check_rule` and `refusal`; `attach`; `resize`, to the sizes that the widths
     start from; then `before_step` at each step of an optimizer, and at each decision `after_step`,
-    `importance`, `initialize` (within surgery) and `resize`; at the end `conclude`, `importance`, `resize` and `detach`.
-    Printing the structure asks for `importance`, too, at any time.
+    `importance`, `initialize` (within surgery) and `resize`; at the end `conclude`, `importance`, `resize`
+    and `detach`. Printing the structure asks for `importance`, too, at any time.
 
     Example:
         Units that are judged by the L2 norm of their incoming weights:
@@ -112,6 +115,9 @@ class Criterion(ABC):
     widens: bool = False
     """Whether a width that starts below the size that the model came with grows back to it at once, doubling
     with each decision, with units as large as the model's own: the size that the user wrote is knowledge."""
+
+    keeps_budgets: bool = False
+    """Whether it brings the model to a `Budget`."""
 
     acts_on_gradients: bool = False
     """Whether `before_step` changes gradients, which a closure given to the optimizer's step would undo."""
@@ -200,8 +206,13 @@ class Criterion(ABC):
         """Get ready for the end: `importance` is asked for once more, for what stays in the plain model."""
 
     def costs(self) -> Mapping[str, float]:
-        """What removing the units that were removed last has cost, by the widths' names, where it was measured."""
+        """What removing the units that were removed last has cost, by the widths' names, where it was
+        measured."""
         return {}
+
+    def remarks(self) -> list[str]:
+        """What the user should know at the end: a sentence each, that becomes a warning."""
+        return []
 
     def describe(self) -> str:
         """What units are judged by, in a line."""

@@ -16,9 +16,9 @@ from diffstruct.width import Slot, Width
 class Decay:
     """Lets the outgoing weights of units that are not worth their price fade.
 
-    A useless unit's weights decay, in a step of the optimizer, by as much of themselves as that step moves all
-    weights of the tensor, on average, relative to their size: measured, so that it is as strong with SGD as with
-    Adam, at any learning rate, and ends when a schedule lets the rate end.
+    A useless unit's weights decay, in a step of the optimizer, by as much of themselves as that step moves
+    all weights of the tensor, on average, relative to their size: measured, so that it is as strong with SGD
+    as with Adam, at any learning rate, and ends when a schedule lets the rate end.
 
     Args:
         rate: of the moving average of the movement.

@@ -6,10 +6,10 @@ covariance of such derivatives is the curvature (Fisher information): with `F = 
 the mean over n predictions and E a moving average, it is `C = F - n E[G] E[G]^T`.
 
 - marginal: silencing unit i alone, a factor of 0 in place of 1, costs `S_i = C_ii / 2 - E[G_i]` nats per
-  prediction, two orders of Taylor's series (compare Molchanov et al. 2017 and 2019, who take either, and Theis
-  et al. 2018). It does not change when weights are rescaled across the unit, nor with the optimizer. The first
-  order counts where the loss still falls, and where the decay holds outgoing weights below what the loss asks
-  for;
+  prediction, two orders of Taylor's series (compare Molchanov et al. 2017 and 2019, who take either, and
+  Theis et al. 2018). It does not change when weights are rescaled across the unit, nor with the optimizer.
+  The first order counts where the loss still falls, and where the decay holds outgoing weights below what the
+  loss asks for;
 - conditional: if the factors of the other units may adapt, silencing unit i costs the minimum of
   `d^T C d / 2 + r |d_others|^2 / 2` over `d` with `d_i = -1`, `J_i = 1 / (2 [(C + r)^-1]_ii) - r / 2`
   (compare optimal brain surgeon, Hassibi and Stork 1992; here for units, and with a price `r` on what the
@@ -75,8 +75,8 @@ def centred(fisher: Any, mean: Any, predictions: float) -> Any:
 def marginal(curvature: Any, mean: Any, first_order: bool = True) -> Any:
     """The loss of silencing each unit alone, `[n]`, in nats per prediction, at least 0.
 
-    The first order counts where it speaks for a unit: the loss would raise what the unit says. Where it speaks
-    against one, the optimizer will see to that.
+    The first order counts where it speaks for a unit: the loss would raise what the unit says. Where it
+    speaks against one, the optimizer will see to that.
 
     Args:
         curvature: of `centred`.

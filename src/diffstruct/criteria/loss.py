@@ -1,17 +1,17 @@
 """What a loss is, told by its gradient at the model's outputs. Pure.
 
-The loss of a training step reaches us only as a gradient. Its scale there means nothing: a mean, a sum, a factor
-or a `GradScaler` change it, and with it the square of every slope. But the gradient at the outputs `y` gives
-most losses away:
+The loss of a training step reaches us only as a gradient. Its scale there means nothing: a mean, a sum, a
+factor or a `GradScaler` change it, and with it the square of every slope. But the gradient at the outputs
+`y` gives most losses away:
 
-- cross-entropy of a softmax: `dL/dy = s (softmax(y) - t)`, which sums to zero over the classes, with targets `t`
-  that are a class each;
+- cross-entropy of a softmax: `dL/dy = s (softmax(y) - t)`, which sums to zero over the classes, with targets
+  `t` that are a class each;
 - of a sigmoid: `dL/dy = s (sigmoid(y) - t)`, with targets 0 or 1.
 
-Then scale and targets are known, and with them the loss in nats, and what the network has *won*: how far it is
-below the best loss that a constant output could have. Of other losses, a squared error among them, the scale
-cannot be told; slopes are then taken in units of the gradient's own length, and what was won is the variance of the
-outputs, which is what a regression explains.
+Then scale and targets are known, and with them the loss in nats, and what the network has *won*: how far it
+is below the best loss that a constant output could have. Of other losses, a squared error among them, the
+scale cannot be told; slopes are then taken in units of the gradient's own length, and what was won is the
+variance of the outputs, which is what a regression explains.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Loss:
 
 
 def rows_of(outputs: Tensor, dim: int) -> Tensor:
-    """Outputs, or their gradient, with one prediction a row: `[predictions, classes]`, classes along `dim`."""
+    """Outputs, or their gradient, with one prediction a row: `[predictions, classes]`, classes along
+    `dim`."""
     return outputs.movedim(dim, -1).reshape(-1, outputs.shape[dim]).double()
 
 
@@ -114,8 +115,8 @@ def nats(kind: str, outputs: Tensor, target: Tensor) -> float:
 def won(kind: str, mean_nats: float, constant: Tensor, spread: float) -> float:
     """What the network has won over the best constant output, in nats per prediction, at least 0.
 
-    Of other losses half the variance of the outputs, so that silencing all units that make it costs that much in
-    squared slopes.
+    Of other losses half the variance of the outputs, so that silencing all units that make it costs that
+    much in squared slopes.
     """
     if kind == "other":
         return spread / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,10 @@ class Call:
         kwargs: keyword arguments.
         autocast: device type, data type and whether automatic mixed precision was on.
         index: of the output that the loss is taken of.
-        dim: the dimension of that output along which one prediction lies.
+        whole: that output.
+
+    Attributes:
+        dim: the dimension of the output along which one prediction lies.
         step: one in so many predictions is looked at.
         share: how many predictions there are for each that is looked at.
         outputs: those looked at, `[predictions, classes]`.
@@ -39,11 +42,26 @@ class Call:
     kwargs: Mapping[str, Any]
     autocast: tuple[str, torch.dtype, bool]
     index: int
-    dim: int
-    step: int
-    share: float
-    outputs: Tensor
-    gradient: Tensor
+    whole: Tensor
+    dim: int = field(init=False)
+    step: int = field(init=False)
+    share: float = field(init=False)
+    outputs: Tensor = field(init=False)
+    gradient: Tensor = field(init=False)
+
+    def look(self, gradient: Tensor) -> None:
+        """Take the gradient of the loss with respect to `whole`."""
+        values = self.whole if self.whole.ndim > 1 else self.whole[:, None]
+        gradient = gradient.view_as(values)
+        self.dim, self.step = class_dim(values, gradient), -(-values.numel() // MOST_ENTRIES)
+        seen = rows_of(values, self.dim)
+        self.outputs, self.gradient = seen[:: self.step], rows_of(gradient, self.dim)[:: self.step]
+        self.share = len(seen) / len(self.outputs)
+
+    @property
+    def finite(self) -> bool:
+        """Whether outputs and gradient are."""
+        return bool(self.outputs.isfinite().all() and self.gradient.isfinite().all())
 
 
 class Outputs:
@@ -57,27 +75,33 @@ class Outputs:
     def __init__(self, called: nn.Module, model: nn.Module) -> None:
         self.called, self.model = called, model
         self.recording = False
-        self.calls: list[Call] = []
-        """Of the last step that was recorded, in the order in which their gradients came."""
-        self._begun = True
+        self._calls: dict[int, Call] = {}
+        self._begun, self._forwards = True, 0
         self._handle: RemovableHandle | None = self._watch()
 
+    @property
+    def calls(self) -> list[Call]:
+        """Of the last step that was recorded, in the order in which their gradients came."""
+        return [*self._calls.values()]
+
     def begin(self) -> None:
-        """The calls that come are those of a new step; the others are kept until the first of them is there."""
+        """The calls that come are those of a new step; the others are kept until the first of them is
+        there."""
         self._begun = False
 
     def clear(self) -> None:
         """Forget the calls."""
-        self.calls = []
+        self._calls = {}
 
     def loss(self) -> Loss | None:
         """What the loss of the calls is; None if none was seen, or its gradient is zero or not finite."""
         if not self.calls:
             return None
-        calls = [call for call in self.calls if call.outputs.shape[1] == self.calls[-1].outputs.shape[1]]
+        classes = self.calls[-1].outputs.shape[1]
+        calls = [call for call in self.calls if call.outputs.shape[1] == classes]
         outputs = torch.cat([call.outputs for call in calls])
         gradient = torch.cat([call.gradient for call in calls])
-        if not (outputs.isfinite().all() and gradient.isfinite().all()):
+        if not all(call.finite for call in calls):
             return None
         loss, share = recognise(outputs, gradient), calls[-1].share
         if loss is None:
@@ -119,23 +143,17 @@ class Outputs:
         return self.called.register_forward_hook(hook, with_kwargs=True)
 
     def _expect(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
-        """Record the gradients that will come."""
-        made = [(i, each) for i, each in enumerate(tensors_in(result)) if each.requires_grad and each.ndim]
-        if not made:
-            return
-        index, outputs = max(made, key=lambda pair: pair[1].numel())
-        kind = outputs.device.type
-        autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
-        outputs.register_hook(self._recorder(args, kwargs, autocast, index, outputs.detach()))
+        """Record the gradients that will come; of several outputs, that of the largest which has one."""
+        self._forwards += 1
+        for index, outputs in enumerate(tensors_in(result)):
+            if outputs.requires_grad and outputs.ndim:
+                kind = outputs.device.type
+                autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+                call = Call(args, kwargs, autocast, index, outputs.detach())
+                register: Callable[[Any], RemovableHandle] = outputs.register_hook
+                register(self._recorder(self._forwards, call))
 
-    def _recorder(
-        self,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        autocast: tuple[str, torch.dtype, bool],
-        index: int,
-        outputs: Tensor,
-    ) -> Callable[[Tensor], None]:
+    def _recorder(self, forward: int, call: Call) -> Callable[[Tensor], None]:
         mine = weakref.ref(self)
 
         def record(gradient: Tensor) -> None:
@@ -145,26 +163,10 @@ class Outputs:
             if not owner._begun:
                 owner.clear()
                 owner._begun = True
-            gradient, values = gradient.detach(), outputs
-            if values.ndim == 1:
-                values, gradient = values[:, None], gradient[:, None]
-            step = -(-values.numel() // MOST_ENTRIES)
-            dim = class_dim(values, gradient)
-            seen = rows_of(values, dim)
-            chosen = seen[::step]
-            owner.calls.append(
-                Call(
-                    args,
-                    kwargs,
-                    autocast,
-                    index,
-                    dim,
-                    step,
-                    len(seen) / len(chosen),
-                    chosen,
-                    rows_of(gradient, dim)[::step],
-                )
-            )
+            known = owner._calls.get(forward)
+            if known is None or known.whole.numel() <= call.whole.numel():
+                call.look(gradient.detach())
+                owner._calls[forward] = call
 
         return record
 

@@ -1,13 +1,14 @@
 """Removal, confirmed by measuring: propose by importance, silence, run the model, and compare.
 
 Importance is an estimate, of two orders of a series, on past batches; behind a BatchNorm, or several layers,
-silencing units can cost many times as much. So units go only after they were silenced on the batch at hand, the
-others having taken over what they can, and the model's outputs, or the loss where its kind is known, were
+silencing units can cost many times as much. So units go only after they were silenced on the batch at hand,
+the others having taken over what they can, and the model's outputs, or the loss where its kind is known, were
 compared. What the estimate was off by is remembered for each width.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffstruct.criteria import importance
+from diffstruct.criteria.budget import BudgetPath
 from diffstruct.criteria.criterion import Training
 from diffstruct.criteria.loss import nats, targets
 from diffstruct.criteria.outputs import Call, Outputs
@@ -59,10 +61,17 @@ class Removals:
         tracker: of their importance.
         outputs: of the model.
         training: the run.
+        budget: that the model is to end with.
     """
 
-    def __init__(self, tracker: ImportanceTracker, outputs: Outputs, training: Training) -> None:
-        self.tracker, self.outputs, self.training = tracker, outputs, training
+    def __init__(
+        self,
+        tracker: ImportanceTracker,
+        outputs: Outputs,
+        training: Training,
+        budget: BudgetPath | None,
+    ) -> None:
+        self.tracker, self.outputs, self.training, self.budget = tracker, outputs, training, budget
         self.off = dict.fromkeys(tracker.widths, 1.0)
         """Measured cost over estimated cost, of each width; drifts back to 1, so that it is tried again."""
         self.pending: dict[str, Removal] = {}
@@ -75,10 +84,11 @@ class Removals:
         """Of the units of a width, corrected by what was measured."""
         return self.off[name] * self.tracker.importance[name]
 
-    def find(self, ages: Mapping[str, NDArray[np.int64]], pressure: float) -> None:
+    def find(self, step: int, ages: Mapping[str, NDArray[np.int64]], pressure: float) -> None:
         """Try the units that are not worth their price, and keep in `pending` those that may go.
 
         Args:
+            step: made so far.
             ages: of the units of each width, in decisions, this one not included.
             pressure: from 0 to 1, the part of the price that counts now.
         """
@@ -86,27 +96,31 @@ class Removals:
         most = 2.0 * (1 + len(widths))
         self._credit = min(self._credit + FORWARDS_A_STEP * self.training.interval, most)
         self.pending = {}
-        if pressure <= 0:
-            return
-        proposed = {name: units for name in widths if len(units := self._proposal(name, ages[name]))}
-        self.off = {name: off**0.98 for name, off in self.off.items()}
-        if not proposed:
-            return
-        if not self.outputs.calls or self.tracker.loss is None:  # nothing to measure by
+        proposed: dict[str, NDArray[np.int64]] = {}
+        if pressure > 0:
+            proposed = {name: units for name in widths if len(units := self._proposal(name, ages[name]))}
+            self.off = {name: off**0.98 for name, off in self.off.items()}
+        if proposed and not self.measurable:
             self.pending = {name: self._unmeasured(name, units) for name, units in proposed.items()}
-            return
-        if self._credit < 2:
-            return
-        self._credit -= 1
-        call = self.outputs.calls[-1]
-        before = self.outputs.again(call)
-        for name in sorted(proposed, key=lambda name: (-self._waiting[name], -len(proposed[name]))):
-            if self._credit < 1:
-                self._waiting[name] += 1
-                continue
+        elif proposed and self._credit >= 2:
             self._credit -= 1
-            self._waiting[name] = 0
-            self._try(name, proposed[name], call, before, pressure)
+            call = self.outputs.calls[-1]
+            before = self.outputs.again(call)
+            for name in sorted(proposed, key=lambda name: (-self._waiting[name], -len(proposed[name]))):
+                if self._credit < 1:
+                    self._waiting[name] += 1
+                    continue
+                self._credit -= 1
+                self._waiting[name] = 0
+                if len(units := proposed[name][: self._room(name)]):
+                    self._try(name, units, call, before, pressure)
+        if self.budget is not None and self.tracker.shares:
+            self._force(self.budget.allowed(step))
+
+    @property
+    def measurable(self) -> bool:
+        """Whether there is a batch to measure on."""
+        return bool(self.outputs.calls) and self.tracker.loss is not None
 
     def conclude(self, sizes: Mapping[str, int]) -> None:
         """For the end of the run: what may go in evaluation mode, all widths together, is `pending` then.
@@ -115,7 +129,7 @@ class Removals:
             sizes: units that each width must keep at least.
         """
         self.pending = {}
-        if not self.outputs.calls or self.tracker.loss is None or not self.tracker.shares:
+        if not (self.measurable and self.tracker.shares):
             return
         call = self.outputs.calls[-1]
         before = self.outputs.again(call, training=False)
@@ -126,12 +140,12 @@ class Removals:
                 values = self.importance(name)
                 order = np.argsort(values, kind="stable")
                 below = order[values[order] <= self.training.threshold(name)]
-                units = below[: max(0, width.size - sizes[name])]
+                units = below[: min(max(0, width.size - sizes[name]), self._room(name))]
                 while len(units):
                     change = self._takeover(name, units)
                     loud = _silence(width, units, change)
                     cost = self._cost(call, before, self.outputs.again(call, training=False)) - spent
-                    if cost <= AT_THE_END * len(units) * self._share_of_won(name):
+                    if cost <= AT_THE_END * len(units) * self.tracker.fair_share(name):
                         spent += cost
                         self.pending[name] = Removal(np.sort(units), change, cost)
                         break
@@ -139,6 +153,28 @@ class Removals:
                     units = units[: len(units) // 2]
         finally:
             _restore(backup)
+        if self.budget is not None:
+            self._force(self.budget.budget)
+
+    def _force(self, allowed: float) -> None:
+        """Where the model still costs more than is allowed, let the least important units go."""
+        widths, cost = self.tracker.widths, self.tracker.cost
+        going = {name: set[int]() for name in widths}
+        for name, removal in self.pending.items():
+            going[name].update(removal.units.tolist())
+        sizes = {name: width.size - len(going[name]) for name, width in widths.items()}
+        least = {name: self.training.rules[name].min_units or 1 for name in widths}
+        values = ((v, name, i) for name in widths for i, v in enumerate(self.importance(name).tolist()))
+        forced: set[str] = set()
+        for _, name, unit in sorted(values):
+            if cost(sizes) <= allowed:
+                break
+            if unit not in going[name] and sizes[name] > least[name]:
+                going[name].add(unit)
+                sizes[name] -= 1
+                forced.add(name)
+        for name in forced:
+            self.pending[name] = self._unmeasured(name, np.array(sorted(going[name]), np.int64))
 
     @torch.no_grad()
     def take_over(self, changes: Mapping[str, Change], copies: list[Copy]) -> None:
@@ -164,21 +200,27 @@ class Removals:
         below = np.flatnonzero(
             (values <= self.training.threshold(name)) & grace_ended(self.training, name, ages)
         )
-        most = min(max(1, int(self._group[name] * width.size)), width.size - least)
+        most = min(max(1, int(self._group[name] * width.size)), width.size - least, self._room(name))
         return np.sort(below[np.argsort(values[below], kind="stable")][: max(0, most)])
 
-    def _try(
-        self, name: str, units: NDArray[np.int64], call: Call, before: Tensor, pressure: float
-    ) -> None:
+    def _room(self, name: str) -> int:
+        """How many units of a width the budget lets go, besides those that are pending."""
+        if self.budget is None:
+            return sys.maxsize
+        going = {each: len(removal.units) for each, removal in self.pending.items()}
+        sizes = {each: width.size - going.get(each, 0) for each, width in self.tracker.widths.items()}
+        return self.budget.room(self.tracker.cost(sizes), self.tracker.unit_costs[name])
+
+    def _try(self, name: str, units: NDArray[np.int64], call: Call, before: Tensor, pressure: float) -> None:
         change = self._takeover(name, units)
         loud = _silence(self.tracker.widths[name], units, change)
         try:
             cost = self._cost(call, before, self.outputs.again(call))
         finally:
             _restore(loud)
-        each = self._share_of_won(name)
+        each = self.tracker.fair_share(name)
         allowed = len(units) * each * pressure
-        estimated = self.tracker.importance[name][units].sum() * self.tracker.shares[name]
+        estimated = self._estimated(name, units)
         if cost <= allowed:
             self.pending[name] = Removal(units, change, cost)
             self._group[name] = min(LARGEST_GROUP, 1.3 * self._group[name])
@@ -187,15 +229,12 @@ class Removals:
         ratio = np.clip(max(cost, 0.0) / max(estimated, 1e-3 * allowed, 1e-300), 0.05, 400.0)
         self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), 0.2, MOST_OFF))
 
-    def _share_of_won(self, name: str) -> float:
-        """The share of what was won that a unit of a width must be worth."""
-        return self.training.threshold(name) * self.tracker.shares[name]
-
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
-        share = self.tracker.shares[name]
-        return Removal(
-            units, self._takeover(name, units), float(self.tracker.importance[name][units].sum() * share)
-        )
+        return Removal(units, self._takeover(name, units), self._estimated(name, units))
+
+    def _estimated(self, name: str, units: NDArray[np.int64]) -> float:
+        """The share of what was won that should go with units, going by their importance."""
+        return float(self.tracker.importance[name][units].sum() * self.tracker.shares[name])
 
     def _takeover(self, name: str, units: NDArray[np.int64]) -> NDArray[np.float64]:
         return importance.takeover(self.tracker.curvature(name), units, self.tracker.price(name))

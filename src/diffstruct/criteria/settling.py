@@ -18,7 +18,8 @@ class Settling:
         self._past: list[tuple[int, float]] = []
 
     def pressure(self, step: int, won: float, tolerance: float) -> float:
-        """From 0, where `tolerance` of what was won or more came in the last tenth of the run, to 1, where nothing did.
+        """From 0, where `tolerance` of what was won or more came in the last tenth of the run, to 1, where
+        nothing did.
 
         Args:
             step: made so far.

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from diffstruct.criteria import importance
+from diffstruct.criteria.budget import BudgetPath
 from diffstruct.criteria.criterion import Criterion, Training
 from diffstruct.criteria.decay import Decay
 from diffstruct.criteria.initialization import AsTheModel, Initialization
@@ -31,33 +32,38 @@ INTERVAL, FEWEST_DECISIONS, MOST_DECISIONS = 16, 60, 2500
 """Steps between two decisions; fewer in runs too short for so many decisions, more in longer ones."""
 
 
+NOTHING = 1e-9
+"""Less than that is nothing won."""
+
+
 @dataclass
 class TaylorImportance(Criterion):
     """Judge a unit by what it wins against what it costs: *a unit stays if it is worth its price*.
 
-    The importance of a unit is its share of what the network has won, over its share of what the network costs.
-    Won is how far the loss is below the best that a constant output could have; a unit's share of it is what
-    silencing the unit would lose, estimated while the model trains (see `importance`). A unit whose importance
-    is not above `price` once its grace period is over is silenced on the batch at hand; if that loses no more than
-    the price, it is removed (see `removal`). Its outgoing weights decay on the way there (see `decay`).
+    The importance of a unit is its share of what the network has won, over its share of what the network
+    costs. Won is how far the loss is below the best that a constant output could have; a unit's share of it
+    is what silencing the unit would lose, estimated while the model trains (see `importance`). A unit whose
+    importance is not above `price` once its grace period is over is silenced on the batch at hand; if that
+    loses no more than the price, it is removed (see `removal`). Its outgoing weights decay on the way there
+    (see `decay`).
 
     Nobody is removed, and nothing decays, while the network is still winning much.
 
     None of this depends on the scale of the loss, on the optimizer or on its learning rate.
 
     Args:
-        price: the share of what was won that a unit must be worth, for the share of the cost that it takes: the
-            one knob. At 0.2, a hundredth of the network must be worth two thousandths of what it has won. A
-            `Rule.threshold` for a width stands in its place there.
-        decay: the decay of the outgoing weights of a useless unit, in units of what the optimizer moves weights
-            by.
+        price: the share of what was won that a unit must be worth, for the share of the cost that it takes:
+            the one knob. At 0.2, a hundredth of the network must be worth two thousandths of what it has
+            won. A `Rule.threshold` for a width stands in its place there.
+        decay: the decay of the outgoing weights of a useless unit, in units of what the optimizer moves
+            weights by.
         power: above 1, units whose importance is above the price decay less than in proportion.
         rise: the fraction of the run over which the decay rises, from the end of a unit's grace period on.
         memory: the fraction of the run that the moving averages of importance look back on, and ten decisions
             at least.
         settling: nobody goes while more than this share of what was won came in the last tenth of the run.
-        annealing: the fraction of the run, at its end, over which the decay is annealed to nothing; in the second
-            half of it nobody goes.
+        annealing: the fraction of the run, at its end, over which the decay is annealed to nothing; in the
+            second half of it nobody goes.
         cost: of the model, by the sizes of its widths; None: its parameters.
         first_order: False to leave the first order of Taylor's series out.
         conditional: False to leave out what the other units could take over.
@@ -92,6 +98,7 @@ class TaylorImportance(Criterion):
     initialization: Initialization = field(default_factory=AsTheModel)
 
     widens: ClassVar[bool] = True  # type: ignore[misc]
+    keeps_budgets: ClassVar[bool] = True  # type: ignore[misc]
     _rule: ClassVar[Rule] = Rule(
         reserve=0.3,
         p_add=0.05,
@@ -151,7 +158,10 @@ class TaylorImportance(Criterion):
         self.tracker = ImportanceTracker(widths, self, training, cost)
         self.outputs = Outputs(training.called, training.model)
         self.outputs.recording = self.tracker.recording
-        self.removals = Removals(self.tracker, self.outputs, training)
+        path = None
+        if training.budget is not None:
+            path = BudgetPath(training.budget.parameters, self.tracker.cost_now(), training.total_steps)
+        self.removals = Removals(self.tracker, self.outputs, training, path)
         self._decay = Decay(self.tracker.rate)
         self._settling = Settling(training.total_steps)
         self._ages = {name: np.zeros(width.size, np.int64) for name, width in widths.items()}
@@ -166,9 +176,9 @@ class TaylorImportance(Criterion):
         A unit past its grace period that was not shown to be removable counts as just worth its price.
         """
         name, price = width.name, self.training.threshold(width.name)
-        values = self.removals.importance(name)
         old = np.ones(width.size, np.bool_) if self._final else self._past_grace(name)
-        values = np.where(old, np.maximum(values, np.nextafter(price, np.inf)), values)
+        worth = np.maximum(self.removals.importance(name), np.nextafter(price, np.inf))
+        values = np.where(old, worth, self.tracker.alone[name])
         if name in self.removals.pending:
             values[self.removals.pending[name].units] = 0.0
         return torch.from_numpy(values)
@@ -207,7 +217,7 @@ class TaylorImportance(Criterion):
             ramp_length(self.rise, training),
         )
         if step <= (1 - self.annealing / 2) * training.total_steps:
-            self.removals.find(ages, pressure)
+            self.removals.find(step, ages, pressure)
 
     def record_next(self, wanted: bool) -> None:
         """Let the hooks record, or not."""
@@ -233,6 +243,17 @@ class TaylorImportance(Criterion):
         """Follow the units, and let those that stay take over."""
         self.removals.take_over(changes, self.training.copies)
         self.tracker.resize(changes)
+        if changes:
+            self.outputs.clear()  # a hidden state among the inputs would be of the sizes before
+
+    def remarks(self) -> list[str]:
+        """That nothing was won, if so."""
+        if self.tracker.observations and self.tracker.won <= NOTHING:
+            return [
+                "the network has won nothing over a constant output, so that no unit was judged: look at the "
+                "learning rate and the data"
+            ]
+        return []
 
     def describe(self) -> str:
         """The price, and what the network has won."""

@@ -62,8 +62,11 @@ class ImportanceTracker:
         """Moving averages: `F` and `E[G]` of `importance`."""
         self.importance: dict[str, NDArray[np.float64]] = {}
         """Of each unit, as of the last `refresh`: its share of what was won over its share of the cost."""
+        self.alone: dict[str, NDArray[np.float64]] = {}
+        """The same, as if no other unit could take anything over: what new units are recruited by."""
         self.shares: dict[str, float] = {}
         """The share of the cost of a unit of each width."""
+        self.unit_costs: dict[str, float] = {}
         self.observations = 0
         self._hooks: list[RemovableHandle] = []
         self._slopes: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
@@ -75,7 +78,7 @@ class ImportanceTracker:
             none = np.arange(0)
             self.fisher[name] = importance.resize_averages(np.zeros((0, 0)), none, width.size)
             self.mean_slopes[name] = np.zeros(width.size)
-            self.importance[name] = np.zeros(width.size)
+            self.importance[name], self.alone[name] = np.zeros(width.size), np.zeros(width.size)
         self.readers = [*readers.values()]
         """The outgoing weights, each with all of its slots."""
         self._watch()
@@ -148,12 +151,20 @@ class ImportanceTracker:
 
     def price(self, name: str) -> float:
         """The price of a unit of a width, in the unit of `curvature`."""
-        return self.training.threshold(name) * self.shares[name] * self.won
+        return self.fair_share(name) * self.won
+
+    def fair_share(self, name: str) -> float:
+        """The share of what was won that a unit of a width must be worth."""
+        return self.training.threshold(name) * self.shares[name]
+
+    def cost_now(self) -> float:
+        """What the model costs."""
+        return self.cost(sizes_of(self.widths.values()))
 
     def refresh(self) -> None:
         """Compute the importance of all units anew."""
         sizes = sizes_of(self.widths.values())
-        costs = unit_costs(self.cost, sizes)
+        self.unit_costs = costs = unit_costs(self.cost, sizes)
         total = sum(costs[name] * size for name, size in sizes.items()) or 1.0
         self.shares = {name: max(cost / total, 1e-12) for name, cost in costs.items()}
         curvatures = {name: self.curvature(name) for name in self.widths}
@@ -169,14 +180,16 @@ class ImportanceTracker:
             # Of the diagonal alone, the conditional importance is that of units without duplicates.
             kept = curvature if self.criterion.conditional else importance.diagonal(curvature)
             lost = importance.geometric_mean(kept, self.mean_slopes[name], self.price(name), first_order)
-            self.importance[name] = lost / (self.shares[name] * self.won)
+            alone = importance.marginal(kept, self.mean_slopes[name], first_order)
+            due = self.shares[name] * self.won
+            self.importance[name], self.alone[name] = lost / due, alone / due
 
     def resize(self, changes: Mapping[str, Change]) -> None:
         """Follow a change of structure."""
         for name, change in changes.items():
             keep = np.asarray(change.keep, np.int64)
             self.fisher[name] = importance.resize_averages(self.fisher[name], keep, change.add)
-            for known in (self.mean_slopes, self.importance):
+            for known in (self.mean_slopes, self.importance, self.alone):
                 known[name] = np.concatenate([known[name][keep], np.zeros(change.add)])
 
     def detach(self) -> None:

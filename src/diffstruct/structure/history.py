@@ -19,8 +19,8 @@ class Event:
         removed: indices, before the change, of the units that were removed.
         added: how many units were added, behind those that stayed.
         size: units after the change.
-        cost: of what was removed, measured before, in the criterion's unit; of `TaylorImportance` the share of what
-            the network had won. None where it was not measured.
+        cost: of what was removed, measured before, in the criterion's unit; of `TaylorImportance` the share
+            of what the network had won. None where it was not measured.
     """
 
     step: int
@@ -50,7 +50,8 @@ class History:
     def record(
         self, step: int, changes: Mapping[str, Change], costs: Mapping[str, float] = MappingProxyType({})
     ) -> tuple[Event, ...]:
-        """Add the events of some changes, made after a step, and what they cost, by the widths' names; return them."""
+        """Add the events of some changes, made after a step, and what they cost, by the widths' names;
+        return them."""
         events = []
         for name, change in changes.items():
             kept = set(change.keep)

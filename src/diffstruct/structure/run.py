@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
-from diffstruct.criteria import Criterion, Training
+from diffstruct.criteria import Budget, Criterion, Training
 from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule
 from diffstruct.surgery import check_optimizer
@@ -26,6 +26,7 @@ def training_run(
     rule: Rule | Mapping[str, Rule] | None,
     interval: int | None,
     seed: int,
+    budget: Budget | None,
 ) -> Training:
     """What `Structure`'s arguments say of the run; see there.
 
@@ -49,6 +50,10 @@ def training_run(
         raise ConfigurationError(
             f"interval must be a whole number of steps from 1 to total_steps, {total_steps}, got {interval!r}"
         )
+    if budget is not None and not criterion.keeps_budgets:
+        raise ConfigurationError(
+            f"{type(criterion).__name__} does not keep budgets: leave budget out, or use TaylorImportance"
+        )
     rules = {}
     for name, one in by_name(rule or Rule(), found.widths, Rule(), "rule").items():
         complete = one.filled(criterion.default_rule)
@@ -57,4 +62,4 @@ def training_run(
         criterion.check_rule(complete, total_steps, name)
         rules[name] = complete.timed(total_steps, interval)
     generator = np.random.default_rng(seed)
-    return Training(optimizers, total_steps, interval, rules, generator, traced, found.model, called)
+    return Training(optimizers, total_steps, interval, rules, generator, traced, found.model, called, budget)

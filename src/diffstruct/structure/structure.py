@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy as shallow_copy
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
-from diffstruct.criteria import AsTheModel, Criterion, TaylorImportance
-from diffstruct.errors import StructureError
+from diffstruct.criteria import AsTheModel, Budget, Criterion, TaylorImportance
+from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
 from diffstruct.structure.decide import decide_all, widened
@@ -23,6 +24,7 @@ from diffstruct.structure.finish import finished
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.hooks import ActsBeforeSteps
+from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.run import training_run
 from diffstruct.structure.start import start_of
 from diffstruct.structure.table import table
@@ -51,13 +53,14 @@ class Structure(ActsBeforeSteps):
         criterion: what units are judged by, and what they cost; `TaylorImportance()` unless given.
         rule: when units are added and removed; one rule, or rules by patterns of the widths' names. What it
             leaves open, the criterion fills.
-        start: units that each width starts from; None keeps the sizes that the model came with; by patterns
-            of names where widths differ.
+        start: units that each width starts from; None: the sizes that the model came with. From fewer,
+            `TaylorImportance` grows them back to these at once; by patterns of names where widths differ.
         include: patterns of the names of widths to learn; the others keep their sizes.
         exclude: patterns of names to leave out of these.
         multiple_of: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
         interval: steps between two decisions, over which the rule's chances add up; None: the criterion's.
         seed: of the generator that the rule and the new units draw from.
+        budget: what the finished model may cost; the price follows from it.
 
     Raises:
         StructureError: the model has no width that could be learned, or does not run on the example inputs,
@@ -95,11 +98,12 @@ class Structure(ActsBeforeSteps):
         multiple_of: int | Mapping[str, int] = 1,
         interval: int | None = None,
         seed: int = 0,
+        budget: Budget | None = None,
     ) -> None:
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed
+        run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
         self.training = training_run(*run)
         self.multiple_of = by_name(multiple_of, self._found.widths, 1, "multiple_of")
         sizes = by_name(start, self._found.widths, None, "start")
@@ -240,6 +244,7 @@ class Structure(ActsBeforeSteps):
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
+        remarks = [*remarks_at_the_end(self.steps, self.training, self.widths), *self.criterion.remarks()]
         plain, changes = finished(
             self.model, self.widths, self.criterion, self.multiple_of, self._found.proof
         )
@@ -250,6 +255,8 @@ class Structure(ActsBeforeSteps):
         self.widths = dict(self._found.widths)
         self.history.record(self.steps, changes, costs)
         self._last, self._finished = changes, True
+        for remark in remarks:
+            warnings.warn(remark, StructureWarning, stacklevel=2)
         return plain
 
     def carry(self, state: Any, width: str | None = None) -> Any:

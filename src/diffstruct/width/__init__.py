@@ -1,6 +1,20 @@
 """Widths: learned sizes, and where they lie in the tensors of a model."""
 
+from diffstruct.width.cost import Cost, ParameterCount
 from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum
 from diffstruct.width.width import READERS, Attribute, Role, Slot, Width
 
-__all__ = ["READERS", "Attribute", "Axis", "Fixed", "Layout", "Product", "Role", "Slot", "Sum", "Width"]
+__all__ = [
+    "READERS",
+    "Attribute",
+    "Axis",
+    "Cost",
+    "Fixed",
+    "Layout",
+    "ParameterCount",
+    "Product",
+    "Role",
+    "Slot",
+    "Sum",
+    "Width",
+]

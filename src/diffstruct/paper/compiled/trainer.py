@@ -25,10 +25,10 @@ class FusedTrainer(Trainer):
     """A `Trainer` that makes its updates in one compiled loop; arguments as there.
 
     Model, optimizer and structure are the ordinary ones: the loop works in their memory, with the criterion
-    and the rule that they use, and leaves each change of structure to `Structure.carry_out`. Of a criterion that
-    has no compiled form, the updates that a decision is about are made by PyTorch, and those between them here.
-    With the same seed both trainers decide the same, until rounding, in which they differ, moves an importance
-    across the threshold.
+    and the rule that they use, and leaves each change of structure to `Structure.carry_out`. Of a criterion
+    that has no compiled form, the updates that a decision is about are made by PyTorch, and those between
+    them here. With the same seed both trainers decide the same, until rounding, in which they differ, moves
+    an importance across the threshold.
     """
 
     stride = 1000
