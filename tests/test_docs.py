@@ -55,7 +55,7 @@ def test_the_readme_example_is_short_and_ends_with_a_small_network_that_has_lear
     assert left["loss"] < 0.2
     model = left["model"]
     assert 3 <= model[0].out_features <= 32
-    assert sum(event.added for event in left["structure"].history.events) > 10
+    assert sum(len(event.removed) for event in left["structure"].history.events) > 10
 
 
 @pytest.mark.slow

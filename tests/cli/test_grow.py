@@ -56,9 +56,11 @@ def test_a_run_leaves_a_folder_whose_parts_agree(easy):
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     size = 1
     for event in events:
-        assert [*event] == ["update", "width", "removed", "added", "size"]
+        assert [*event] == ["update", "width", "removed", "added", "size", "cost"]
+        assert (event["cost"] is None) == (not event["removed"])
         size += event["added"] - len(event["removed"])
         assert event["size"] == size
+    assert any(event["removed"] for event in events)
     assert size == run["final_units"] == int(history[-1]["units"])
     weights = load_file(out / "model.safetensors")
     assert weights["rnn.weight_hh_l0"].shape == (size, size)

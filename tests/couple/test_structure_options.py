@@ -18,8 +18,8 @@ def test_starts_from_one_unit_and_learns():
 
 
 @pytest.mark.parametrize(
-    ("start", "expected"), [(None, (16, 12)), (3, (3, 3)), ({"0": 5}, (5, 12)), ({"0": None, "*": 2}, (16,
-    2))]
+    ("start", "expected"),
+    [(None, (16, 12)), (3, (3, 3)), ({"0": 5}, (5, 12)), ({"0": None, "*": 2}, (16, 2))],
 )
 def test_start(start, expected):
     _, _, structure = structured(start=start)
@@ -28,9 +28,7 @@ def test_start(start, expected):
 
 def test_widths_start_at_the_sizes_that_the_model_came_with_unless_told_otherwise():
     model = mlp()
-    structure = ds.Structure(
-        model, torch.optim.Adam(model.parameters()), example_inputs=(X,), total_steps=10
-    )
+    structure = ds.Structure(model, torch.optim.Adam(model.parameters()), example_inputs=(X,), total_steps=10)
     assert sizes(structure) == {"0": 16, "2": 12}
 
 

@@ -1,4 +1,4 @@
-"""Importance in nats: the derivatives against autograd, each formula against an oracle of its own."""
+"""Importance: the derivatives against autograd, each formula against an oracle of its own."""
 
 import copy
 
@@ -26,9 +26,8 @@ def observer(model, example, steps=100, **options):
         optimizer,
         example_inputs=inputs,
         total_steps=steps,
-        criterion=ds.TaylorImportance(**{"predictions": 1, **options}),
+        criterion=ds.TaylorImportance(**options),
         rule=STILL,
-        start=None,
         interval=1,
     )
 
@@ -111,16 +110,24 @@ def watched(kind, shape):
     return model, x, observer(model, None if kind is Recurrent else x)
 
 
+def observe(structure):
+    """What follows `backward`: a step of the optimizer, which changes nothing here, and of the structure."""
+    structure.training.optimizers[0].step()
+    structure.step()
+
+
 def observed(model, x, structure):
     """`F` of each width after the first observation, which is the square of the slopes."""
     model.zero_grad()
     model(x).sin().sum().backward()
-    structure.step()
+    observe(structure)
+    assert structure.criterion.tracker.loss.kind == "other"
     return dict(structure.criterion.tracker.fisher)
 
 
 @pytest.mark.parametrize(("kind", "shape"), CASES)
 def test_slopes_are_derivatives_with_respect_to_factors_on_outputs(kind, shape):
+    """In units of the length of the gradient at the model's outputs, as this is no known loss."""
     model, x, structure = watched(kind, shape)
     found = observed(model, x, structure)
     assert len(found) == (1 if kind is Recurrent else 2)
@@ -129,10 +136,12 @@ def test_slopes_are_derivatives_with_respect_to_factors_on_outputs(kind, shape):
         for name, width in structure.widths.items()
     }
     model.factors = factors
-    slopes = torch.autograd.grad(model(x).sin().sum(), list(factors.values()))
+    outputs = model(x)
+    slopes = torch.autograd.grad(outputs.sin().sum(), list(factors.values()))
+    unit = np.linalg.norm(outputs.detach().cos())
     for name, slope in zip(factors, slopes, strict=True):
         assert slope.abs().max() > 1e-3
-        np.testing.assert_allclose(found[name], np.outer(slope, slope), rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(found[name], np.outer(slope, slope) / unit**2, rtol=1e-5, atol=1e-14)
 
 
 def test_slopes_do_not_change_when_weights_are_rescaled_across_a_unit():
@@ -145,7 +154,7 @@ def test_slopes_do_not_change_when_weights_are_rescaled_across_a_unit():
         other.two.weight.div_(scale)
     mine, theirs = observed(model, x, structure), observed(other, x, observer(other, x))
     for name, fisher in mine.items():
-        np.testing.assert_allclose(theirs[name], fisher, rtol=1e-8, atol=1e-16)
+        np.testing.assert_allclose(theirs[name], fisher, rtol=1e-5, atol=1e-14)
 
 
 @settings(deadline=None, max_examples=50)
@@ -191,8 +200,24 @@ def test_all_observations_of_new_units_count_alike():
         importance.update_averages(fisher, mean, each, 10, np.array([age, age]), 0.01)
     np.testing.assert_allclose(fisher, 10 * slopes.T @ slopes / 4)
     np.testing.assert_allclose(mean, slopes.mean(0))
-    alone = importance.marginal(importance.diagonal(fisher), mean, 10)
-    np.testing.assert_allclose(alone, 5 * slopes.var(0) - slopes.mean(0))
+    centred = importance.centred(fisher, mean, 10)
+    np.testing.assert_allclose(centred, 10 * np.cov(slopes.T, ddof=0))
+    line = importance.centred(importance.diagonal(fisher), mean, 10)
+    np.testing.assert_allclose(line, 10 * slopes.var(0))
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=SEEDS, size=st.integers(1, 6))
+def test_marginal_importance_is_two_orders_of_the_series(seed, size):
+    """Of the first order, only where the loss asks for more of the unit."""
+    fisher, mean = curvature(size, 9, seed), np.random.default_rng(seed).standard_normal(size)
+    for kept in (fisher, np.diag(fisher)):
+        found = importance.marginal(kept, mean)
+        for i in range(size):
+            expected = fisher[i, i] / 2 + (-mean[i] if mean[i] < 0 else 0)
+            assert found[i] == pytest.approx(expected)
+        np.testing.assert_allclose(importance.marginal(kept, mean, first_order=False), np.diag(fisher) / 2)
+    assert importance.marginal(np.array([-1e-9]), np.array([1.0])) == 0  # by rounding
 
 
 def silenced(fisher, unit, ridge):
@@ -215,10 +240,33 @@ def test_conditional_importance_is_the_least_that_silencing_costs(seed, size, ra
     assert (jointly >= 0).all()
     assert (jointly <= alone).all()
     mean = np.random.default_rng(seed).standard_normal(size)
-    own = np.maximum(importance.marginal(np.diag(fisher), mean, 7.0), 0)
-    found = importance.geometric_mean(fisher, mean, 7.0, price)
-    np.testing.assert_allclose(found, np.sqrt(own * expected), atol=1e-5)
+    for first_order in (True, False):
+        own = importance.marginal(np.diag(fisher), mean, first_order)
+        found = importance.geometric_mean(fisher, mean, price, first_order)
+        np.testing.assert_allclose(found, np.sqrt(own * expected), atol=1e-5)
     assert np.array_equal(fisher, before)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, size=st.integers(1, 9), price=st.floats(1e-3, 10), data=st.data())
+def test_takeover_is_the_least_that_silencing_several_costs(seed, size, price, data):
+    fisher = curvature(size, 6, seed)
+    going = data.draw(st.sets(st.integers(0, size - 1), min_size=1))
+    units = np.array(sorted(going), np.int64)
+    found = importance.takeover(fisher, units, price)
+    others = [unit for unit in range(size) if unit not in going]
+    assert not found[units].any()
+    if others:
+        system = fisher[np.ix_(others, others)] + 2 * price * np.eye(len(others))
+        best = np.linalg.solve(system, fisher[np.ix_(others, units)] @ np.ones(len(units)))
+        np.testing.assert_allclose(found[others], np.clip(best, -0.5, 1.0), rtol=1e-7, atol=1e-10)
+    assert not importance.takeover(np.diag(fisher).copy(), units, price).any()
+
+
+def test_a_double_takes_all_over_and_a_stranger_nothing():
+    fisher = np.array([[2.0, 2, 0], [2, 2, 0], [0, 0, 3]])
+    np.testing.assert_allclose(importance.takeover(fisher, np.array([1]), 1e-9), [1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(importance.takeover(fisher, np.array([2]), 1e-9), [0, 0, 0], atol=1e-6)
 
 
 def test_duplicates_have_no_conditional_importance_and_independent_units_all_of_it():
@@ -314,12 +362,15 @@ def test_importance_is_what_the_loss_rises_by_without_the_unit(held_down):
     with torch.no_grad():
         model[2].weight.mul_(held_down)
     batch, before_it_goes = 16, loss().item()
-    structure = observer(model, x[:batch], steps=len(x) // batch, memory=1.0, predictions=batch)
+    structure = observer(model, x[:batch], steps=len(x) // batch, memory=1.0)
     for some in torch.arange(len(x)).split(batch):
         model.zero_grad()
         loss(x[some], y[some]).backward()
-        structure.step()
-    found = structure.criterion.importance(structure.widths["0"]).tolist()
+        observe(structure)
+    tracker = structure.criterion.tracker
+    tracker.refresh()
+    series = 0.5 * importance.diagonal(tracker.curvature("0")) - tracker.mean_slopes["0"]
+    found = tracker.alone["0"] * tracker.shares["0"] * tracker.won
     risen = []
     for unit in range(6):
         weight = model[2].weight.detach()
@@ -328,7 +379,10 @@ def test_importance_is_what_the_loss_rises_by_without_the_unit(held_down):
         risen.append(loss().item() - before_it_goes)
         weight.copy_(before)
     assert max(risen) > 30 * min(risen)  # over more than an order of magnitude, or some do harm
-    assert found == pytest.approx(risen, rel=0.2, abs=2e-4)
+    assert series.tolist() == pytest.approx(risen, rel=0.2, abs=2e-4)
+    assert (found >= series - 1e-9).all()  # but for what the first order says against a unit
+    if held_down == 1:
+        assert found.tolist() == pytest.approx(risen, rel=0.2, abs=2e-4)
 
 
 def test_the_inverse_runs_on_the_threads_of_pytorch(monkeypatch):

@@ -16,9 +16,7 @@ import diffstruct as ds
 
 X = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
 Y = X[:, :3].argmax(1)
-EAGER = ds.Rule(
-    threshold=1e-3, reserve=0.3, min_reserve=2, p_add=0.5, p_delete=0.5, max_units=32, grace_period=3
-)
+EAGER = ds.Rule(threshold=0.5, reserve=0.3, min_reserve=2, p_add=0.5, max_units=32, grace_period=3)
 STILL = ds.Rule(p_add=0, p_delete=0, p_spontaneous=0, grace_period=0)
 
 
@@ -55,7 +53,7 @@ def learn(model, optimizer, structure, steps=40, between=lambda model: None):
 
 def everything(model, optimizer, structure):
     """All that a step could change, copied."""
-    mine = structure.states, structure.history, structure.steps, tracker(structure).compared
+    mine = structure.states, structure.history, structure.steps, tracker(structure).fisher
     chance = structure.training.generator.bit_generator.state
     return copy.deepcopy((model.state_dict(), optimizer.state_dict(), chance, *mine))
 
@@ -63,7 +61,7 @@ def everything(model, optimizer, structure):
 def assert_same(found, expected):
     assert str(found) == str(expected)
     for name, tensor in expected[0].items():
-        assert torch.equal(found[0][name], tensor), name
+        assert torch.equal(found[0][name].nan_to_num(7), tensor.nan_to_num(7)), name
 
 
 def hooks(model):
@@ -71,12 +69,15 @@ def hooks(model):
 
 
 def test_units_are_added_and_removed_and_every_one_of_them_is_recorded():
-    model, optimizer, structure = structured()
-    learn(model, optimizer, structure, 80)
+    model, optimizer, structure = structured(criterion=ds.TaylorImportance(settling=1e6), total_steps=400)
+    learn(model, optimizer, structure, 120)
     assert structure.history.added() > 8
-    assert structure.history.removed() > 2
+    while structure.history.removed() < 2:
+        learn(model, optimizer, structure, 1)
+        assert structure.steps < 400
     for name, width in structure.widths.items():
         assert tracker(structure).fisher[name].shape == (width.size, width.size)
+        assert tracker(structure).mean_slopes[name].shape == (width.size,)
         older = structure.states[name].ages > 0
         assert (np.diag(tracker(structure).fisher[name])[older] != 0).any()
     # After all this surgery the slopes are still those of every unit.
@@ -88,20 +89,21 @@ def test_units_are_added_and_removed_and_every_one_of_them_is_recorded():
     (expected,) = torch.autograd.grad(loss, factor)
     backward(model)
     tracker(structure).rate = 1.0  # look back on nothing else
-    tracker(structure).update({name: state.ages for name, state in structure.states.items()})
+    ages = {name: state.ages for name, state in structure.states.items()}
+    tracker(structure).update(ages, structure.criterion.outputs.loss())
     square = 32 * np.outer(expected, expected)
-    np.testing.assert_allclose(tracker(structure).fisher["0"], square, rtol=1e-3, atol=1e-6 * square.max())
+    np.testing.assert_allclose(tracker(structure).fisher["0"], square, rtol=1e-2, atol=1e-5 * square.max())
 
 
+@pytest.mark.slow
 def test_it_works_on_layers_that_declare_their_width():
     torch.manual_seed(0)
     lower, upper, readout = ds.nn.GRU(5, 4), ds.nn.RNN(4, 4), nn.Linear(4, 3)
     lower.feeds(upper)
     upper.feeds(readout)
     model = nn.ModuleList([lower, upper, readout])
-    model, optimizer, structure = structured(
-        model, example_inputs=None, criterion=ds.TaylorImportance(predictions=1)
-    )
+    model, optimizer, structure = structured(model, example_inputs=None, start=1)
+    assert lower.hidden_size == 1
     state = None
     for _ in range(60):
         hidden, state = lower(X.view(4, 8, 5), state)
@@ -111,11 +113,10 @@ def test_it_works_on_layers_that_declare_their_width():
         optimizer.step()
         structure.step()
         state = structure.carry(state.detach(), "0")
-    assert tracker(structure).predictions == 1
+    assert tracker(structure).loss is None  # nobody calls the list of layers
     for name, width in structure.widths.items():
         assert structure.history.added(name) > 2
         assert tracker(structure).fisher[name].shape == (width.size, width.size)
-    assert structure.history.removed() > 0
     plain = structure.finish()
     assert type(plain[0]) is nn.GRU
     assert hooks(plain) == 0
@@ -124,7 +125,7 @@ def test_it_works_on_layers_that_declare_their_width():
 def test_clipping_gradients_does_not_change_importance():
     found = []
     for clip in (None, lambda model: nn.utils.clip_grad_norm_(model.parameters(), 1e-6)):
-        model, optimizer, structure = structured(start=None, rule=STILL)
+        model, optimizer, structure = structured(rule=STILL)
         learn(model, optimizer, structure, 1, between=clip or (lambda model: None))
         found.append(tracker(structure).fisher)
     for name, fisher in found[0].items():
@@ -135,9 +136,10 @@ def test_clipping_gradients_does_not_change_importance():
 def test_accumulated_gradients_are_recorded_together():
     found = []
     for parts in (1, 4):
-        model, _, structure = structured(start=None, rule=STILL)
+        model, optimizer, structure = structured(rule=STILL)
         for part in range(parts):
             backward(model, slice(part * 32 // parts, (part + 1) * 32 // parts), 1 / parts)
+        optimizer.step()
         structure.step()
         found.append(tracker(structure).fisher)
     for name, fisher in found[0].items():
@@ -146,7 +148,7 @@ def test_accumulated_gradients_are_recorded_together():
 
 def test_only_the_gradients_of_steps_with_a_decision_are_recorded():
     model, optimizer, structure = structured(
-        start=None, rule=STILL, interval=4, lr=0, criterion=ds.TaylorImportance(memory=1.0)
+        rule=STILL, interval=4, lr=0, criterion=ds.TaylorImportance(memory=1.0)
     )
     expected = []
     for step in range(1, 13):
@@ -156,8 +158,9 @@ def test_only_the_gradients_of_steps_with_a_decision_are_recorded():
             assert not tracker(structure)._slopes
         else:
             weight = model[4].weight
-            slopes = math.sqrt(32) * (weight * weight.grad).sum(0).detach().double().numpy()
+            slopes = math.sqrt(8) * (weight * weight.grad).sum(0).detach().double().numpy()
             expected.append(np.outer(slopes, slopes))
+        optimizer.step()
         structure.step()
         count = len(expected)
         mean = sum(expected) / count if count else np.zeros((6, 6))
@@ -166,7 +169,7 @@ def test_only_the_gradients_of_steps_with_a_decision_are_recorded():
 
 @pytest.mark.parametrize("interval", [1, 3])
 def test_steps_without_a_gradient_are_warned_of_once_and_change_nothing(interval):
-    _, _, structure = structured(start=None, rule=STILL, interval=interval)
+    _, _, structure = structured(rule=STILL, interval=interval)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         events = [structure.step() for _ in range(7)]
@@ -193,7 +196,10 @@ def test_a_width_that_frozen_weights_read_is_refused_and_the_others_are_learned(
         ({"total_steps": 10.0}, "total_steps must be a whole number"),
         ({"interval": 0}, "interval must be a whole number of steps from 1"),
         ({"criterion": ds.TaylorImportance(annealing=0.98)}, "leave no time in which units could be added"),
-        ({"rule": ds.Rule(grace_period=10), "total_steps": 11}, "the grace_period, 91% of 11 steps"),
+        (
+            {"rule": ds.Rule(grace_period=10, max_units=16), "total_steps": 11},
+            "the grace_period, 91% of 11 steps",
+        ),
     ],
 )
 def test_options_that_cannot_work_raise(options, message):
@@ -216,22 +222,24 @@ def test_after_the_total_steps_structure_and_weights_are_left_alone():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_finish_keeps_the_units_above_the_threshold_and_takes_the_hooks_away():
-    model, optimizer, structure = structured(start=None, rule=STILL, total_steps=1000)
+def test_finish_removes_units_that_say_nothing_and_takes_the_hooks_away():
+    model, optimizer, structure = structured(rule=STILL, total_steps=1000)
     assert hooks(model) == 2
+    assert len(model._forward_hooks) == 1
     with torch.no_grad():
         model[2].weight[:, :3] = 0  # three without outgoing weights
-    learn(model, optimizer, structure, 1)
-    above = {
-        name: int((structure.criterion.importance(width) > 1e-3).sum())
-        for name, width in structure.widths.items()
-    }
+    optimizer.param_groups[0]["lr"] = 0.0
+    for step in range(20):
+        optimizer.zero_grad()
+        backward(model, slice(step, step + 12))
+        optimizer.step()
+        structure.step()
+    before = model(X).detach()
     assert structure.finish() is model
-    assert hooks(model) == 0
-    assert {name: width.size for name, width in structure.widths.items()} == {
-        name: max(1, count) for name, count in above.items()
-    }
-    assert max(above.values()) > 1
+    assert hooks(model) == len(model._forward_hooks) == 0
+    assert structure.widths["0"].size <= 5
+    assert structure.widths["0"].size == model[0].out_features
+    assert (model(X) - before).square().sum() < 0.1 * (before - before.mean(0)).square().sum()
     with pytest.raises(ds.StructureError, match="finished"):
         structure.step()
     optimizer.zero_grad()
@@ -244,8 +252,9 @@ def test_a_gradient_that_is_not_finite_is_refused_and_nothing_happens(value):
     model, optimizer, structure = structured()
     learn(model, optimizer, structure, 10)
     optimizer.zero_grad()
-    before = everything(model, optimizer, structure)
     (model(X).sum() * value).backward()
+    optimizer.step()
+    before = everything(model, optimizer, structure)
     with pytest.raises(ds.DivergenceError, match="the loss has diverged"):
         structure.step()
     assert_same(everything(model, optimizer, structure), before)
@@ -292,36 +301,42 @@ class SharedDeclared(Shared):
 @pytest.mark.parametrize("kind", [Shared, SharedDeclared])
 def test_weights_that_two_modules_share_count_once_and_decay_once(kind):
     torch.manual_seed(0)
+    model = kind()
     options = {"example_inputs": None} if kind is SharedDeclared else {}
-    model, _, structure = structured(
-        kind(),
-        start=None,
-        rule=STILL,
-        criterion=ds.TaylorImportance(predictions=1, rise=1e-9, memory=1e-9),
-        lr=0.05,
-        **options,
+    model, optimizer, structure = structured(
+        model, rule=STILL, criterion=ds.TaylorImportance(rise=1e-9, settling=1e9), lr=0.05, **options
     )
-    before = model.two.weight.detach().clone()
-    with pytest.warns(ds.StructureWarning):
-        structure.step()  # no gradient, no importance: the decay alone
-    structure.step()
-    left = 1 - 7.0 * 0.05  # from the first decision on that is not about a new unit
-    torch.testing.assert_close(model.two.weight.detach(), left * before)
+    criterion = structure.criterion
+    criterion.removals.find = lambda *_: None
     model.factor = torch.ones(4, requires_grad=True)
-    nn.functional.cross_entropy(model(X), Y).backward()
-    expected = np.outer(model.factor.grad, model.factor.grad)
-    tracker(structure).rate = 1.0  # look back on nothing else
-    structure.step()
-    (fisher,) = tracker(structure).fisher.values()
-    np.testing.assert_allclose(fisher, expected, rtol=1e-3, atol=1e-8)
+    mine = [tensor is model.two.weight for tensor, _ in tracker(structure).readers]
+    assert sum(mine) == 1
+    for step in range(30):
+        optimizer.zero_grad()
+        model.factor.grad = None
+        backward(model)
+        optimizer.step()
+        before = model.two.weight.detach().clone()
+        structure.step()
+        assert tracker(structure).loss.scale == pytest.approx(1, rel=1e-3)
+        ((name, fisher),) = tracker(structure).fisher.items()
+        expected = 32 * np.outer(model.factor.grad, model.factor.grad)
+        if step == 0:  # the first observation
+            np.testing.assert_allclose(fisher, expected, rtol=1e-3, atol=1e-7)
+    importances = criterion.removals.importance(name)
+    moved = criterion._pressure * criterion._decay._movement[mine.index(True)]
+    assert moved > 0
+    factors = 1 - moved * (0.2 / (importances + 0.2)) ** 2
+    torch.testing.assert_close(model.two.weight.detach(), before * torch.from_numpy(factors).float())
 
 
 def test_a_second_graph_of_the_gradient_is_no_obstacle():
-    model, _, structure = structured(start=None, rule=STILL)
+    model, optimizer, structure = structured(rule=STILL)
     loss = nn.functional.cross_entropy(model(X), Y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of a cycle, once
         loss.backward(create_graph=True)
+    optimizer.step()
     structure.step()
     assert tracker(structure).fisher["0"].any()
     model.zero_grad()

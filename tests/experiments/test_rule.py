@@ -41,7 +41,7 @@ def test_runs_are_made_once_and_end_in_tables_and_figures(program, tmp_path, cap
     assert capsys.readouterr().out.startswith("0 runs to do, 7 found")
     hard = summary["paper: hard"]
     written = (tmp_path / "RESULTS.md").read_text()
-    assert f"| no trial | 1 | {hard['loss'][0]:.2f} / {hard['units'][0]:g} / " in written
+    assert f"| no grace period | 1 | {hard['loss'][0]:.2f} / {hard['units'][0]:g} / " in written
     assert "| updates | 10,000 | 10,000 | 10,000 |" in written
 
 

@@ -85,12 +85,8 @@ def test_after_the_total_steps_norms_are_left_alone_too(criterion):
 def test_a_run_shorter_than_the_usual_interval_has_a_decision():
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    options = {"total_steps": 5, "criterion": ds.OutgoingNorm(), "rule": ds.Rule(p_add=1.0, reserve=2),
-    "start": 1}
-    structure = ds.Structure(model, optimizer, example_inputs=(X,), **options)
-    events = [structure.step() for _ in
-   
-   
-   
-    range(5)] assert
-    events[-1]
+    options = {"total_steps": 5, "criterion": ds.OutgoingNorm(), "start": 1}
+    rule = ds.Rule(p_add=1.0, reserve=2)
+    structure = ds.Structure(model, optimizer, example_inputs=(X,), rule=rule, **options)
+    events = [structure.step() for _ in range(5)]
+    assert events[-1]

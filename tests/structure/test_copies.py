@@ -9,11 +9,22 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import diffstruct as ds
+from diffstruct.criteria import removal
 
 X = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
 Y = X[:, :3].argmax(1)
 EAGER = ds.Rule(p_add=0.5, p_delete=0.5, max_units=32, grace_period=3)
-CRITERIA = [ds.TaylorImportance(), ds.OutgoingNorm(), ds.Multipliers(ds.L1Price(1e-3, how="gradient"))]
+TAYLOR = ds.TaylorImportance(price=1, settling=1e9)  # removes units from the start of the run on
+CRITERIA = [
+    TAYLOR,
+    ds.OutgoingNorm(ds.L1Price(0.02)),
+    ds.Multipliers(ds.L1Price(1e-3, how="gradient")),
+]
+
+
+@pytest.fixture(autouse=True)
+def measure_at_each_step(monkeypatch):
+    monkeypatch.setattr(removal, "FORWARDS_A_STEP", 2)
 
 
 def made(criterion, start=None):
@@ -50,11 +61,12 @@ def test_a_copy_of_all_three_goes_on_bit_for_bit_as_the_original(criterion):
     original = made(criterion)
     train(*original, 15)
     copied = copy.deepcopy(original)
-    events = len(original[2].history.events)
+    added, removed = original[2].history.added(), original[2].history.removed()
     for each in (copied, original):
         train(*each, 30)
     assert copied[2].history.events == original[2].history.events
-    assert len(original[2].history.events) > events
+    assert original[2].history.added() > added
+    assert original[2].history.removed() > removed
     mine, theirs = (each[2].finish().state_dict() for each in (copied, original))
     torch.testing.assert_close(dict(mine), dict(theirs), rtol=0, atol=0)
 
@@ -80,10 +92,11 @@ def by_autograd(loss, parameters):
 
 
 def test_gradients_that_no_hook_sees_are_learned_from_all_the_same():
-    runs = [made(ds.TaylorImportance()) for _ in range(2)]
+    runs = [made(TAYLOR) for _ in range(2)]
     for run, gradients in zip(runs, (None, by_autograd), strict=True):
         train(*run, 60, gradients)
-    assert len(runs[0][2].history.events) > 2
+    assert runs[0][2].history.added()
+    assert runs[0][2].history.removed()
     assert runs[1][2].history.events == runs[0][2].history.events
     mine, theirs = (run[2].criterion.tracker.fisher for run in runs)
     for name, fisher in theirs.items():
@@ -101,7 +114,8 @@ def test_an_average_that_is_followed_keeps_its_sizes(criterion):
         assert average(X).shape == (32, 3)
         average.update_parameters(model)
         torch.testing.assert_close(average(X), model(X))
-    assert len(structure.history.events) > 2
+    assert structure.history.added()
+    assert structure.history.removed()
 
 
 class Multiplied(nn.Module):

@@ -54,7 +54,7 @@ def assert_equal(found, expected):
 def test_multipliers_of_both_directions_are_folded_into_what_reads_them(criterion):
     torch.manual_seed(0)
     model = Tagger()
-    optimizer, structure = structured(model, criterion)
+    optimizer, structure = structured(model, criterion, rule=ds.Rule(min_units=5))
     train(model, optimizer, structure, 20)
     with torch.no_grad():
         model.multiplier.weight.copy_(torch.linspace(0.5, 2, model.multiplier.num_units))

@@ -35,14 +35,15 @@ _Revision = Annotated[
         metavar="1|2|3",
         help="Grow as in a revision of the paper. 1 and 2 price a multiplier on each unit (1 with its "
         "known gradient defect); 3 prices outgoing weights.  "
-        "[dim]\\[default: each unit must save its price in nats][/]",
+        "[dim]\\[default: each unit must be worth its price][/]",
         show_default=False,
     ),
 ]
 _Price = Annotated[
     float | None,
     typer.Option(
-        help="What a unit must save, in nats per character; not for the paper's revisions.  "
+        help="The share of what was won that a unit must be worth, for its share of the network; not for the "
+        "paper's revisions.  "
         f"[dim]\\[default: {TaylorImportance().price}][/]",
         show_default=False,
     ),

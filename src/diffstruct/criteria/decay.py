@@ -12,6 +12,9 @@ from torch import Tensor
 from diffstruct.criteria import importance
 from diffstruct.width import Slot, Width
 
+ENOUGH = 4096
+"""Weights of a tensor, evenly spread, that its movement is measured on."""
+
 
 class Decay:
     """Lets the outgoing weights of units that are not worth their price fade.
@@ -35,13 +38,11 @@ class Decay:
         """Whether the optimizer has begun a step since the last `measure`."""
         return bool(self._before)
 
-    @torch.no_grad()
     def remember(self, tensors: Sequence[Tensor]) -> None:
         """Remember the weights before a step; of several optimizers', before the first."""
         if not self._before:
-            self._before = [tensor.detach().clone() for tensor in tensors]
+            self._before = [_some(tensor).clone() for tensor in tensors]
 
-    @torch.no_grad()
     def measure(self, tensors: Sequence[Tensor]) -> None:
         """Measure how far the step moved the same tensors."""
         self._seen += 1
@@ -49,7 +50,7 @@ class Decay:
         now = []
         for before, tensor in zip(self._before, tensors, strict=True):
             size = before.abs().sum().item()
-            now.append((tensor - before).abs().sum().item() / size if size else 0.0)
+            now.append((_some(tensor) - before).abs().sum().item() / size if size else 0.0)
         known = self._movement or now
         self._movement = [old + rate * (new - old) for old, new in zip(known, now, strict=True)]
         self._before = []
@@ -89,3 +90,9 @@ class Decay:
                 )
                 if (factors < 1).any():
                     tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(tensor))
+
+
+def _some(tensor: Tensor) -> Tensor:
+    """Some of the entries of a tensor, evenly spread."""
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, len(flat) // ENOUGH)]

@@ -45,6 +45,10 @@ def update_averages(fisher: Any, mean: Any, slopes: Any, predictions: float, age
     if fisher.ndim == 1:
         fisher += np.maximum(rate, 1.0 / ages) * (predictions * slopes * slopes - fisher)
         return
+    if rate * ages.min(initial=0) >= 1:  # all have been together for long: the same, in fewer passes
+        fisher *= 1 - rate
+        fisher += np.outer(rate * predictions * slopes, slopes)
+        return
     since = np.minimum(ages.reshape((len(ages), 1)), ages)
     fisher += np.maximum(rate, 1.0 / since) * (predictions * np.outer(slopes, slopes) - fisher)
 
@@ -135,7 +139,9 @@ def takeover(curvature: NDArray[np.float64], units: NDArray[np.int64], price: fl
         price: as in `conditional`.
     """
     change = np.zeros(len(curvature))
-    others = np.setdiff1d(np.arange(len(curvature)), units)
+    stay = np.ones(len(curvature), np.bool_)
+    stay[units] = False
+    others = np.flatnonzero(stay)
     if curvature.ndim == 2 and len(others):
         matrix = curvature[np.ix_(others, others)] + 2 * price * np.eye(len(others))
         wanted = curvature[np.ix_(others, units)].sum(1)

@@ -57,7 +57,7 @@ class Loss:
 def rows_of(outputs: Tensor, dim: int) -> Tensor:
     """Outputs, or their gradient, with one prediction a row: `[predictions, classes]`, classes along
     `dim`."""
-    return outputs.movedim(dim, -1).reshape(-1, outputs.shape[dim]).double()
+    return outputs.movedim(dim, -1).reshape(-1, outputs.shape[dim]).float()
 
 
 def class_dim(outputs: Tensor, gradient: Tensor) -> int:
@@ -73,7 +73,7 @@ def recognise(outputs: Tensor, gradient: Tensor) -> Loss | None:
     """What the loss is.
 
     Args:
-        outputs: `[predictions, classes]`, float64.
+        outputs: `[predictions, classes]`.
         gradient: of the loss, shaped alike.
 
     Returns:

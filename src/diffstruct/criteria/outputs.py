@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from diffstruct.criteria.loss import Loss, class_dim, recognise, rows_of
@@ -145,6 +146,7 @@ class Outputs:
     def _expect(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
         """Record the gradients that will come; of several outputs, that of the largest which has one."""
         self._forwards += 1
+        args, kwargs = tree_map_only(Tensor, Tensor.detach, (args, kwargs))  # no graph is to be kept alive
         for index, outputs in enumerate(tensors_in(result)):
             if outputs.requires_grad and outputs.ndim:
                 kind = outputs.device.type

@@ -76,6 +76,8 @@ class Removals:
         """Measured cost over estimated cost, of each width; drifts back to 1, so that it is tried again."""
         self.pending: dict[str, Removal] = {}
         """What may go at this decision."""
+        self.shown = {name: np.zeros(width.size, np.bool_) for name, width in tracker.widths.items()}
+        """Units that were shown to be removable, and stay while a multiple has to be filled."""
         self._group = dict.fromkeys(tracker.widths, FIRST_GROUP)
         self._waiting = dict.fromkeys(tracker.widths, 0)
         self._credit = 0.0
@@ -96,6 +98,8 @@ class Removals:
         most = 2.0 * (1 + len(widths))
         self._credit = min(self._credit + FORWARDS_A_STEP * self.training.interval, most)
         self.pending = {}
+        for name, shown in self.shown.items():
+            shown &= self.importance(name) <= self.training.threshold(name)
         proposed: dict[str, NDArray[np.int64]] = {}
         if pressure > 0:
             proposed = {name: units for name in widths if len(units := self._proposal(name, ages[name]))}
@@ -180,6 +184,9 @@ class Removals:
     def take_over(self, changes: Mapping[str, Change], copies: list[Copy]) -> None:
         """After the surgery: let the units that stay take over what those that went have said."""
         for name, change in changes.items():
+            self.shown[name] = np.concatenate(
+                [self.shown[name][list(change.keep)], np.zeros(change.add, np.bool_)]
+            )
             removal = self.pending.get(name)
             if removal is None or not {*removal.units.tolist()}.isdisjoint(change.keep):
                 continue
@@ -198,7 +205,9 @@ class Removals:
         least = self.training.rules[name].min_units or 1
         values = self.importance(name)
         below = np.flatnonzero(
-            (values <= self.training.threshold(name)) & grace_ended(self.training, name, ages)
+            (values <= self.training.threshold(name))
+            & grace_ended(self.training, name, ages)
+            & ~self.shown[name]
         )
         most = min(max(1, int(self._group[name] * width.size)), width.size - least, self._room(name))
         return np.sort(below[np.argsort(values[below], kind="stable")][: max(0, most)])
@@ -223,6 +232,7 @@ class Removals:
         estimated = self._estimated(name, units)
         if cost <= allowed:
             self.pending[name] = Removal(units, change, cost)
+            self.shown[name][units] = True
             self._group[name] = min(LARGEST_GROUP, 1.3 * self._group[name])
         else:
             self._group[name] = max(SMALLEST_GROUP, 0.6 * self._group[name])

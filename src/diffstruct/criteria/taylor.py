@@ -32,6 +32,9 @@ INTERVAL, FEWEST_DECISIONS, MOST_DECISIONS = 16, 60, 2500
 """Steps between two decisions; fewer in runs too short for so many decisions, more in longer ones."""
 
 
+REFRESH = 4
+"""Decisions between two computations of importance: units are tried about as often."""
+
 NOTHING = 1e-9
 """Less than that is nothing won."""
 
@@ -165,7 +168,7 @@ class TaylorImportance(Criterion):
         self._decay = Decay(self.tracker.rate)
         self._settling = Settling(training.total_steps)
         self._ages = {name: np.zeros(width.size, np.int64) for name, width in widths.items()}
-        self._final = False
+        self._final, self._pressure = False, 0.0
         grace = training.interval * max(map(training.grace_period, training.rules))
         self._last_addition = math.floor((1 - self.annealing) * training.total_steps) - grace
         return super().attach(widths, training)
@@ -179,6 +182,8 @@ class TaylorImportance(Criterion):
         old = np.ones(width.size, np.bool_) if self._final else self._past_grace(name)
         worth = np.maximum(self.removals.importance(name), np.nextafter(price, np.inf))
         values = np.where(old, worth, self.tracker.alone[name])
+        if not self._final:
+            values[self.removals.shown[name]] = 0.0
         if name in self.removals.pending:
             values[self.removals.pending[name].units] = 0.0
         return torch.from_numpy(values)
@@ -200,8 +205,10 @@ class TaylorImportance(Criterion):
             return
         tracker.update(ages, self.outputs.loss())
         self._decay.measure([tensor for tensor, _ in tracker.readers])
-        tracker.refresh()
-        pressure = self._settling.pressure(step, tracker.won, self.settling)
+        if not tracker.shares or step % (REFRESH * training.interval) == 0:
+            tracker.refresh()
+            self._pressure = self._settling.pressure(step, tracker.won, self.settling)
+        pressure = self._pressure
         prices = {name: training.threshold(name) for name in tracker.widths}
         self._decay.apply(
             tracker.readers,
@@ -258,7 +265,8 @@ class TaylorImportance(Criterion):
     def describe(self) -> str:
         """The price, and what the network has won."""
         loss = self.tracker.loss
-        told = "" if loss is None or loss.kind == "other" else f", {self.tracker.won:.3g} nats won"
+        known = loss is not None and loss.kind != "other" and self.tracker.won > NOTHING
+        told = f", {self.tracker.won:.3g} nats won" if known else ""
         return f"{type(self).__name__}, price {self.price:g}{told}"
 
     def detach(self) -> None:

@@ -1,0 +1,62 @@
+"""Wherever a fixed width learns, the learned width learns: `python experiments/robust --help`."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cells import Cell, cells
+from report import HOW, draw, report
+from train import train
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from sweep import Options, complete, load
+
+QUICK_CELLS, QUICK = 12, 10
+"""Cells of a quick run, and how many times shorter they are."""
+
+Job = tuple[Cell, str, int]
+"""A cell, how it is run, and the seed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the missing runs, and write table and figure of all that are finished; 1 if a run failed."""
+    every = [*cells()]
+    options = Options(
+        Path(__file__).parent,
+        "Learned beside fixed widths, over networks, optimizers, losses and data that nobody tuned on.",
+        (cell.study for cell in every),
+        seeds="the first of them is 0 (default: 1 seed)",
+        quick=f"{QUICK_CELLS} cells, {QUICK} times shorter",
+    ).read(arguments)
+    chosen = [cell for cell in every if cell.study in options.study]
+    chosen = chosen[:QUICK_CELLS] if options.quick else chosen
+    jobs = [(c, how, seed) for seed in range(options.seeds or 1) for c in chosen for how in ("fixed", *HOW)]
+    make = partial(run, QUICK if options.quick else 1)
+    _, failed = complete(make, options.out, {job: file_of(job) for job in jobs}, options.jobs)
+    runs: dict[Cell, dict[str, Any]] = {}
+    for (cell, how, _), record in load(options.out, {job: file_of(job) for job in jobs}).items():
+        runs.setdefault(cell, {})[how] = record
+    (options.out / "RESULTS.md").write_text("\n".join(report(runs)))
+    (options.out / "figure.png").write_bytes(draw(runs))
+    print(f"wrote {options.out / 'RESULTS.md'} and figure.png")
+    return 1 if failed else 0
+
+
+def run(shorter: int, job: Job) -> dict[str, Any]:
+    """Make the run of a job, so many times shorter."""
+    return train(*job, shorter)
+
+
+def file_of(job: Job) -> Path:
+    """The job's file in the folder of results."""
+    cell, how, seed = job
+    return Path("runs", f"{hashlib.sha256(repr(cell).encode()).hexdigest()[:16]}--{how}--{seed}.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
