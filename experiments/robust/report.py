@@ -1,5 +1,4 @@
-"""Table and figure: in how many cells the learned widths win what the fixed ones win, and with how many
-parameters."""
+"""Table and figure: in how many cells learned widths win what fixed ones win, and how large they are."""
 
 from __future__ import annotations
 
@@ -47,7 +46,8 @@ def report(runs: Runs) -> Iterator[str]:
     yield "Written by `python experiments/robust`, one seed a cell, one default everywhere.\n"
     yield (
         f"{drawn} cells were drawn; in {len(cells)} of them the fixed widths win more than {LEARNS:.0%} of "
-        "what could be won on test data over a constant (labels right, variance explained). Those are counted.\n"
+        "what could be won on test data over a constant (labels right, variance explained). Those are "
+        "counted.\n"
     )
     rows = []
     for how, what in HOW.items():

@@ -44,7 +44,7 @@ def test_outputs_and_their_gradient_are_recorded():
     y.retain_grad()
     F.cross_entropy(y, Y).backward()
     (call,) = outputs.calls
-    assert call.args == (X,)
+    assert torch.equal(*call.args, X)
     assert torch.equal(call.outputs.float(), y.detach())
     assert torch.equal(call.gradient.float(), y.grad)
     assert (call.share, call.step, call.finite) == (1.0, 1, True)
@@ -168,6 +168,16 @@ def test_a_loss_that_the_model_returns_is_no_output_to_look_at():
     (call,) = outputs.calls
     assert call.outputs.shape == (12, 3)
     assert outputs.loss().kind == "softmax"
+    assert torch.equal(outputs.again(call), call.outputs)
+
+
+def test_inputs_are_kept_without_the_graph_that_made_them():
+    model, outputs = watched()
+    x = X.clone().requires_grad_()
+    F.cross_entropy(model(2 * x), Y).backward()
+    (call,) = outputs.calls
+    assert not call.args[0].requires_grad
+    assert not call.outputs.requires_grad
     assert torch.equal(outputs.again(call), call.outputs)
 
 

@@ -105,6 +105,7 @@ def assert_equal(model, before):
         assert torch.equal(tensor, before[name]), name
 
 
+@pytest.mark.slow
 def test_units_that_have_doubles_go_and_the_doubles_take_over():
     model, optimizer, structure, x, y = structured("sixfold", EAGER, interval=4)
     whole, before = copy.deepcopy(model), F.cross_entropy(model(x), y).item()
@@ -178,6 +179,24 @@ def test_trying_changes_no_weight_whether_the_unit_may_go_or_not():
     find(structure, removals)
     assert removals.pending
     assert_equal(model, before)
+
+
+@pytest.mark.parametrize("pressure", [0.25, 1.0])
+@pytest.mark.parametrize("part", [-1.0, 0.99, 1.01, 9.0])
+def test_units_go_that_cost_no_more_than_their_price(part, pressure):
+    _, structure, removals = observed("sixfold")
+    share = structure.criterion.tracker.fair_share("one")
+    assert share == pytest.approx(0.2 / 18)
+    removals._group["one"] = 0.12  # of 18 units: two
+    removals._cost = lambda *_: part * 2 * share * pressure
+    find(structure, removals, pressure)
+    assert bool(removals.pending) == (part < 1)
+    if removals.pending:
+        assert len(removals.pending["one"].units) == 2
+        values = structure.criterion.importance(structure.widths["one"])
+        gone = (values <= 0.2).nonzero()[:, 0].tolist()
+        assert gone == removals.pending["one"].units.tolist()
+    assert (removals._group["one"] > 0.12) == (part < 1)  # next time more are tried at once, or fewer
 
 
 def test_what_a_removal_costs_is_measured():
@@ -343,6 +362,7 @@ def test_units_in_their_grace_period_are_not_tried():
     assert model.runs == 0
 
 
+@pytest.mark.slow
 def test_where_the_outputs_are_not_seen_the_estimate_decides():
     torch.manual_seed(0)
     rnn, readout = ds.nn.RNN(3, 6), nn.Linear(6, 2)

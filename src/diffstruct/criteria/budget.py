@@ -48,7 +48,8 @@ class Budget:
     parameters: int
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.parameters, int) and self.parameters > 0):
+        number = self.parameters
+        if not (isinstance(number, int) and not isinstance(number, bool) and number > 0):
             raise ConfigurationError(f"parameters must be a whole number above 0, got {self.parameters!r}")
 
 

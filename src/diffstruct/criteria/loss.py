@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-LIKELY = 1e-3
+LIKELY = 1e-6
 """Probabilities below that say too little, in the precision of a gradient."""
 
 ROUNDING = 0.01
@@ -63,8 +63,7 @@ def rows_of(outputs: Tensor, dim: int) -> Tensor:
 def class_dim(outputs: Tensor, gradient: Tensor) -> int:
     """The dimension over which the gradient sums to zero, the second of images; else the last."""
     for dim in (-1, 1) if outputs.ndim > 2 else (-1,):
-        rows = rows_of(gradient, dim)
-        if rows.shape[1] > 1 and rows.sum(1).abs().sum() < ROUNDING * rows.abs().sum():
+        if _of_probabilities(rows_of(outputs, dim), rows_of(gradient, dim)) is not None:
             return dim
     return -1
 
@@ -77,31 +76,25 @@ def recognise(outputs: Tensor, gradient: Tensor) -> Loss | None:
         gradient: of the loss, shaped alike.
 
     Returns:
-        None if the gradient is zero everywhere.
+        None if the gradient is zero everywhere, or all outputs are too sure to tell.
     """
     live = gradient.abs().sum(1) > 0  # targets may be ignored
     if not live.any():
         return None
     outputs, gradient = outputs[live], gradient[live]
-    return (
-        _softmax(outputs, gradient)
-        or _sigmoid(outputs, gradient)
-        or Loss(
-            "other",
-            gradient.square().sum().sqrt().item(),
-            1.0,
-            0.0,
-            outputs.mean(0),
-            (outputs - outputs.mean(0)).square().mean().item(),
-        )
-    )
+    centred = _of_probabilities(outputs, gradient)
+    if centred is not None and not _told(outputs, centred).any():
+        return None
+    return _softmax(outputs, gradient) or _sigmoid(outputs, gradient) or _other(outputs, gradient)
 
 
 def targets(kind: str, outputs: Tensor, gradient: Tensor) -> Tensor | None:
     """The targets of a recognised loss, shaped like `outputs`; None of another, or where there are none."""
     if kind == "softmax":
-        scale = _softmax_scale(outputs, gradient)
-        return None if scale is None else (outputs.softmax(1) - gradient / scale).clamp(0, 1)
+        scale, centred = _softmax_scale(outputs, gradient), _of_probabilities(outputs, gradient)
+        if scale is None or centred is None:
+            return None
+        return (outputs.softmax(1) - centred / scale).clamp(0, 1)
     return (gradient < 0).double() if kind == "sigmoid" else None
 
 
@@ -125,20 +118,37 @@ def won(kind: str, mean_nats: float, constant: Tensor, spread: float) -> float:
     return max(0.0, entropy.sum().item() - mean_nats)
 
 
+def _of_probabilities(outputs: Tensor, gradient: Tensor) -> Tensor | None:
+    """The gradient, if it is that of a function of `softmax(outputs)`: it sums to zero over the classes.
+
+    If the outputs are logarithms of probabilities already, that part of it which changes them.
+    """
+    if outputs.shape[1] < 2:
+        return None
+    if bool((outputs.logsumexp(1).abs() < ROUNDING).all()):
+        gradient = gradient - outputs.softmax(1) * gradient.sum(1, keepdim=True)
+    return gradient if gradient.sum(1).abs().sum() <= ROUNDING * gradient.abs().sum() else None
+
+
+def _told(outputs: Tensor, gradient: Tensor) -> Tensor:
+    """Gradient over probability of the classes that are not the target, or 0: `[predictions]`."""
+    p = outputs.softmax(1)
+    return torch.where(p > LIKELY, gradient / p, 0.0).amax(1).clamp(min=0)
+
+
 def _softmax_scale(outputs: Tensor, gradient: Tensor) -> Tensor | None:
     """The scale of each prediction, `[predictions, 1]`; None if this is no cross-entropy of a softmax."""
-    if outputs.shape[1] < 2 or gradient.sum(1).abs().sum() >= ROUNDING * gradient.abs().sum():
+    centred = _of_probabilities(outputs, gradient)
+    if centred is None:
         return None
-    p = outputs.softmax(1)
-    # Classes that are not the target have a gradient of scale times probability.
-    ratios = torch.where(p > LIKELY, gradient / p, 0.0).amax(1)
+    p, ratios = outputs.softmax(1), _told(outputs, centred)
     told = ratios > 0
     if not told.any():
         return None
     scale = torch.where(told, ratios, ratios[told].median())[:, None]
     whole = ratios[told].max()  # with soft targets, the same for all predictions
     for one in (scale, whole.expand(len(outputs), 1)):
-        target = p - gradient / one
+        target = p - centred / one
         sharp = one is not scale or bool(((target[told].amax(1) - 1).abs() < NEARLY).all())
         if sharp and bool((target[told] > -NEARLY).all()):
             return one
@@ -146,15 +156,20 @@ def _softmax_scale(outputs: Tensor, gradient: Tensor) -> Tensor | None:
 
 
 def _softmax(outputs: Tensor, gradient: Tensor) -> Loss | None:
-    scale = _softmax_scale(outputs, gradient)
-    if scale is None:
+    scale, target = _softmax_scale(outputs, gradient), targets("softmax", outputs, gradient)
+    if scale is None or target is None:
         return None
-    target = (outputs.softmax(1) - gradient / scale).clamp(0, 1)
     total = scale.sum()
     weight = scale / total  # of each prediction in the mean
     mean = -(weight * target * outputs.log_softmax(1)).sum().item()
     constant = (weight * target).sum(0)
     return Loss("softmax", total.item(), float(len(outputs)), mean, constant, 0.0)
+
+
+def _other(outputs: Tensor, gradient: Tensor) -> Loss:
+    middle = outputs.mean(0)
+    spread = (outputs - middle).square().mean().item()
+    return Loss("other", gradient.square().sum().sqrt().item(), 1.0, 0.0, middle, spread)
 
 
 def _sigmoid(outputs: Tensor, gradient: Tensor) -> Loss | None:

@@ -85,6 +85,11 @@ class Outputs:
         """Of the last step that was recorded, in the order in which their gradients came."""
         return [*self._calls.values()]
 
+    @property
+    def finite(self) -> bool:
+        """Whether there are calls, and all that was seen of them is finite."""
+        return bool(self._calls) and all(call.finite for call in self._calls.values())
+
     def begin(self) -> None:
         """The calls that come are those of a new step; the others are kept until the first of them is
         there."""
@@ -102,7 +107,7 @@ class Outputs:
         calls = [call for call in self.calls if call.outputs.shape[1] == classes]
         outputs = torch.cat([call.outputs for call in calls])
         gradient = torch.cat([call.gradient for call in calls])
-        if not all(call.finite for call in calls):
+        if not self.finite:
             return None
         loss, share = recognise(outputs, gradient), calls[-1].share
         if loss is None:
@@ -132,16 +137,7 @@ class Outputs:
         self.clear()
 
     def _watch(self) -> RemovableHandle:
-        mine = weakref.ref(self)  # the model must not keep a structure alive that is used no more
-
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-            if torch.compiler.is_compiling():
-                return
-            owner = mine()
-            if owner is not None and owner.recording and torch.is_grad_enabled():
-                owner._expect(args, kwargs, result)
-
-        return self.called.register_forward_hook(hook, with_kwargs=True)
+        return self.called.register_forward_hook(_Hook(self), with_kwargs=True)
 
     def _expect(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
         """Record the gradients that will come; of several outputs, that of the largest which has one."""
@@ -180,3 +176,24 @@ class Outputs:
         """A copy watches the copied model."""
         vars(self).update(state)
         self._handle = self._watch() if state["_handle"] else None
+
+
+class _Hook:
+    """Lets what watches a model see its calls. Copies and pickles of the model alone are not watched.
+
+    Args:
+        owner: what watches; None for nothing. The model must not keep it alive.
+    """
+
+    def __init__(self, owner: Outputs | None) -> None:
+        self._owner = None if owner is None else weakref.ref(owner)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        if torch.compiler.is_compiling() or self._owner is None or not torch.is_grad_enabled():
+            return
+        owner = self._owner()
+        if owner is not None and owner.recording and owner.called is module:
+            owner._expect(args, kwargs, result)
+
+    def __reduce__(self) -> tuple[type[_Hook], tuple[None]]:
+        return _Hook, (None,)

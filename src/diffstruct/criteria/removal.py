@@ -123,8 +123,8 @@ class Removals:
 
     @property
     def measurable(self) -> bool:
-        """Whether there is a batch to measure on."""
-        return bool(self.outputs.calls) and self.tracker.loss is not None
+        """Whether there is a batch to measure on, and anything to lose."""
+        return bool(self.outputs.calls) and self.tracker.loss is not None and self.tracker.won_something
 
     def conclude(self, sizes: Mapping[str, int]) -> None:
         """For the end of the run: what may go in evaluation mode, all widths together, is `pending` then.

@@ -35,9 +35,6 @@ INTERVAL, FEWEST_DECISIONS, MOST_DECISIONS = 16, 60, 2500
 REFRESH = 4
 """Decisions between two computations of importance: units are tried about as often."""
 
-NOTHING = 1e-9
-"""Less than that is nothing won."""
-
 
 @dataclass
 class TaylorImportance(Criterion):
@@ -203,11 +200,17 @@ class TaylorImportance(Criterion):
             tracker.forget()  # the step was left out, as a GradScaler does where gradients overflow
             self.outputs.clear()
             return
-        tracker.update(ages, self.outputs.loss())
-        self._decay.measure([tensor for tensor, _ in tracker.readers])
+        loss = self.outputs.loss()
+        if loss is None and tracker.loss is not None and self.outputs.finite:
+            tracker.forget()  # the outputs were too sure, or all alike, to tell
+        else:
+            tracker.update(ages, loss)
+        if self._decay.stepped:
+            self._decay.measure([tensor for tensor, _ in tracker.readers])
         if not tracker.shares or step % (REFRESH * training.interval) == 0:
             tracker.refresh()
-            self._pressure = self._settling.pressure(step, tracker.won, self.settling)
+            won = tracker.won if tracker.won_something else 0.0
+            self._pressure = self._settling.pressure(step, won, self.settling)
         pressure = self._pressure
         prices = {name: training.threshold(name) for name in tracker.widths}
         self._decay.apply(
@@ -255,7 +258,7 @@ class TaylorImportance(Criterion):
 
     def remarks(self) -> list[str]:
         """That nothing was won, if so."""
-        if self.tracker.observations and self.tracker.won <= NOTHING:
+        if self.tracker.observations and not self.tracker.won_something:
             return [
                 "the network has won nothing over a constant output, so that no unit was judged: look at the "
                 "learning rate and the data"
@@ -265,7 +268,7 @@ class TaylorImportance(Criterion):
     def describe(self) -> str:
         """The price, and what the network has won."""
         loss = self.tracker.loss
-        known = loss is not None and loss.kind != "other" and self.tracker.won > NOTHING
+        known = loss is not None and loss.kind != "other" and self.tracker.won_something
         told = f", {self.tracker.won:.3g} nats won" if known else ""
         return f"{type(self).__name__}, price {self.price:g}{told}"
 

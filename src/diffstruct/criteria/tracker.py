@@ -25,6 +25,12 @@ from diffstruct.width.cost import Cost, sizes_of, unit_costs
 FEWEST = 10
 """Observations that the moving averages look back on, at least."""
 
+NOTHING = 1e-6
+"""Nats that are nothing won."""
+
+LEAST = 1e-30
+"""In the place of 0, where something is divided by what was won."""
+
 
 class Settings(Protocol):
     """What the tracker needs to know of a criterion; see `TaylorImportance`."""
@@ -141,6 +147,12 @@ class ImportanceTracker:
             averages = self.fisher[name], self.mean_slopes[name]
             importance.update_averages(*averages, slopes / scale, predictions, ages[name] + 1, self.rate)
 
+    @property
+    def won_something(self) -> bool:
+        """Whether the network has won anything that shares could be taken of."""
+        known = self.loss is not None and self.loss.kind != "other"
+        return self.won > (NOTHING if known else LEAST)
+
     def curvature(self, name: str) -> NDArray[np.float64]:
         """`C` of `importance`, of the units of a width."""
         predictions = 1.0 if self.loss is None else self.loss.predictions
@@ -174,7 +186,7 @@ class ImportanceTracker:
             self.won = 0.5 * max(*joint, 0.0)
         else:
             self.won = won(self.loss.kind, self.loss.nats, self.loss.constant, self.loss.spread)
-        self.won = max(self.won, 1e-300)
+        self.won = max(self.won, LEAST)
         first_order = self.criterion.first_order and self.loss is not None and self.loss.kind != "other"
         for name, curvature in curvatures.items():
             # Of the diagonal alone, the conditional importance is that of units without duplicates.

@@ -30,8 +30,8 @@ class Rule:
     `Rule(max_units=64)` changes nothing but the largest size.
 
     Args:
-        threshold: `T_D`, in the unit of the criterion's importance; for `TaylorImportance` the price of a
-            unit, in nats.
+        threshold: `T_D`, in the unit of the criterion's importance; for `TaylorImportance` the
+            price.
         reserve: `k`, a count (int), or a fraction of the width (float below 1), then at least `min_reserve`.
         p_add: probability per step, however many steps lie between decisions, that a reserve that falls
             short is filled.
@@ -54,7 +54,7 @@ class Rule:
         >>> import diffstruct as ds
         >>> rule = ds.Rule(max_units=64)
         >>> rule.filled(ds.TaylorImportance().default_rule).threshold
-        0.001
+        0.2
     """
 
     threshold: float | None = None

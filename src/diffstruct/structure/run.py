@@ -27,6 +27,7 @@ def training_run(
     interval: int | None,
     seed: int,
     budget: Budget | None,
+    multiple_of: Mapping[str, int],
 ) -> Training:
     """What `Structure`'s arguments say of the run; see there.
 
@@ -58,7 +59,9 @@ def training_run(
     for name, one in by_name(rule or Rule(), found.widths, Rule(), "rule").items():
         complete = one.filled(criterion.default_rule)
         if complete.max_units is None:  # then the size that the model came with is the largest
-            complete = replace(complete, max_units=found.widths[name].size, p_add=0.0, p_spontaneous=0.0)
+            size, several = found.widths[name].size, max(1, multiple_of[name])
+            largest = max(size // several * several, 1)
+            complete = replace(complete, max_units=largest, p_add=0.0, p_spontaneous=0.0)
         criterion.check_rule(complete, total_steps, name)
         rules[name] = complete.timed(total_steps, interval)
     generator = np.random.default_rng(seed)

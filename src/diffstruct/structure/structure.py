@@ -103,9 +103,9 @@ class Structure(ActsBeforeSteps):
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
-        self.training = training_run(*run)
         self.multiple_of = by_name(multiple_of, self._found.widths, 1, "multiple_of")
+        run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
+        self.training = training_run(*run, self.multiple_of)
         sizes = by_name(start, self._found.widths, None, "start")
         learnable(self._found, self.criterion, self.training)
         keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
@@ -117,7 +117,11 @@ class Structure(ActsBeforeSteps):
             undo.callback(operate(changes.values(), self.training.optimizers))
             self.criterion.resize(changes, 0)
             undo.pop_all()
-        self._own = {name: own[name] for name in keep} if self.criterion.widens else {}
+        self._own: dict[str, int] = {}
+        for name in keep if self.criterion.widens else ():
+            several = self.multiple_of[name]
+            largest = min(own[name], self.training.rules[name].max_units or 1)
+            self._own[name] = max(largest // several * several, self.widths[name].size)
         self._attach_to(self.training.optimizers)
         self.history = History()
         self.steps = 0  # made so far
