@@ -173,8 +173,12 @@ class Outputs:
         return {**vars(self), "_handle": self._handle is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy watches the copied model."""
+        """A copy watches the copied model, which has come with a hook that does nothing."""
         vars(self).update(state)
+        hooks = self.called._forward_hooks
+        for key in [key for key, hook in hooks.items() if isinstance(hook, _Hook) and hook.idle]:
+            del hooks[key]
+            self.called._forward_hooks_with_kwargs.pop(key, None)
         self._handle = self._watch() if state["_handle"] else None
 
 
@@ -194,6 +198,11 @@ class _Hook:
         owner = self._owner()
         if owner is not None and owner.recording and owner.called is module:
             owner._expect(args, kwargs, result)
+
+    @property
+    def idle(self) -> bool:
+        """Whether this is the hook of a copy, which does nothing."""
+        return self._owner is None
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[None]]:
         return _Hook, (None,)

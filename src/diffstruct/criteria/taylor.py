@@ -252,7 +252,11 @@ class TaylorImportance(Criterion):
     def resize(self, changes: Mapping[str, Change], step: int) -> None:
         """Follow the units, and let those that stay take over."""
         self.removals.take_over(changes, self.training.copies)
+        self.removals.pending = {}
         self.tracker.resize(changes)
+        for name, change in changes.items():
+            ages = self._ages[name][list(change.keep)]
+            self._ages[name] = np.concatenate([ages, np.zeros(change.add, np.int64)])
         if changes:
             self.outputs.clear()  # a hidden state among the inputs would be of the sizes before
 
