@@ -86,7 +86,12 @@ class Criterion(ABC):
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> structure = ds.Structure(
-        ...     model, optimizer, example_inputs=(torch.ones(2, 3),), total_steps=9, criterion=IncomingNorm(), start=1
+        ...     model,
+        ...     optimizer,
+        ...     example_inputs=(torch.ones(2, 3),),
+        ...     total_steps=9,
+        ...     criterion=IncomingNorm(),
+        ...     start=1,
         ... )
         >>> structure.widths["0"].size
         1

@@ -46,12 +46,12 @@ class Removal:
     Args:
         units: their indices.
         takeover: what the factors of all units change by, `[n]`, see `importance.takeover`.
-        cost: measured: the share of what was won that goes with them.
+        cost: measured: the share of what was won that goes with them; None where it was not.
     """
 
     units: NDArray[np.int64]
     takeover: NDArray[np.float64]
-    cost: float
+    cost: float | None
 
 
 class Removals:
@@ -104,9 +104,9 @@ class Removals:
         if pressure > 0:
             proposed = {name: units for name in widths if len(units := self._proposal(name, ages[name]))}
             self.off = {name: off**0.98 for name, off in self.off.items()}
-        if proposed and not self.measurable:
+        if proposed and self.tracker.loss is None:  # the outputs are not seen: there is nothing to measure by
             self.pending = {name: self._unmeasured(name, units) for name, units in proposed.items()}
-        elif proposed and self._credit >= 2:
+        elif proposed and self.measurable and self._credit >= 2:
             self._credit -= 1
             call = self.outputs.calls[-1]
             before = self.outputs.again(call)
@@ -240,7 +240,7 @@ class Removals:
         self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), 0.2, MOST_OFF))
 
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
-        return Removal(units, self._takeover(name, units), self._estimated(name, units))
+        return Removal(units, self._takeover(name, units), None)
 
     def _estimated(self, name: str, units: NDArray[np.int64]) -> float:
         """The share of what was won that should go with units, going by their importance."""

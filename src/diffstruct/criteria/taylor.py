@@ -247,7 +247,8 @@ class TaylorImportance(Criterion):
 
     def costs(self) -> Mapping[str, float]:
         """The share of what was won that went with the units removed last, measured before, by width."""
-        return {name: removal.cost for name, removal in self.removals.pending.items()}
+        found = {name: removal.cost for name, removal in self.removals.pending.items()}
+        return {name: cost for name, cost in found.items() if cost is not None}
 
     def resize(self, changes: Mapping[str, Change], step: int) -> None:
         """Follow the units, and let those that stay take over."""
