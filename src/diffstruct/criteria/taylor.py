@@ -32,8 +32,8 @@ INTERVAL, FEWEST_DECISIONS, MOST_DECISIONS = 16, 60, 2500
 """Steps between two decisions; fewer in runs too short for so many decisions, more in longer ones."""
 
 
-REFRESH = 4
-"""Decisions between two computations of importance: units are tried about as often."""
+REFRESH, REFRESH_STEPS = 4, 64
+"""Decisions, and steps, between two computations of importance at most: units are tried about as often."""
 
 
 @dataclass
@@ -207,7 +207,8 @@ class TaylorImportance(Criterion):
             tracker.update(ages, loss)
         if self._decay.stepped:
             self._decay.measure([tensor for tensor, _ in tracker.readers])
-        if not tracker.shares or step % (REFRESH * training.interval) == 0:
+        every = training.interval * max(1, min(REFRESH, REFRESH_STEPS // training.interval))
+        if not tracker.shares or step % every == 0:
             tracker.refresh()
             won = tracker.won if tracker.won_something else 0.0
             self._pressure = self._settling.pressure(step, won, self.settling)
