@@ -127,7 +127,8 @@ def test_a_budget_above_what_the_model_costs_leaves_it_alone():
 
 
 def test_no_width_goes_below_its_least_size_for_a_budget():
-    plain, _, _ = trained(40, rule=ds.Rule(min_units=5))
+    with pytest.warns(ds.StructureWarning, match="more than the budget of 40"):
+        plain, _, _ = trained(40, rule=ds.Rule(min_units=5))
     assert [plain[0].out_features, plain[2].out_features] == [5, 5]
 
 

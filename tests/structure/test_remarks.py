@@ -131,3 +131,21 @@ def test_several_remarks_come_one_by_one():
     messages, _ = run(50, model=mlp(zero=True), lr=0.0, rule=rule)
     assert len(messages) == 3
     assert ["finish()" in messages[0], "max_units" in messages[1], "nothing" in messages[2]] == [True] * 3
+
+
+def test_a_budget_that_cannot_be_met_is_warned_of():
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    for parameters, warned in ((2, True), (10_000, False)):
+        model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        budget = ds.Budget(parameters=parameters)
+        structure = ds.Structure(model, optimizer, example_inputs=(x,), total_steps=120, budget=budget)
+        for _ in range(120):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), (x[:, 0] > 0).long()).backward()
+            optimizer.step()
+            structure.step()
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            structure.finish()
+        assert any("more than the budget" in str(each.message) for each in found) == warned

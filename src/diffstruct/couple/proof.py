@@ -48,19 +48,6 @@ class Proof:
         self.model, self.run, self.trains = model, run, trains
         self.expected = self.outputs()
 
-    @property
-    def predictions(self) -> int:
-        """How many predictions the model makes for the example inputs, going by its first output.
-
-        One prediction lies along its last dimension (logits), of images `[batch, channels, ...]` along the
-        second; of numbers `[batch]`, each is a prediction.
-        """
-        made = (output for output in tensors_in(self.expected) if output.ndim and output.is_floating_point())
-        first = next(made, None)
-        if first is None or first.ndim == 1:
-            return 1 if first is None else len(first)
-        return first.numel() // first.shape[1 if first.ndim > 3 else -1]
-
     def prove(self, width: Width, candidates: Sequence[Candidate]) -> Width:
         """The width, with the attributes that must be kept in step.
 

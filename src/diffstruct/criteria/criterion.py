@@ -216,7 +216,7 @@ class Criterion(ABC):
         return {}
 
     def remarks(self) -> list[str]:
-        """What the user should know at the end: a sentence each, that becomes a warning."""
+        """What the user should know of the finished sizes: a sentence each, that becomes a warning."""
         return []
 
     def describe(self) -> str:

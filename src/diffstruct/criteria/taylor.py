@@ -263,13 +263,20 @@ class TaylorImportance(Criterion):
             self.outputs.clear()  # a hidden state among the inputs would be of the sizes before
 
     def remarks(self) -> list[str]:
-        """That nothing was won, if so."""
+        """That nothing was won, or that the budget is not met, if so."""
+        found, path = [], self.removals.budget
         if self.tracker.observations and not self.tracker.won_something:
-            return [
+            found.append(
                 "the network has won nothing over a constant output, so that no unit was judged: look at the "
                 "learning rate and the data"
-            ]
-        return []
+            )
+        if path is not None and self.tracker.cost_now() > path.budget:
+            found.append(
+                f"the finished model costs {self.tracker.cost_now():g}, more than the budget of "
+                f"{path.budget:g}: sizes are at their minimum or in multiples, or no batch was seen; lower "
+                "min_units or multiple_of, or give more"
+            )
+        return found
 
     def describe(self) -> str:
         """The price, and what the network has won."""

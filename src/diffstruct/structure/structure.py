@@ -248,12 +248,13 @@ class Structure(ActsBeforeSteps):
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
-        remarks = [*remarks_at_the_end(self.steps, self.training, self.widths), *self.criterion.remarks()]
+        remarks = [*remarks_at_the_end(self.steps, self.training, self.widths)]
         plain, changes = finished(
             self.model, self.widths, self.criterion, self.multiple_of, self._found.proof
         )
         costs = self.criterion.costs()
         self.criterion.resize(changes, self.steps)
+        remarks += self.criterion.remarks()
         self.criterion.detach()
         self._let_go()
         self.widths = dict(self._found.widths)
