@@ -75,17 +75,3 @@ def decide(
     asked = importances[torch.from_numpy(live).to(importances.device)]
     about: Decision = rule.decide(asked, RuleState(memory.ages[live], memory.risen[live]), generator)
     return in_multiples(about, live, values, memory, multiple_of)
-
-
-def widened(memory: RuleState, own: int) -> Decision:
-    """Double a width, up to its own size.
-
-    Args:
-        memory: the rule's, of the units.
-        own: the size that the model came with.
-    """
-    size = len(memory.ages)
-    add = min(size, own - size)
-    new = RuleState.initial(add)
-    state = RuleState(np.concatenate([memory.ages + 1, new.ages]), np.concatenate([memory.risen, new.risen]))
-    return Decision(size, tuple(range(size)), add, state)

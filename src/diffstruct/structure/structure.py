@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
-from diffstruct.criteria import AsTheModel, Budget, Criterion, TaylorImportance
+from diffstruct.criteria import Budget, Criterion, TaylorImportance
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
-from diffstruct.structure.decide import decide_all, widened
+from diffstruct.structure.decide import decide_all
 from diffstruct.structure.finish import finished
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
@@ -28,6 +28,7 @@ from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.run import training_run
 from diffstruct.structure.start import start_of
 from diffstruct.structure.table import table
+from diffstruct.structure.widening import Widening
 from diffstruct.surgery import Change, Initialize, copy_of, operate
 from diffstruct.width import Width
 from diffstruct.width.patterns import by_name
@@ -110,18 +111,17 @@ class Structure(ActsBeforeSteps):
         learnable(self._found, self.criterion, self.training)
         keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
         self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
-        own = {name: width.size for name, width in self.widths.items()}
+        largest = {}
+        for name in keep if self.criterion.widens else ():
+            several, most = self.multiple_of[name], self.training.rules[name].max_units or 1
+            largest[name] = min(self.widths[name].size, most) // several * several
+        self._widening: Widening | None = Widening(self.widths, largest) if largest else None
         changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
         with ExitStack() as undo:  # what to do if anything fails
             undo.callback(self.criterion.detach)
             undo.callback(operate(changes.values(), self.training.optimizers))
             self.criterion.resize(changes, 0)
             undo.pop_all()
-        self._own: dict[str, int] = {}
-        for name in keep if self.criterion.widens else ():
-            several = self.multiple_of[name]
-            largest = min(own[name], self.training.rules[name].max_units or 1)
-            self._own[name] = max(largest // several * several, self.widths[name].size)
         self._attach_to(self.training.optimizers)
         self.history = History()
         self.steps = 0  # made so far
@@ -129,6 +129,7 @@ class Structure(ActsBeforeSteps):
         self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
         self._last: dict[str, Change] = {}
         self._finished = False
+        self._record_next()
 
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
@@ -164,16 +165,22 @@ class Structure(ActsBeforeSteps):
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
         self._last = {}
-        if self.training.decides(self.steps + 1):
+        if self._widening is not None and self.steps < self.training.total_steps:
+            events = self._operate(self._widening.decisions(self.states), self._widening.initialize)
+            sizes = {name: width.size for name, width in self.widths.items()}
+            self._spare = {name: np.zeros(size, np.bool_) for name, size in sizes.items()}
+            if self._widening.ends(sizes):
+                self._widening = None
+        elif self.training.decides(self.steps + 1):
             events = self._decide()
         else:
             events, self.steps = (), self.steps + 1
-        self.criterion.record_next(self.training.decides(self.steps + 1))
+        self._record_next()
         return events
 
     def next_decision(self) -> int:
         """The number of the next step that a decision is about; after the run, beyond all steps."""
-        interval = self.training.interval
+        interval = 1 if self._widening is not None else self.training.interval
         step = (self.steps // interval + 1) * interval
         return step if step <= self.training.total_steps else sys.maxsize
 
@@ -181,7 +188,7 @@ class Structure(ActsBeforeSteps):
         """Count steps that no decision is about, which a training loop has made without `step`."""
         self._last = {}
         self.steps += steps
-        self.criterion.record_next(self.training.decides(self.steps + 1))
+        self._record_next()
 
     def _decide(self) -> tuple[Event, ...]:
         ages = {name: state.ages for name, state in self.states.items()}
@@ -192,18 +199,13 @@ class Structure(ActsBeforeSteps):
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
         decisions = {name: whole.decision for name, whole in found.items()}
         spare = {name: whole.spare for name, whole in found.items()}
-        for name, own in [*self._own.items()]:  # widths that are still below their own size
-            decisions[name] = widened(self.states[name], own)
-            spare[name] = np.zeros(decisions[name].new_size, np.bool_)
-        initialize = self._initialize_as_own if self._own else self.criterion.initialize
-        events = self._operate(decisions, initialize)
-        self._own = {name: own for name, own in self._own.items() if self.widths[name].size < own}
+        events = self._operate(decisions, self.criterion.initialize)
         self._spare = spare
         return events
 
-    def _initialize_as_own(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
-        thresholds = {name: self.training.threshold(name) for name in self.widths}
-        AsTheModel(outgoing_scale=1.0)(changes, values, thresholds, self.training.generator)
+    def _record_next(self) -> None:
+        decides = self._widening is None and self.training.decides(self.steps + 1)
+        self.criterion.record_next(decides)
 
     def carry_out(self, decisions: Mapping[str, Decision], steps: int = 1) -> tuple[Event, ...]:
         """Change the structure as was decided, by `step` or by a training loop that asks the rule itself.

@@ -1,0 +1,85 @@
+"""Widths that start below the size that the user wrote, and how they grow back to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffstruct.rule import Decision, RuleState
+from diffstruct.surgery import Change
+from diffstruct.width import Slot, Width
+from diffstruct.width.layout import Layout, Sizes, along, axes, owners
+
+
+class Widening:
+    """Doubles widths at each step, up to the sizes that the model came with, by the units it came with.
+
+    The sizes that the user wrote are knowledge, and so are the weights that were drawn for them: a deep
+    network that begins as a chain of single units is one bottleneck after the other, out of which little
+    comes. So the width is there again within a few steps, and the run goes on as if it had begun there.
+
+    Args:
+        widths: of the model, by name, all at the sizes that it came with.
+        largest: the sizes to grow to, by name, of those that do not start there.
+    """
+
+    def __init__(self, widths: Mapping[str, Width], largest: Mapping[str, int]) -> None:
+        self._largest = dict(largest)
+        self._own: Sizes = {width.axis: width.size for width in widths.values()}
+        slots = [slot for width in widths.values() for slot in width.slots]
+        self._layouts: dict[Tensor, dict[int, Layout]] = {}
+        for slot in slots:
+            self._layouts.setdefault(slot.tensor, {})[slot.dim] = slot.layout
+        self._written = {tensor: tensor.detach().clone() for tensor in self._layouts} if largest else {}
+
+    def decisions(self, states: Mapping[str, RuleState]) -> dict[str, Decision]:
+        """Double the widths that have not reached their size; leave the others alone.
+
+        Args:
+            states: the rule's memory of each width's units, by name.
+        """
+        found = {}
+        for name, memory in states.items():
+            size = len(memory.ages)
+            add = max(0, min(size, self._largest.get(name, size) - size))
+            new = RuleState.initial(add)
+            state = RuleState(
+                np.concatenate([memory.ages, new.ages]), np.concatenate([memory.risen, new.risen])
+            )
+            found[name] = Decision(size, tuple(range(size)), add, state)
+        return found
+
+    def ends(self, sizes: Mapping[str, int]) -> bool:
+        """Whether all widths have reached their sizes; what was kept for them is let go then."""
+        if any(sizes[name] < largest for name, largest in self._largest.items()):
+            return False
+        self._written = {}
+        return True
+
+    @torch.no_grad()
+    def initialize(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
+        """Write the new units' entries, as the model came with them."""
+        sizes = {change.width.axis: change.new_size for change in changes}
+        slots: dict[Tensor, list[tuple[Slot, Change]]] = {}
+        for change in changes:
+            for slot in change.width.slots:
+                slots.setdefault(slot.tensor, []).append((slot, change))
+        for tensor, value in values.items():
+            new = torch.zeros_like(value, dtype=torch.bool)
+            for slot, change in slots[tensor]:
+                units = owners(slot.layout, change.width.axis, sizes)
+                new |= along((units >= len(change.keep)).to(new.device), slot.dim, new.ndim)
+            value.copy_(torch.where(new, self._as_it_came(tensor, sizes), value))
+
+    def _as_it_came(self, tensor: Tensor, sizes: Sizes) -> Tensor:
+        """The entries that a tensor came with of the units that there are at these sizes."""
+        written = self._written[tensor]
+        for dim, layout in self._layouts[tensor].items():
+            there = torch.ones(written.shape[dim], dtype=torch.bool)
+            for axis in axes(layout):
+                there &= owners(layout, axis, self._own) < sizes.get(axis, axis.size)
+            written = written.index_select(dim, there.nonzero().flatten().to(written.device))
+        return written
