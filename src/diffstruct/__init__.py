@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from diffstruct import nn
-from diffstruct.couple import FoundWidths, find_widths
+from diffstruct.couple import FoundWidths, MultiplyAdds, find_widths
 from diffstruct.criteria import (
     AsTheModel,
     AtThreshold,
@@ -72,6 +72,7 @@ __all__ = [
     "L1Price",
     "Measurement",
     "Multipliers",
+    "MultiplyAdds",
     "NewUnits",
     "OutgoingNorm",
     "ParameterCount",

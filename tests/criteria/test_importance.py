@@ -269,6 +269,19 @@ def test_a_double_takes_all_over_and_a_stranger_nothing():
     np.testing.assert_allclose(importance.takeover(fisher, np.array([2]), 1e-9), [0, 0, 0], atol=1e-6)
 
 
+def test_where_nothing_was_won_and_fewer_slopes_were_seen_than_units_all_is_finite():
+    """The price is next to nothing then, and the curvature has no inverse."""
+    slopes = np.random.default_rng(0).normal(size=(3, 10))
+    slopes[:, 7:] = 0
+    fisher = slopes.T @ slopes
+    for price in (0.0, 1e-32):
+        jointly = importance.conditional(fisher, price)
+        assert (jointly >= 0).all()
+        assert (jointly <= 0.5 * np.diag(fisher)).all()
+        assert np.isfinite(importance.takeover(fisher, np.array([0, 8]), price)).all()
+    assert not importance.conditional(np.zeros((3, 3)), 1e-32).any()
+
+
 def test_duplicates_have_no_conditional_importance_and_independent_units_all_of_it():
     fisher = np.array([[2.0, 2, 0, 0], [2, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 0.5]])
     jointly = importance.conditional(fisher, 1e-6)

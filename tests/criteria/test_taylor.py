@@ -161,10 +161,10 @@ def test_importance_is_a_share_of_what_was_won_over_a_share_of_the_cost():
     model, optimizer, structure = structured(mlp(), rule=STILL, interval=1)
     train(model, optimizer, structure, 200)
     tracker = structure.criterion.tracker
-    total = sum(tracker.shares[name] * structure.widths[name].size for name in tracker.shares)
-    assert total == pytest.approx(1)
+    costs = {"0": 5 + 1 + 16, "2": 24 + 1 + 3}
+    total = sum(costs[name] * structure.widths[name].size for name in tracker.shares)
     for name, width in structure.widths.items():
-        assert tracker.unit_costs[name] == {"0": 5 + 1 + 16, "2": 24 + 1 + 3}[name]
+        assert tracker.shares[name] == pytest.approx(costs[name] / total)
         due = tracker.shares[name] * tracker.won
         diagonal = np.diag(tracker.curvature(name)) / 2 + np.maximum(-tracker.mean_slopes[name], 0)
         np.testing.assert_allclose(tracker.alone[name], diagonal / due, rtol=1e-3)

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -22,6 +20,7 @@ from diffstruct.couple.findings import Dim, Findings, Place
 from diffstruct.couple.registry import describe, expand, rule_failed
 from diffstruct.couple.terms import Leaf, fix, unify
 from diffstruct.couple.tracing_state import TracingState
+from diffstruct.couple.unfused import unfused
 from diffstruct.nn.outputs import tensors_in
 
 TURNED_IN_PLACE = {f"aten::{name}_" for name in ("t", "transpose", "squeeze", "unsqueeze")}
@@ -97,20 +96,13 @@ def _operator_by_operator(state: TracingState) -> Iterator[None]:
         if state.stack:
             state.stack.pop()
 
-    fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         for hook in (
             nn.modules.module.register_module_forward_pre_hook(enter),
             nn.modules.module.register_module_forward_hook(leave),
         ):
             stack.callback(hook.remove)
-        stack.callback(lambda: torch.backends.mha.set_fastpath_enabled(fast))
-        torch.backends.mha.set_fastpath_enabled(False)
-        onednn = torch._C._get_mkldnn_enabled()
-        stack.callback(lambda: torch._C._set_mkldnn_enabled(onednn))
-        torch._C._set_mkldnn_enabled(False)
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(torch.enable_grad())  # without gradients torch takes other, fused paths
+        stack.enter_context(unfused())
         yield
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 from diffstruct.errors import ConfigurationError
+from diffstruct.width.cost import Cost
 
 BEGIN, END = 0.15, 0.75
 """The fractions of the run between which the cost goes from where it begins to the budget."""
 
 USED = 0.98
 """The part of the budget below which nothing is taken away."""
+
+SHARPNESS = 8
+"""Of several budgets, one that is half as tight as another has less than a hundredth of its part in what
+units cost."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +27,16 @@ class Budget:
     enough, the least important units go, so that the cost falls evenly to the budget in the first three
     quarters of the run. A budget above what the model costs at its own sizes leaves these alone.
 
+    Of several budgets all are met. Units cost what they take of the tightest one, unless the criterion has a
+    cost of its own.
+
     Args:
         parameters: of the whole model, those of sizes that are not learned included.
+        flops: multiply-adds of a forward pass for one example, a multiplication and the addition that goes
+            with it counting as one; see `MultiplyAdds`. Counters that say two have twice as many.
 
     Raises:
-        ConfigurationError: it is no whole number above 0.
+        ConfigurationError: neither is given, or one is no whole number above 0.
 
     Example:
         >>> import torch
@@ -45,32 +56,76 @@ class Budget:
         98
     """
 
-    parameters: int
+    parameters: int | None = None
+    flops: int | None = None
 
     def __post_init__(self) -> None:
-        number = self.parameters
-        if not (isinstance(number, int) and not isinstance(number, bool) and number > 0):
-            raise ConfigurationError(f"parameters must be a whole number above 0, got {self.parameters!r}")
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if all(number is None for number in given.values()):
+            raise ConfigurationError(f"a budget needs a number: give {' or '.join(given)}, or both")
+        for name, number in given.items():
+            whole = isinstance(number, int) and not isinstance(number, bool)
+            if number is not None and not (whole and number > 0):
+                raise ConfigurationError(f"{name} must be a whole number above 0, got {number!r}")
 
 
 class BudgetPath:
     """What the model may cost at each step, on its way to a budget.
 
+    Costs are told in parts of the budget, of the tightest where there are several.
+
     Args:
         budget: what the model may cost at the end.
-        begin: what it costs at first.
+        costs: what a model of given sizes costs, by the names that the budget has for it.
+        sizes: of the widths, where the run begins.
         total_steps: of the run.
     """
 
-    def __init__(self, budget: float, begin: float, total_steps: int) -> None:
-        self.budget, self._begin, self._total = budget, begin, total_steps
+    def __init__(
+        self, budget: Budget, costs: Mapping[str, Cost], sizes: Mapping[str, int], total_steps: int
+    ) -> None:
+        given = {field.name: getattr(budget, field.name) for field in fields(budget)}
+        self._limits = [(name, most, costs[name]) for name, most in given.items() if most is not None]
+        self._total = total_steps
+        self._begin = max(1.0, self.spent(sizes))
+
+    def spent(self, sizes: Mapping[str, int]) -> float:
+        """The part of the budget that a model of these sizes takes."""
+        return max(self._parts(sizes))
+
+    def price(self, sizes: Mapping[str, int]) -> float:
+        """The same as what units cost: of budgets that are about as tight, all count.
+
+        The larger part alone would say that a unit is free which takes much of the other.
+        """
+        parts = self._parts(sizes)
+        largest = max(parts)
+        return float(largest * sum((part / largest) ** SHARPNESS for part in parts) ** (1 / SHARPNESS))
 
     def allowed(self, step: int) -> float:
-        """What the model may cost after so many steps: by the same factor less in each of them."""
+        """What the model may take after so many steps: by the same factor less in each of them."""
         done = min(1.0, max(0.0, (step / self._total - BEGIN) / (END - BEGIN)))
-        factor = min(1.0, self.budget / self._begin)
-        return float(self._begin * factor**done)
+        return float(self._begin ** (1.0 - done))
 
-    def room(self, cost: float, unit: float) -> int:
-        """How many units that cost `unit` may go, at most, lest the budget is left unused."""
-        return max(0, int((cost - USED * self.budget) / max(unit, 1e-300)))
+    def room(self, sizes: Mapping[str, int], name: str) -> int:
+        """How many units of a width may go, at most, lest the budget is left unused."""
+        spent = self.spent(sizes)
+        unit = spent - self.spent({**sizes, name: sizes[name] - 1})
+        return max(0, int((spent - USED) / max(unit, 1e-15)))
+
+    def missed(self, sizes: Mapping[str, int]) -> list[str]:
+        """What a model of these sizes costs where that is more than the budget, a part of a sentence each."""
+        return [
+            f"{_SAID[name].format(cost(sizes))}, more than the budget of {most:,}"
+            for name, most, cost in self._limits
+            if cost(sizes) > most
+        ]
+
+    def _parts(self, sizes: Mapping[str, int]) -> list[float]:
+        return [cost(sizes) / most for _, most, cost in self._limits]
+
+
+_SAID = {
+    "parameters": "the finished model has {:,.0f} parameters",
+    "flops": "the finished model takes {:,.0f} multiply-adds for an example",
+}

@@ -19,7 +19,7 @@ from diffstruct.criteria.budget import Budget
 from diffstruct.criteria.initialization import Initialization, SmallRandom
 from diffstruct.rule import Rule
 from diffstruct.surgery import Change, Copy
-from diffstruct.width import Width
+from diffstruct.width import Cost, Width
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Training:
         model: that is trained.
         called: what the user calls: the model, or what `torch.compile` made of it.
         budget: what the finished model may cost.
+        multiply_adds: what a model of given sizes takes for an example, where the budget is of that.
         copies: of the model, that follow its sizes.
     """
 
@@ -48,6 +49,7 @@ class Training:
     model: nn.Module
     called: nn.Module
     budget: Budget | None = None
+    multiply_adds: Cost | None = None
     copies: list[Copy] = field(default_factory=list)
 
     def decides(self, step: int) -> bool:

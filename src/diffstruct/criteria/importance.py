@@ -28,6 +28,9 @@ LARGEST_CONDITIONAL = 256
 """The largest width whose conditional importance is computed: it takes time in the cube of the units. Of
 wider ones only the diagonal of `F` is kept, `[n]`."""
 
+ROUNDING = 1e-12
+"""Of the largest entry of a matrix: less than that on its diagonal may be lost when it is inverted."""
+
 
 def update_averages(fisher: Any, mean: Any, slopes: Any, predictions: float, ages: Any, rate: float) -> None:
     """Bring the moving averages `fisher` and `mean` up to date, in place.
@@ -100,14 +103,17 @@ def conditional(fisher: NDArray[np.float64], price: float) -> NDArray[np.float64
     """
     if fisher.ndim == 1:
         return 0.5 * fisher
-    if not fisher.any():  # of units that have not been observed
-        return np.zeros(len(fisher))
     ridge = _ridge(fisher, price)
     # By PyTorch, since NumPy's BLAS ignores torch.set_num_threads: at 128 units that was a hundred times
     # as long, on threads that the training competes with.
     inverse = torch.linalg.inv(torch.from_numpy(fisher + ridge * np.eye(len(fisher)))).diagonal().numpy()
     bounded: NDArray[np.float64] = np.clip(0.5 / inverse - 0.5 * ridge, 0.0, 0.5 * diagonal(fisher))
     return bounded
+
+
+def _ridge(curvature: NDArray[np.float64], price: float) -> float:
+    """What the price adds to the diagonal: more than rounding, also where next to nothing has been won."""
+    return max(2 * price, ROUNDING * float(diagonal(curvature).max()))
 
 
 def geometric_mean(
@@ -145,17 +151,11 @@ def takeover(curvature: NDArray[np.float64], units: NDArray[np.int64], price: fl
     stay[units] = False
     others = np.flatnonzero(stay)
     if curvature.ndim == 2 and len(others):
-        matrix = curvature[np.ix_(others, others)]
-        matrix = matrix + _ridge(matrix, price) * np.eye(len(others))
+        matrix = curvature[np.ix_(others, others)] + _ridge(curvature, price) * np.eye(len(others))
         wanted = curvature[np.ix_(others, units)].sum(1)
         solved = torch.linalg.solve(torch.from_numpy(matrix), torch.from_numpy(wanted)).numpy()
         change[others] = np.clip(solved, -0.5, 1.0)
     return change
-
-
-def _ridge(curvature: NDArray[np.float64], price: float) -> float:
-    """What is added to the diagonal: of a price, and enough that rounding leaves the matrix invertible."""
-    return max(2 * price, 1e-12 * float(np.diag(curvature).max()), 1e-290)
 
 
 def annealing(step: int, total_steps: int, fraction: float) -> float:

@@ -119,7 +119,7 @@ class Removals:
                 if len(units := proposed[name][: self._room(name)]):
                     self._try(name, units, call, before, pressure)
         if self.budget is not None and self.tracker.shares:
-            self._force(self.budget.allowed(step))
+            self._force(self.budget, step)
 
     @property
     def measurable(self) -> bool:
@@ -158,11 +158,11 @@ class Removals:
         finally:
             _restore(backup)
         if self.budget is not None:
-            self._force(self.budget.budget)
+            self._force(self.budget, self.training.total_steps)
 
-    def _force(self, allowed: float) -> None:
+    def _force(self, budget: BudgetPath, step: int) -> None:
         """Where the model still costs more than is allowed, let the least important units go."""
-        widths, cost = self.tracker.widths, self.tracker.cost
+        widths, allowed = self.tracker.widths, budget.allowed(step)
         going = {name: set[int]() for name in widths}
         for name, removal in self.pending.items():
             going[name].update(removal.units.tolist())
@@ -171,7 +171,7 @@ class Removals:
         values = ((v, name, i) for name in widths for i, v in enumerate(self.importance(name).tolist()))
         forced: set[str] = set()
         for _, name, unit in sorted(values):
-            if cost(sizes) <= allowed:
+            if budget.spent(sizes) <= allowed:
                 break
             if unit not in going[name] and sizes[name] > least[name]:
                 going[name].add(unit)
@@ -218,7 +218,7 @@ class Removals:
             return sys.maxsize
         going = {each: len(removal.units) for each, removal in self.pending.items()}
         sizes = {each: width.size - going.get(each, 0) for each, width in self.tracker.widths.items()}
-        return self.budget.room(self.tracker.cost(sizes), self.tracker.unit_costs[name])
+        return self.budget.room(sizes, name)
 
     def _try(self, name: str, units: NDArray[np.int64], call: Call, before: Tensor, pressure: float) -> None:
         change = self._takeover(name, units)

@@ -26,7 +26,7 @@ from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule
 from diffstruct.surgery import Change
 from diffstruct.width import READERS, Width
-from diffstruct.width.cost import Cost, ParameterCount
+from diffstruct.width.cost import Cost, ParameterCount, sizes_of
 
 INTERVAL, FEWEST_DECISIONS, MOST_DECISIONS = 16, 60, 2500
 """Steps between two decisions; fewer in runs too short for so many decisions, more in longer ones."""
@@ -64,7 +64,8 @@ class TaylorImportance(Criterion):
         settling: nobody goes while more than this share of what was won came in the last tenth of the run.
         annealing: the fraction of the run, at its end, over which the decay is annealed to nothing; in the
             second half of it nobody goes.
-        cost: of the model, by the sizes of its widths; None: its parameters.
+        cost: of the model, by the sizes of its widths, such as `MultiplyAdds`; None: what is budgeted, and
+            without a budget its parameters.
         first_order: False to leave the first order of Taylor's series out.
         conditional: False to leave out what the other units could take over.
         initialization: what new units begin with.
@@ -154,13 +155,16 @@ class TaylorImportance(Criterion):
 
     def attach(self, widths: Mapping[str, Width], training: Training) -> Mapping[str, Width]:
         """Watch the gradients of outgoing weights, and the outputs of the model."""
-        cost = self.cost or ParameterCount(training.model, widths)
-        self.tracker = ImportanceTracker(widths, self, training, cost)
+        costs: dict[str, Cost] = {"parameters": ParameterCount(training.model, widths)}
+        if training.multiply_adds is not None:
+            costs["flops"] = training.multiply_adds
+        cost, path = costs["parameters"], None
+        if training.budget is not None:
+            path = BudgetPath(training.budget, costs, sizes_of(widths.values()), training.total_steps)
+            cost = path.price
+        self.tracker = ImportanceTracker(widths, self, training, self.cost or cost)
         self.outputs = Outputs(training.called, training.model)
         self.outputs.recording = self.tracker.recording
-        path = None
-        if training.budget is not None:
-            path = BudgetPath(training.budget.parameters, self.tracker.cost_now(), training.total_steps)
         self.removals = Removals(self.tracker, self.outputs, training, path)
         self._decay = Decay(self.tracker.rate)
         self._settling = Settling(training.total_steps)
@@ -270,12 +274,12 @@ class TaylorImportance(Criterion):
                 "the network has won nothing over a constant output, so that no unit was judged: look at the "
                 "learning rate and the data"
             )
-        if path is not None and self.tracker.cost_now() > path.budget:
-            found.append(
-                f"the finished model costs {self.tracker.cost_now():g}, more than the budget of "
-                f"{path.budget:g}: sizes are at their minimum or in multiples, or no batch was seen; lower "
-                "min_units or multiple_of, or give more"
-            )
+        missed = path.missed(sizes_of(self.tracker.widths.values())) if path is not None else []
+        found += [
+            f"{each}: sizes are at their minimum or in multiples, or no batch was seen; lower min_units or "
+            "multiple_of, or give more"
+            for each in missed
+        ]
         return found
 
     def describe(self) -> str:

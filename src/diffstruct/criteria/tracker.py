@@ -72,7 +72,6 @@ class ImportanceTracker:
         """The same, as if no other unit could take anything over: what new units are recruited by."""
         self.shares: dict[str, float] = {}
         """The share of the cost of a unit of each width."""
-        self.unit_costs: dict[str, float] = {}
         self.observations = 0
         self._hooks: list[RemovableHandle] = []
         self._slopes: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
@@ -169,14 +168,10 @@ class ImportanceTracker:
         """The share of what was won that a unit of a width must be worth."""
         return self.training.threshold(name) * self.shares[name]
 
-    def cost_now(self) -> float:
-        """What the model costs."""
-        return self.cost(sizes_of(self.widths.values()))
-
     def refresh(self) -> None:
         """Compute the importance of all units anew."""
         sizes = sizes_of(self.widths.values())
-        self.unit_costs = costs = unit_costs(self.cost, sizes)
+        costs = unit_costs(self.cost, sizes)
         total = sum(costs[name] * size for name, size in sizes.items()) or 1.0
         self.shares = {name: max(cost / total, 1e-12) for name, cost in costs.items()}
         curvatures = {name: self.curvature(name) for name in self.widths}

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
-from diffstruct.couple import FoundWidths
+from diffstruct.couple import FoundWidths, MultiplyAdds
 from diffstruct.criteria import Budget, Criterion, Training
 from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule
@@ -32,7 +32,8 @@ def training_run(
     """What `Structure`'s arguments say of the run; see there.
 
     Raises:
-        StructureError: an optimizer cannot follow changes of structure.
+        StructureError: an optimizer cannot follow changes of structure, or the multiply-adds that the budget
+            is of cannot be counted.
         ConfigurationError: a parameter that cannot work.
     """
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
@@ -64,5 +65,6 @@ def training_run(
             complete = replace(complete, max_units=largest, p_add=0.0, p_spontaneous=0.0)
         criterion.check_rule(complete, total_steps, name)
         rules[name] = complete.timed(total_steps, interval)
-    generator = np.random.default_rng(seed)
-    return Training(optimizers, total_steps, interval, rules, generator, traced, found.model, called, budget)
+    multiply_adds = MultiplyAdds(found) if budget is not None and budget.flops is not None else None
+    run = optimizers, total_steps, interval, rules, np.random.default_rng(seed), traced, found.model, called
+    return Training(*run, budget, multiply_adds)

@@ -61,7 +61,7 @@ class Structure(ActsBeforeSteps):
         multiple_of: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
         interval: steps between two decisions, over which the rule's chances add up; None: the criterion's.
         seed: of the generator that the rule and the new units draw from.
-        budget: what the finished model may cost; the price follows from it.
+        budget: what the finished model may cost, in parameters, multiply-adds or both.
 
     Raises:
         StructureError: the model has no width that could be learned, or does not run on the example inputs,

@@ -1,0 +1,172 @@
+"""What a model of given sizes costs in multiply-adds.
+
+Every size that a matrix product or a convolution multiplies is a polynomial of the widths' sizes: their sum
+behind a concatenation, say, or the product of heads and features a head. A run at the sizes that the model
+has, and one with a unit more of each width, give the polynomials' coefficients; a run at half of all sizes
+checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from itertools import combinations
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from diffstruct.couple.counting import Sizes, products_of
+from diffstruct.couple.found import FoundWidths
+from diffstruct.couple.proof import Proof, ProofError
+from diffstruct.errors import StructureError
+from diffstruct.surgery import Change, plan
+
+
+class MultiplyAdds:
+    """The multiply-adds of a model for one example, by the sizes of its widths.
+
+    Counted are matrix products and convolutions of a forward pass in evaluation mode, those of recurrent
+    layers and of attention among them, a multiplication and the addition that goes with it as one; attention
+    that a mask leaves out counts, as the usual kernels compute it. All else, such as normalisation and
+    activation functions, is not counted.
+
+    The batch is the first dimension of the first tensor among the example inputs: by its size the count is
+    divided. For a model that takes time first, it is thus what a step takes, of all sequences together.
+
+    Args:
+        found: what `find_widths` found in the model with example inputs, on which the model runs once more
+            for each width. Afterwards it is as it was, bit for bit.
+
+    Raises:
+        StructureError: the widths were found without example inputs, an operator multiplies in a way that is
+            not known, or the products do not follow the sizes, as in a model that routes by what it reads.
+
+    Example:
+        >>> import torch
+        >>> import diffstruct as ds
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> found = ds.find_widths(model, (torch.ones(16, 3),))
+        >>> count = ds.MultiplyAdds(found)
+        >>> count({"0": 8}), count({"0": 7})
+        (40.0, 35.0)
+
+        As what units cost:
+
+        >>> criterion = ds.TaylorImportance(cost=ds.MultiplyAdds(found))
+    """
+
+    def __init__(self, found: FoundWidths) -> None:
+        if found.proof is None:
+            raise StructureError(
+                "multiply-adds are counted by running the model, and these widths were found without example "
+                "inputs: give some, or the cost as a function of the sizes, TaylorImportance(cost=)"
+            )
+        self._base = {name: width.size for name, width in found.widths.items()}
+        self.examples = _examples(found.proof)
+        self._pairs: list[tuple[str, str]] = []
+        """Widths of which the product of sizes counts."""
+        self._sizes: NDArray[np.float64]
+        """The coefficients of every size that is multiplied and changes, by what `_features` gives."""
+        self._terms: list[tuple[int, tuple[int, ...]]]
+        """Products: what does not change of them, and the indices of the sizes that do."""
+        self._fit(found)
+        half = {name: max(1, size // 2) for name, size in self._base.items()}
+        if self._total(half) != sum(map(prod, _products(found, half))):
+            raise _untold("they do not follow the sizes of the widths")
+
+    def __call__(self, sizes: Mapping[str, int]) -> float:
+        """The multiply-adds at these sizes; widths that are left out have the size that they had."""
+        return self._total(sizes) / self.examples
+
+    def _total(self, sizes: Mapping[str, int]) -> float:
+        """The multiply-adds of all examples."""
+        values = (self._sizes @ self._features(sizes)).tolist()
+        return float(sum(fixed * prod(values[index] for index in indices) for fixed, indices in self._terms))
+
+    def _features(self, sizes: Mapping[str, int]) -> NDArray[np.float64]:
+        """One, how many units more each width has, and products of such numbers."""
+        more = {name: sizes.get(name, base) - base for name, base in self._base.items()}
+        return np.array([1, *more.values(), *(more[one] * more[two] for one, two in self._pairs)], np.float64)
+
+    def _fit(self, found: FoundWidths) -> None:
+        """Run the model at a few sizes, and keep what that shows."""
+        base = self._base
+
+        def more(*names: str) -> NDArray[np.int64]:
+            return _flat(_products(found, {name: base[name] + 1 for name in names}), shapes)
+
+        products = _products(found, {})
+        shapes = [len(each) for each in products]
+        flat = _flat(products, shapes)
+        alone = {name: more(name) - flat for name in base}
+        joint = more(*base) - flat - sum(alone.values(), np.zeros_like(flat))
+        columns = [flat, *alone.values()]
+        names = np.array([*base])
+        moved = np.array([change != 0 for change in alone.values()]).reshape(len(base), len(flat))
+        wrong = {tuple(names[moved[:, entry]].tolist()) for entry in joint.nonzero()[0]}
+        for one, two in sorted({pair for several in wrong for pair in combinations(several, 2)}):
+            self._pairs.append((one, two))
+            columns.append(more(one, two) - flat - alone[one] - alone[two])
+        self._keep(np.stack(columns, 1), shapes)
+
+    def _keep(self, coefficients: NDArray[np.int64], shapes: Iterable[int]) -> None:
+        """Put together what is the same: the steps of a recurrent layer are, and many layers of a network."""
+        rows: dict[tuple[int, ...], int] = {}
+        terms: dict[tuple[int, ...], int] = {}
+        entries = iter(map(tuple, coefficients.tolist()))
+        for length in shapes:
+            own = [next(entries) for _ in range(length)]
+            fixed = prod(entry[0] for entry in own if not any(entry[1:]))
+            changing = sorted(rows.setdefault(entry, len(rows)) for entry in own if any(entry[1:]))
+            key = tuple(changing)
+            terms[key] = terms.get(key, 0) + fixed
+        self._sizes = np.array([*rows], np.float64).reshape(len(rows), coefficients.shape[1])
+        self._terms = [(fixed, key) for key, fixed in terms.items()]
+
+
+def _products(found: FoundWidths, sizes: Mapping[str, int]) -> list[Sizes]:
+    """The products that the model is made of where some widths have other sizes, by surgery that is undone.
+
+    Raises:
+        StructureError: the model does not run at these sizes.
+    """
+    proof, changes = found.proof, []
+    assert proof is not None
+    for name, size in sizes.items():
+        width = found.widths[name]
+        changes.append(Change(width, tuple(range(min(size, width.size))), max(0, size - width.size)))
+    with ExitStack() as undo:
+        undo.callback(plan(changes).commit())
+        try:
+            return products_of(proof.outputs)
+        except ProofError as error:
+            raise _untold(str(error)) from error
+
+
+def _flat(products: list[Sizes], shapes: list[int]) -> NDArray[np.int64]:
+    """All sizes in a row.
+
+    Raises:
+        StructureError: the products are not those that were seen before.
+    """
+    if [len(each) for each in products] != shapes:
+        raise _untold("the model takes another way when a width has another size")
+    return np.array([size for each in products for size in each], np.int64)
+
+
+def _examples(proof: Proof) -> int:
+    """How many examples the example inputs are."""
+    for leaf in tree_leaves((proof.run.args, proof.run.keywords)):
+        if isinstance(leaf, Tensor) and leaf.ndim:
+            return max(1, leaf.shape[0])
+    return 1
+
+
+def _untold(why: str) -> StructureError:
+    return StructureError(
+        f"the multiply-adds at other sizes cannot be found by running the model: {why}; give the cost as a "
+        "function of the sizes, TaylorImportance(cost=)"
+    )
