@@ -66,7 +66,7 @@ def _task(source: tuple[str, str, str], batch: int, epochs: int, seed: int, quic
     return Task(build, batches, F.mse_loss, score, RATE, epochs * (len(train) // batch))
 
 
-SIZES: tuple[Size, ...] = tuple((n, n) for n in (4, 8, 16, 32, 64, 128, 256))
+SIZES: tuple[Size, ...] = tuple((n, n) for n in (2, 4, 8, 16, 32, 64, 128, 256))
 OWN = 128, 128
 METRIC = "RMSE of log price", ".4f"
 STUDIES = (

@@ -46,7 +46,7 @@ def _means(
     whats = ("budgets", "price", "both", "pruned", "learned over pruned")
     body = [
         [
-            name if name in summaries else f"**{name}**",
+            f"`{name}`" if name in summaries else f"**{name}**",
             *(NOTHING if row[what] is None else f"{row[what]:.3f}" for what in whats),
             NOTHING if row["used"] is None else f"{row['used']:.1%}",
         ]
@@ -73,10 +73,10 @@ def _section(study: Study, summary: Summary) -> Iterator[str]:
     yield f"## {study.name}: {study.title}\n"
     yield (
         f"{seeds} seed{'s' * (seeds > 1)}. The model's own size is {'-'.join(map(str, study.own))}, "
-        f"{summary['own'][0]:,.0f} parameters. The error is {study.metric}.\n"
+        f"{summary['own'][0]:,.0f} parameters. What is measured is {study.metric}.\n"
     )
     head = ["learned", "parameters", "of own", "budget used", "error", "uniform", "ratio"]
-    head += ["difference"] * study.language + ["Torch-Pruning", "learned over it"]
+    head += ["difference"] * study.language + ["Torch-Pruning: parameters", "error", "learned over it"]
     yield table(head, [_learned(study, row, seeds) for row in summary["learned"].values()])
     yield table(
         ["uniform", "parameters", "error"],
@@ -111,12 +111,13 @@ def _learned(study: Study, row: Mapping[str, Any], seeds: int) -> list[str]:
     ]
     if study.language:
         cells.append(f"{compared[0] - 1:+.1%}" if compared else NOTHING)
+    if pruned is None:
+        return [*cells, without, without, NOTHING]
     return [
         *cells,
-        f"{spread(pruned['score'], study.style)}, {pruned['parameters'][0]:,.0f} parameters"
-        if pruned
-        else without,
-        spread(pruned["learned over pruned"], ".3f") if pruned else NOTHING,
+        spread(pruned["parameters"], ",.0f"),
+        spread(pruned["score"], study.style),
+        spread(pruned["learned over pruned"], ".3f"),
     ]
 
 
