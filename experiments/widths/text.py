@@ -97,7 +97,7 @@ STUDIES = (
         *METRIC,
         partial(_task, transformer, 1e-3),
         shares=(1 / 4, 3 / 8, 1 / 2, 3 / 4),  # an eighth of it are embeddings and readout, which stay
-        regulariser=1e-5,
+        regulariser=1e-6,
         language=True,
     ),
 )
