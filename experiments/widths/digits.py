@@ -1,9 +1,9 @@
-"""scikit-learn's digits, 8 by 8 pixels, with one hidden layer or with a small convolutional network."""
+"""scikit-learn's digits, 8 by 8 pixels: a hidden layer, two convolutional networks, an LSTM."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,9 @@ from sklearn.datasets import load_digits
 from task import Size, Study, Task, shuffled, split
 from torch import Tensor, nn
 
-BATCH, EPOCHS, RATE = 64, 60, 3e-3
+BATCH, EPOCHS, RATE = 64, 80, 3e-3
+TRAINED = 0.5
+"""The share of the images to train on: with as many to test on, an error of 1% is nine images, not four."""
 
 
 @cache
@@ -44,36 +46,96 @@ def cnn(size: Size) -> nn.Module:
     )
 
 
+class Block(nn.Module):
+    """Two convolutions with BatchNorm, added to what came in."""
+
+    def __init__(self, stream: int, inner: int) -> None:
+        super().__init__()
+        self.up = nn.Conv2d(stream, inner, 3, padding=1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(inner), nn.BatchNorm2d(stream)
+        self.down = nn.Conv2d(inner, stream, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, stream, height, width]` to the same."""
+        return F.relu(x + self.norm2(self.down(F.relu(self.norm1(self.up(x))))))
+
+
+def resnet(size: Size) -> nn.Module:
+    """Two residual blocks, of one number of channels for the stream and within them."""
+    channels = size[0]
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Conv2d(1, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        Block(channels, channels),
+        Block(channels, channels),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(channels, 10),
+    )
+
+
+class RowReader(nn.Module):
+    """An LSTM that reads an image row by row."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.lstm, self.readout = nn.LSTM(8, size[0], batch_first=True), nn.Linear(size[0], 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images `[batch, 64]` to logits `[batch, 10]`."""
+        return self.readout(self.lstm(x.unflatten(1, (8, 8)))[0][:, -1])
+
+
 def _task(build: Callable[[Size], nn.Module], seed: int, quick: bool) -> Task:
     x, y = _digits()
-    train, test = split(len(x), seed)
+    train, test = split(len(x), seed, TRAINED)
     epochs = 2 if quick else EPOCHS
 
     def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         return shuffled(x[train], y[train], BATCH, epochs, generator)
 
-    def score(model: nn.Module) -> dict[str, float]:
-        wrong = model(x[test]).argmax(1) != y[test]
-        return {"error, %": 100 * wrong.double().mean().item()}
+    def score(model: nn.Module) -> float:
+        return 100 * (model(x[test]).argmax(1) != y[test]).double().mean().item()
 
-    an_epoch = len(train) // BATCH
-    return Task(build, batches, F.cross_entropy, score, RATE, epochs * an_epoch, every=an_epoch)
+    return Task(build, batches, F.cross_entropy, score, RATE, epochs * (len(train) // BATCH))
 
 
-METRICS = {"error, %": ".2f"}
+METRIC = "error, %", ".2f"
 STUDIES = (
     Study(
         "digits-mlp",
         "digits, one hidden layer",
-        ((4,), (8,), (16,), (32,), (64,), (128,)),
-        METRICS,
-        lambda seed, quick: _task(mlp, seed, quick),
+        ((4,), (8,), (16,), (32,), (64,), (128,), (256,)),
+        (128,),
+        *METRIC,
+        partial(_task, mlp),
     ),
     Study(
         "digits-cnn",
-        "digits, two convolutions",
-        ((4, 8), (8, 16), (16, 32), (32, 64)),
-        METRICS,
-        lambda seed, quick: _task(cnn, seed, quick),
+        "digits, two convolutions with BatchNorm",
+        ((4, 8), (8, 16), (12, 24), (16, 32), (24, 48), (32, 64), (48, 96)),
+        (32, 64),
+        *METRIC,
+        partial(_task, cnn),
+    ),
+    Study(
+        "digits-resnet",
+        "digits, two residual blocks with BatchNorm",
+        ((4,), (6,), (8,), (12,), (16,), (24,), (32,)),
+        (24,),
+        *METRIC,
+        partial(_task, resnet),
+    ),
+    Study(
+        "digits-lstm",
+        "digits, row by row, an LSTM",
+        ((4,), (8,), (16,), (24,), (32,), (64,), (128,)),
+        (64,),
+        *METRIC,
+        partial(_task, RowReader),
+        regulariser=None,  # its cut of nn.LSTM fails: an index is out of range
     ),
 )

@@ -1,16 +1,16 @@
-"""The runs of a study: one model each, of a fixed size or of learned widths."""
+"""The runs of a study: one model each."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from studies import STUDIES
-from task import Size, Study
+from task import Study, Way
 from train import train
 
 import diffstruct
@@ -32,37 +32,39 @@ class Job:
 
     Args:
         study: its name.
-        size: the fixed size; None to learn it.
+        way: how the model comes by its sizes.
         seed: of everything that is drawn.
         quick: only to see that it works.
     """
 
     study: str
-    size: Size | None
+    way: Way
     seed: int
     quick: bool = False
 
     @property
     def file(self) -> Path:
         """Where the run is kept, in the folder of results."""
-        size = "learned" if self.size is None else "-".join(map(str, self.size))
-        return Path("runs", f"{self.study}{'-quick' * self.quick}", size, f"seed-{self.seed:03}.json")
+        return Path(
+            "runs", f"{self.study}{'-quick' * self.quick}", str(self.way), f"seed-{self.seed:03}.json"
+        )
 
 
-def jobs_of(study: Study, seeds: int, quick: bool) -> Iterator[Job]:
-    """Every run of a study; a seed's sizes stand together, so that a slow hour slows all of them."""
-    sizes = study.sizes[:2] if quick else study.sizes
-    for seed in range(seeds):
-        for size in (None, *sizes):
-            yield Job(study.name, size, seed, quick)
+def jobs_of(studies: Collection[Study], seeds: int | None, quick: bool) -> Iterator[Job]:
+    """Every run: small studies first, then language models; seed by seed, so that those begun are whole."""
+    for language in (False, True):
+        some = [study for study in studies if study.language == language]
+        for seed in range(max((seeds or study.seeds for study in some), default=0)):
+            for study in some:
+                yield from (Job(study.name, way, seed, quick) for way in study.ways(quick))
 
 
 def make(job: Job) -> Run:
     """Train the model of a job."""
-    run = train(STUDIES[job.study], job.size, job.seed, job.quick)
-    return run if job.size is not None else {**run, "library": fingerprint()}
+    run = train(STUDIES[job.study], job.way, job.seed, job.quick)
+    return {**run, "library": fingerprint()} if job.way.how == "learned" else run
 
 
 def valid(job: Job, run: Run) -> bool:
     """Whether the present library would give the same run."""
-    return job.size is not None or bool(run["library"] == fingerprint())
+    return job.way.how != "learned" or bool(run["library"] == fingerprint())

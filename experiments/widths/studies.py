@@ -1,10 +1,8 @@
-"""All studies, by name."""
+"""All studies, by name: small ones first."""
 
-import bytes_lm
 import digits
-import houses
+import prices
+import text
 from task import Study
 
-STUDIES: dict[str, Study] = {
-    study.name: study for study in (*digits.STUDIES, *houses.STUDIES, *bytes_lm.STUDIES)
-}
+STUDIES: dict[str, Study] = {study.name: study for study in (*digits.STUDIES, *prices.STUDIES, *text.STUDIES)}

@@ -1,4 +1,4 @@
-"""What a study gives to the training loop: data, a model of any size, a loss and scores."""
+"""What a study gives to the training loop: data, a model of any size, a loss and a score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Size = tuple[int, ...]
-"""One number for each width that is learned: units, channels or heads."""
+"""One number for each size of a uniform model: units, channels or heads."""
 
 
 @dataclass(frozen=True)
@@ -20,45 +20,79 @@ class Task:
         build: makes a model of a size, from PyTorch's own generator.
         batches: yields every batch of a training run, in an order drawn from the generator given.
         loss: of the model's output and the targets.
-        score: measures a model that is in evaluation mode, on data that it was not trained on.
+        score: the error of a model that is in evaluation mode, on data that it was not trained on.
         rate: Adam's learning rate.
         updates: of a training run.
-        every: updates between two records of the widths.
     """
 
     build: Callable[[Size], nn.Module]
     batches: Callable[[torch.Generator], Iterator[tuple[Tensor, Tensor]]]
     loss: Callable[[Tensor, Tensor], Tensor]
-    score: Callable[[nn.Module], dict[str, float]]
+    score: Callable[[nn.Module], float]
     rate: float
     updates: int
-    every: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model comes by its sizes.
+
+    Args:
+        how: `"uniform"`: it has them; `"learned"`; or `"pruned"` by Torch-Pruning.
+        size: of a uniform model.
+        share: of the parameters of the model's own size, that the budget is; None: the default price.
+    """
+
+    how: str
+    size: Size = ()
+    share: float | None = None
+
+    def __str__(self) -> str:
+        what = "-".join(map(str, self.size)) or ("price" if self.share is None else f"{self.share:g}")
+        return f"{self.how}-{what}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """A task for each seed, and the fixed sizes to compare with.
+    """A task for each seed, and the sizes and budgets to compare.
 
     Args:
         name: by which it is asked for.
         title: what is learned, in a few words.
-        sizes: the fixed sizes, from small to large; the learned model is the middle one, cut down.
-        metrics: what `Task.score` returns, by name, each with its format; the first decides. Less is better.
+        sizes: the uniform sizes, from small to large.
+        own: the one of them that learned and pruned models start from.
+        metric: what `Task.score` returns; less is better.
+        style: how it is written.
         task: makes the task of a seed; told whether it is only to be tried quickly.
-        seeds: how many to run unless told otherwise.
+        shares: the budgets, as shares of the parameters of the model's own size.
+        regulariser: the strength of Torch-Pruning's; None where it cannot cut such a model.
+        language: whether it is a language model, which takes longer: three seeds in the place of ten.
     """
 
     name: str
     title: str
     sizes: tuple[Size, ...]
-    metrics: dict[str, str]
+    own: Size
+    metric: str
+    style: str
     task: Callable[[int, bool], Task]
-    seeds: int = 10
+    shares: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
+    regulariser: float | None = 3e-3
+    language: bool = False
 
     @property
-    def template(self) -> Size:
-        """The size that the learned model is built with, before it is cut down to one unit."""
-        return self.sizes[len(self.sizes) // 2]
+    def seeds(self) -> int:
+        """How many to run unless told otherwise."""
+        return 3 if self.language else 10
+
+    def ways(self, quick: bool = False) -> list[Way]:
+        """What each seed trains; quickly tried, two sizes, one budget and the price."""
+        sizes, shares = ((self.sizes[0], self.own), self.shares[2:3]) if quick else (self.sizes, self.shares)
+        return [
+            *(Way("uniform", size) for size in sizes),
+            *(Way("learned", share=share) for share in (*shares, None)),
+            *(Way("pruned", share=share) for share in shares if self.regulariser is not None),
+        ]
 
 
 def shuffled(
@@ -71,7 +105,7 @@ def shuffled(
             yield x[chosen], y[chosen]
 
 
-def split(rows: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The rows to train on, four fifths of them, and the rows to test on."""
+def split(rows: int, seed: int, share: float = 0.8) -> tuple[Tensor, Tensor]:
+    """The rows to train on, a share of them, and the rows to test on."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
-    return order[: rows * 4 // 5], order[rows * 4 // 5 :]
+    return order[: int(rows * share)], order[int(rows * share) :]

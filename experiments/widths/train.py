@@ -1,36 +1,106 @@
-"""Train one model: of a fixed size, or of widths that are learned."""
+"""Train one model: of a uniform size, of widths that are learned, or pruned half way."""
 
 from __future__ import annotations
 
 import math
 import time
+import warnings
 from functools import cache
 from itertools import islice
 from typing import Any
 
 import torch
-from task import Size, Study
-from torch import nn
+from pruning import Pruner
+from task import Study, Task, Way
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 import diffstruct as ds
 
-OUTGROWN = 4
-"""A run is stopped at so many times the parameters of the largest fixed model."""
+REMEMBERED = 50
+"""Batches from which BatchNorm's running statistics are taken anew at the end of a run."""
 
 
-def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> dict[str, Any]:
+class Uniform:
+    """Sizes that stay as they are.
+
+    Args:
+        model: the model, at the size that it starts from.
+        task: how to train it.
+    """
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        self.model, self.task = model, task
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=task.rate)
+
+    def before_step(self) -> None:
+        """What comes between gradients and a step of the optimizer."""
+
+    def after_step(self, update: int) -> None:
+        """What comes after so many steps of the optimizer."""
+
+    def finish(self) -> dict[str, int]:
+        """End the training; the sizes of the widths that were learned."""
+        return {}
+
+
+class Learned(Uniform):
+    """Widths that `Structure` learns, with a budget or at the default price."""
+
+    def __init__(self, model: nn.Module, task: Task, example: Tensor, budget: int | None, seed: int) -> None:
+        super().__init__(model, task)
+        self.structure = ds.Structure(
+            model,
+            self.optimizer,
+            example_inputs=(example,),
+            total_steps=task.updates,
+            seed=seed,
+            budget=None if budget is None else ds.Budget(parameters=budget),
+        )
+
+    def after_step(self, update: int) -> None:
+        """Decide."""
+        self.structure.step()
+
+    def finish(self) -> dict[str, int]:
+        """Remove what is not needed any more."""
+        self.model = self.structure.finish()
+        return {name: width.size for name, width in self.structure.widths.items()}
+
+
+class Pruned(Uniform):
+    """Half of the updates with Torch-Pruning's regulariser, a cut, and the other half with a fresh Adam."""
+
+    def __init__(self, model: nn.Module, task: Task, example: Tensor, budget: int, strength: float) -> None:
+        super().__init__(model, task)
+        self.budget, self.half = budget, task.updates // 2
+        self.pruner: Pruner | None = Pruner(model, example, strength)
+
+    def before_step(self) -> None:
+        """Regularise."""
+        if self.pruner is not None:
+            self.pruner.regularise()
+
+    def after_step(self, update: int) -> None:
+        """Cut, half way."""
+        if update == self.half and self.pruner is not None:
+            self.pruner.cut(self.budget)
+            self.pruner = None
+            self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.task.rate)
+
+
+def train(study: Study, way: Way, seed: int, quick: bool = False) -> dict[str, Any]:
     """Train one model and measure it.
 
     Args:
-        study: what to learn.
-        size: the fixed size; None to learn it.
+        study: what to train.
+        way: how it comes by its sizes.
         seed: of the split, the weights, the batches and the structure.
         quick: only to see that it works.
 
     Returns:
-        Scores, seconds, parameters, units of each width, the widths on the way, and the update at which the
-        run was stopped because the model had outgrown the fixed ones; None if it was not.
+        Score, seconds of the processor, parameters, those of the model's own size, the budget, sizes of the
+        widths that were learned, and what there was to warn of.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -39,45 +109,42 @@ def train(study: Study, size: Size | None, seed: int, quick: bool = False) -> di
     warm_up()
     task = study.task(seed, quick)
     with torch.random.fork_rng(devices=[]):
-        most = OUTGROWN * parameters(task.build(study.sizes[-1]))
         torch.manual_seed(seed)
-        model = task.build(study.template if size is None else size)
+        model = task.build(way.size or study.own)
+    own = parameters(model)
+    budget = None if way.share is None else round(way.share * own)
+    example, _ = next(task.batches(torch.Generator().manual_seed(seed)))
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=task.rate)
-    growth: list[tuple[int, list[int]]] = []
-    structure, stopped = None, None
-    start = time.perf_counter()
-    for update, (x, y) in enumerate(task.batches(generator)):
-        if structure is None and size is None:  # from the first batch, for what a model takes
-            structure = ds.Structure(
-                model, optimizer, example_inputs=(x,), total_steps=task.updates, seed=seed
-            )
-        if structure is not None and update % task.every == 0:
-            growth.append((update, units(structure)))
-        loss = task.loss(model(x), y)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()} at update {update + 1}")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if structure is not None and structure.step() and parameters(model) > most:
-            stopped = update + 1
-            break
-    names: list[str] = []
-    if structure is not None:
-        growth.append((update + 1, units(structure)))
-        model, names = structure.finish(), [*structure.widths]
-        # What BatchNorm remembers is of units that have just gone, too; without it this does nothing.
-        update_bn(islice(task.batches(generator), task.every), model)
-    seconds = time.perf_counter() - start
+    start = time.process_time()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ds.StructureWarning)
+        if way.how == "uniform":
+            run = Uniform(model, task)
+        elif way.how == "learned":
+            run = Learned(model, task, example, budget, seed)
+        else:
+            run = Pruned(model, task, example, budget or 0, study.regulariser or 0.0)
+        for update, (x, y) in enumerate(task.batches(generator), 1):
+            loss = task.loss(run.model(x), y)
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(f"the loss is {loss.item()} at update {update}")
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.before_step()
+            run.optimizer.step()
+            run.after_step(update)
+        units = run.finish()
+    # What BatchNorm remembers is of units that have just gone, too; without it this does nothing.
+    update_bn(islice(task.batches(generator), REMEMBERED), run.model)
+    seconds = time.process_time() - start
     return {
-        "scores": score(task.score, model),
+        "score": score(task, run.model),
         "seconds": seconds,
-        "parameters": parameters(model),
-        "widths": names,
-        "units": list(size) if structure is None else units(structure),
-        "growth": growth,
-        "stopped": stopped,
+        "parameters": parameters(run.model),
+        "own": own,
+        "budget": budget,
+        "units": units,
+        "warnings": [str(each.message) for each in caught if each.category is ds.StructureWarning],
     }
 
 
@@ -98,13 +165,7 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def units(structure: ds.Structure) -> list[int]:
-    """The size of each width now."""
-    return [width.size for width in structure.widths.values()]
-
-
 @torch.no_grad()
-def score(measure: Any, model: nn.Module) -> dict[str, float]:
+def score(task: Task, model: nn.Module) -> float:
     """Measure a model in evaluation mode."""
-    model.eval()
-    return measure(model)
+    return task.score(model.eval())
