@@ -19,9 +19,11 @@ ENOUGH = 4096
 class Decay:
     """Lets the outgoing weights of units that are not worth their price fade.
 
-    A useless unit's weights decay, in a step of the optimizer, by as much of themselves as that step moves
-    all weights of the tensor, on average, relative to their size: measured, so that it is as strong with SGD
-    as with Adam, at any learning rate, and ends when a schedule lets the rate end.
+    A useless unit's weights decay, from one decision to the next, by as much of themselves as training has
+    moved all weights of the tensor in that time, on average, relative to their size: measured, so that it is
+    as strong with SGD as with Adam, at any learning rate, and ends when a schedule lets the rate end. It is
+    the way from where they were that counts, not the sum of all steps, most of which a noisy optimizer takes
+    back.
 
     Args:
         rate: of the moving average of the movement.
@@ -30,21 +32,15 @@ class Decay:
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self._before: list[Tensor] = []
-        self._movement: list[float] = []  # of each tensor, in a step, relative to its size
+        self._movement: list[float] = []  # of each tensor, from one decision to the next, relative to its size
         self._seen = 0
 
-    @property
-    def stepped(self) -> bool:
-        """Whether the optimizer has begun a step since the last `measure`."""
-        return bool(self._before)
-
     def remember(self, tensors: Sequence[Tensor]) -> None:
-        """Remember the weights before a step; of several optimizers', before the first."""
-        if not self._before:
-            self._before = [_some(tensor).clone() for tensor in tensors]
+        """Remember the weights as a decision leaves them."""
+        self._before = [_some(tensor).clone() for tensor in tensors]
 
     def measure(self, tensors: Sequence[Tensor]) -> None:
-        """Measure how far the step moved the same tensors."""
+        """Measure how far training has moved the same tensors until the next decision."""
         self._seen += 1
         rate = max(self.rate, 1 / self._seen)
         now = []
@@ -53,7 +49,6 @@ class Decay:
             now.append((_some(tensor) - before).abs().sum().item() / size if size else 0.0)
         known = self._movement or now
         self._movement = [old + rate * (new - old) for old, new in zip(known, now, strict=True)]
-        self._before = []
 
     @torch.no_grad()
     def apply(
@@ -75,7 +70,7 @@ class Decay:
             ages: of the units of each width, in decisions.
             prices: of a unit, in the unit of its importance.
             grace_periods: in decisions.
-            strength: in units of what the optimizer moves the weights by in one step.
+            strength: in units of how far training moves the weights from one decision to the next.
             power: as there.
             rise: as there.
         """

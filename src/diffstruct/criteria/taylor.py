@@ -55,8 +55,8 @@ class TaylorImportance(Criterion):
         price: the share of what was won that a unit must be worth, for the share of the cost that it takes:
             the one knob. At 0.2, a hundredth of the network must be worth two thousandths of what it has
             won. A `Rule.threshold` for a width stands in its place there.
-        decay: the decay of the outgoing weights of a useless unit, in units of what the optimizer moves
-            weights by.
+        decay: the decay of the outgoing weights of a useless unit, in units of how far training moves
+            weights.
         power: above 1, units whose importance is above the price decay less than in proportion.
         rise: the fraction of the run over which the decay rises, from the end of a unit's grace period on.
         memory: the fraction of the run that the moving averages of importance look back on, and ten decisions
@@ -169,7 +169,7 @@ class TaylorImportance(Criterion):
         self._decay = Decay(self.tracker.rate)
         self._settling = Settling(training.total_steps)
         self._ages = {name: np.zeros(width.size, np.int64) for name, width in widths.items()}
-        self._final, self._pressure = False, 0.0
+        self._final, self._stepped, self._pressure = False, False, 0.0
         grace = training.interval * max(map(training.grace_period, training.rules))
         self._last_addition = math.floor((1 - self.annealing) * training.total_steps) - grace
         return super().attach(widths, training)
@@ -190,17 +190,16 @@ class TaylorImportance(Criterion):
         return torch.from_numpy(values)
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """Record gradients that `backward` did not show to hooks, and the weights before the step."""
+        """Record gradients that `backward` did not show to hooks."""
         self.tracker.record_missing()
-        if self.tracker.recording:
-            self._decay.remember([tensor for tensor, _ in self.tracker.readers])
+        self._stepped = True
 
     def after_step(self, step: int, ages: Mapping[str, NDArray[np.int64]]) -> None:
         """Enter what the step showed, let weights decay, and find the units that may go."""
         self._ages = {**ages}
         self.removals.pending = {}
         tracker, training = self.tracker, self.training
-        if not self._decay.stepped and tracker.recorded:
+        if not self._stepped and tracker.recorded:
             tracker.forget()  # the step was left out, as a GradScaler does where gradients overflow
             self.outputs.clear()
             return
@@ -209,8 +208,7 @@ class TaylorImportance(Criterion):
             tracker.forget()  # the outputs were too sure, or all alike, to tell
         else:
             tracker.update(ages, loss)
-        if self._decay.stepped:
-            self._decay.measure([tensor for tensor, _ in tracker.readers])
+        self._decay.measure([tensor for tensor, _ in tracker.readers])
         every = training.interval * max(1, min(REFRESH, REFRESH_STEPS // training.interval))
         if not tracker.shares or step % every == 0:
             tracker.refresh()
@@ -224,10 +222,7 @@ class TaylorImportance(Criterion):
             ages,
             prices,
             {name: training.grace_period(name) for name in tracker.widths},
-            self.decay
-            * training.interval
-            * pressure
-            * importance.annealing(step, training.total_steps, self.annealing),
+            self.decay * pressure**3 * importance.annealing(step, training.total_steps, self.annealing),
             self.power,
             ramp_length(self.rise, training),
         )
@@ -237,6 +232,7 @@ class TaylorImportance(Criterion):
     def record_next(self, wanted: bool) -> None:
         """Let the hooks record, or not."""
         self.tracker.recording = self.outputs.recording = wanted
+        self._stepped = False
         if wanted:
             self.outputs.begin()
 
@@ -263,6 +259,7 @@ class TaylorImportance(Criterion):
         for name, change in changes.items():
             ages = self._ages[name][list(change.keep)]
             self._ages[name] = np.concatenate([ages, np.zeros(change.add, np.int64)])
+        self._decay.remember([tensor for tensor, _ in self.tracker.readers])
         if changes:
             self.outputs.clear()  # a hidden state among the inputs would be of the sizes before
 
