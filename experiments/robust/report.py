@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -10,32 +10,46 @@ import numpy as np
 from cells import Cell
 from matplotlib.figure import Figure
 
-Runs = Mapping[Cell, Mapping[str, Mapping[str, Any]]]
-"""Of each cell the runs by how they were made."""
+Runs = Mapping[Cell, Mapping[str, Sequence[Mapping[str, Any]]]]
+"""Of each cell the runs by how they were made, one a seed."""
 
 LEARNS = 0.05
 """A cell counts if the fixed widths win more than that of all that could be won."""
 
-HOW = {"own": "from its own sizes", "one": "from one unit"}
+HOW = {
+    "own": "learned, from its own sizes",
+    "one": "learned, from one unit",
+    "again": "fixed, batches in another order",
+}
 
 
-def counted(runs: Runs) -> dict[Cell, Mapping[str, Mapping[str, Any]]]:
+def won(records: Sequence[Mapping[str, Any]]) -> float:
+    """What runs have won, the median over seeds; what diverged has won nothing."""
+    return float(np.median([record["won"] or 0.0 for record in records]))
+
+
+def size(records: Sequence[Mapping[str, Any]]) -> float:
+    """Parameters over those of the fixed widths, the median over seeds."""
+    return float(np.median([record["parameters"] / record["whole"] for record in records]))
+
+
+def counted(runs: Runs) -> Runs:
     """The cells in which the fixed widths learn, and all runs were made."""
     return {
         cell: some
         for cell, some in runs.items()
-        if cell.study == "drawn" and {"fixed", *HOW} <= {*some} and (some["fixed"]["won"] or 0) > LEARNS
+        if cell.study == "drawn" and {"fixed", *HOW} <= {*some} and won(some["fixed"]) > LEARNS
     }
 
 
 def shares(runs: Runs, how: str) -> np.ndarray:
-    """What the learned widths win of what the fixed ones win, cell by cell."""
-    return np.array([(each[how]["won"] or 0) / each["fixed"]["won"] for each in runs.values()])
+    """What runs made in a way win of what the fixed widths win, cell by cell."""
+    return np.array([won(each[how]) / won(each["fixed"]) for each in runs.values()])
 
 
 def sizes(runs: Runs, how: str) -> np.ndarray:
     """Parameters over those of the fixed widths, cell by cell."""
-    return np.array([each[how]["parameters"] / each[how]["whole"] for each in runs.values()])
+    return np.array([size(each[how]) for each in runs.values()])
 
 
 def report(runs: Runs) -> Iterator[str]:
@@ -43,16 +57,18 @@ def report(runs: Runs) -> Iterator[str]:
     cells = counted(runs)
     drawn = sum(cell.study == "drawn" for cell in runs)
     yield "# Wherever a fixed width learns\n"
-    yield "Written by `python experiments/robust`, one seed a cell, one default everywhere.\n"
+    seeds = max((len(each["fixed"]) for each in cells.values()), default=0)
+    yield f"Written by `python experiments/robust`; one default everywhere; medians over {seeds} seeds.\n"
     yield (
         f"{drawn} cells were drawn; in {len(cells)} of them the fixed widths win more than {LEARNS:.0%} of "
         "what could be won on test data over a constant (labels right, variance explained). Those are "
-        "counted.\n"
+        "counted. The last row says what chance does: the same fixed widths, with their batches in another "
+        "order.\n"
     )
     rows = []
     for how, what in HOW.items():
-        share, size = shares(cells, how), sizes(cells, how)
-        low, middle, high = np.quantile(size, (0.1, 0.5, 0.9))
+        share, left = shares(cells, how), sizes(cells, how)
+        low, middle, high = np.quantile(left, (0.1, 0.5, 0.9))
         rows.append(
             [
                 what,
@@ -62,7 +78,7 @@ def report(runs: Runs) -> Iterator[str]:
                 f"{np.quantile(share, 0.01):.0%}",
                 f"{np.median(share):.1%}",
                 f"{middle:.0%} ({low:.0%}–{high:.0%})",
-                str(int(((size > 1) & (share < 1)).sum())),
+                str(int(((left > 1) & (share < 1)).sum())),
             ]
         )
     head = ["", "win 95% or more", "85% or more", "worst cell", "worst in a hundred", "median"]
@@ -73,13 +89,12 @@ def report(runs: Runs) -> Iterator[str]:
     rows = [
         [
             str(cell),
-            f"{some['fixed']['won']:.3f}",
-            f"{some['own']['won'] or 0:.3f}",
-            f"{some['own']['parameters'] / some['own']['whole']:.0%}",
+            *(f"{won(some[how]):.3f}" for how in ("fixed", "again", "own")),
+            f"{size(some['own']):.0%}",
         ]
         for _, (cell, some) in worst
     ]
-    yield table(["cell", "fixed wins", "learned wins", "parameters left"], rows)
+    yield table(["cell", "fixed wins", "with other batches", "learned wins", "parameters left"], rows)
     for study in dict.fromkeys(cell.study for cell in runs if cell.study != "drawn"):
         some = {
             cell: each for cell, each in runs.items() if cell.study == study and {"fixed", *HOW} <= {*each}
@@ -91,10 +106,10 @@ def report(runs: Runs) -> Iterator[str]:
                 [
                     [
                         str(c),
-                        *(f"{r[how]['won'] or 0:.3f}" for how in ("fixed", "own")),
-                        ", ".join(map(str, r["own"]["units"])),
-                        f"{r['one']['won'] or 0:.3f}",
-                        ", ".join(map(str, r["one"]["units"])),
+                        *(f"{won(r[how]):.3f}" for how in ("fixed", "own")),
+                        units(r["own"]),
+                        f"{won(r['one']):.3f}",
+                        units(r["one"]),
                     ]
                     for c, r in some.items()
                 ],
@@ -117,14 +132,21 @@ def report(runs: Runs) -> Iterator[str]:
     yield table(["", "cells", "win 95% or more", "worst", "parameters left"], rows)
 
 
+def units(records: Sequence[Mapping[str, Any]]) -> str:
+    """The units of each width, medians over the seeds that ended."""
+    ended = [record["units"] for record in records if record["units"]]
+    return ", ".join(f"{np.median(each):g}" for each in zip(*ended, strict=True))
+
+
 def draw(runs: Runs) -> bytes:
     """Share won against parameters left, a point a cell, and the shares in order; a PNG."""
     cells = counted(runs)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for how, color in zip(HOW, ("#0072B2", "#D55E00"), strict=True):
-        share, size = shares(cells, how), sizes(cells, how)
-        left.scatter(size, share.clip(0, 1.3), s=7, color=color, alpha=0.5, label=HOW[how], linewidth=0)
+    for how, color in zip(HOW, ("#0072B2", "#D55E00", "#999999"), strict=True):
+        share = shares(cells, how)
+        if how != "again":
+            left.scatter(sizes(cells, how), share.clip(0, 1.3), s=7, color=color, alpha=0.5, linewidth=0)
         right.plot(np.linspace(0, 1, len(share)), np.sort(share).clip(0, 1.3), color=color, label=HOW[how])
     for axes in (left, right):
         axes.axhline(0.95, color="gray", lw=0.8, ls=":")

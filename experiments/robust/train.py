@@ -22,6 +22,9 @@ STREAM = 32
 START: dict[str, int | None] = {"own": None, "one": 1}
 """What each kind of learned run starts from."""
 
+OTHER = 1000
+"""What makes the seed of other batches."""
+
 
 class Residual(nn.Module):
     """A layer and a readout behind a LayerNorm, added to what came in."""
@@ -98,13 +101,13 @@ def train(cell: Cell, how: str, seed: int, shorter: int = 1) -> dict[str, Any]:
 
     Args:
         cell: the cell.
-        how: `"fixed"`, or a key of `START`.
+        how: `"fixed"`, `"again"` for the same with its batches in another order, or a key of `START`.
         seed: of data, weights, batches and structure.
         shorter: how many times shorter than it should be.
     """
     torch.set_num_threads(1)
     data, steps = load(cell.data, seed), cell.steps // shorter
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + OTHER * (how == "again"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(cell, data.x.shape[1], data.outputs)
@@ -114,7 +117,7 @@ def train(cell: Cell, how: str, seed: int, shorter: int = 1) -> dict[str, Any]:
     trained = optimizers(cell, model, scale)
     y = data.y * cell.targets if data.kind == "number" else data.y
     structure = None
-    if how != "fixed":
+    if how in START:
         structure = ds.Structure(
             model, trained, example_inputs=(data.x[:BATCH],), total_steps=steps, start=START[how], seed=seed
         )

@@ -325,9 +325,9 @@ def test_weights_that_two_modules_share_count_once_and_decay_once(kind):
         if step == 0:  # the first observation
             np.testing.assert_allclose(fisher, expected, rtol=1e-3, atol=1e-7)
     importances = criterion.removals.importance(name)
-    moved = criterion._pressure * criterion._decay._movement[mine.index(True)]
+    moved = criterion._pressure**3 * criterion._decay._movement[mine.index(True)]
     assert moved > 0
-    factors = 1 - moved * (0.2 / (importances + 0.2)) ** 2
+    factors = 1 - moved * (criterion.price / (importances + criterion.price)) ** 2
     torch.testing.assert_close(model.two.weight.detach(), before * torch.from_numpy(factors).float())
 
 

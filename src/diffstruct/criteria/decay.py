@@ -32,7 +32,9 @@ class Decay:
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self._before: list[Tensor] = []
-        self._movement: list[float] = []  # of each tensor, from one decision to the next, relative to its size
+        self._movement: list[
+            float
+        ] = []  # of each tensor, from one decision to the next, relative to its size
         self._seen = 0
 
     def remember(self, tensors: Sequence[Tensor]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffstruct.criteria import importance
+from diffstruct.criteria.batch_norms import BatchNorms, Statistics, differences
 from diffstruct.criteria.budget import BudgetPath
 from diffstruct.criteria.criterion import Training
 from diffstruct.criteria.loss import nats, targets
@@ -47,11 +48,13 @@ class Removal:
         units: their indices.
         takeover: what the factors of all units change by, `[n]`, see `importance.takeover`.
         cost: measured: the share of what was won that goes with them; None where it was not.
+        shifts: measured: by how much the statistics of what goes into each `BatchNorm` change with it.
     """
 
     units: NDArray[np.int64]
     takeover: NDArray[np.float64]
     cost: float | None
+    shifts: Statistics = field(default_factory=dict)
 
 
 class Removals:
@@ -78,6 +81,7 @@ class Removals:
         """What may go at this decision."""
         self.shown = {name: np.zeros(width.size, np.bool_) for name, width in tracker.widths.items()}
         """Units that were shown to be removable, and stay while a multiple has to be filled."""
+        self._norms = BatchNorms(training.model)
         self._group = dict.fromkeys(tracker.widths, FIRST_GROUP)
         self._waiting = dict.fromkeys(tracker.widths, 0)
         self._credit = 0.0
@@ -109,7 +113,8 @@ class Removals:
         elif proposed and self.measurable and self._credit >= 2:
             self._credit -= 1
             call = self.outputs.calls[-1]
-            before = self.outputs.again(call)
+            with self._norms.watched() as reference:
+                before = self.outputs.again(call)
             for name in sorted(proposed, key=lambda name: (-self._waiting[name], -len(proposed[name]))):
                 if self._credit < 1:
                     self._waiting[name] += 1
@@ -117,7 +122,7 @@ class Removals:
                 self._credit -= 1
                 self._waiting[name] = 0
                 if len(units := proposed[name][: self._room(name)]):
-                    self._try(name, units, call, before, pressure)
+                    self._try(name, units, call, before, reference, pressure)
         if self.budget is not None and self.tracker.shares:
             self._force(self.budget, step)
 
@@ -136,9 +141,10 @@ class Removals:
         if not (self.measurable and self.tracker.shares):
             return
         call = self.outputs.calls[-1]
-        before = self.outputs.again(call, training=False)
+        with self._norms.watched() as reference:
+            before = self.outputs.again(call, training=False)
         backup = [(tensor, tensor.detach().clone()) for tensor, _ in self.tracker.readers]
-        spent = 0.0
+        spent, shifted = 0.0, reference
         try:
             for name, width in self.tracker.widths.items():
                 values = self.importance(name)
@@ -148,10 +154,12 @@ class Removals:
                 while len(units):
                     change = self._takeover(name, units)
                     loud = _silence(width, units, change)
-                    cost = self._cost(call, before, self.outputs.again(call, training=False)) - spent
+                    with self._norms.watched(reference) as seen:
+                        cost = self._cost(call, before, self.outputs.again(call, training=False)) - spent
                     if cost <= AT_THE_END * len(units) * self.tracker.fair_share(name):
                         spent += cost
-                        self.pending[name] = Removal(np.sort(units), change, cost)
+                        shifts, shifted = differences(seen, shifted), seen
+                        self.pending[name] = Removal(np.sort(units), change, cost, shifts)
                         break
                     _restore(loud)
                     units = units[: len(units) // 2]
@@ -183,6 +191,7 @@ class Removals:
     @torch.no_grad()
     def take_over(self, changes: Mapping[str, Change], copies: list[Copy]) -> None:
         """After the surgery: let the units that stay take over what those that went have said."""
+        shifts = []
         for name, change in changes.items():
             self.shown[name] = np.concatenate(
                 [self.shown[name][list(change.keep)], np.zeros(change.add, np.bool_)]
@@ -190,6 +199,7 @@ class Removals:
             removal = self.pending.get(name)
             if removal is None or not {*removal.units.tolist()}.isdisjoint(change.keep):
                 continue
+            shifts.append(removal.shifts)
             factors = np.ones(change.new_size)
             factors[: len(change.keep)] += removal.takeover[list(change.keep)]
             for slot in change.width.having(*READERS):
@@ -198,6 +208,7 @@ class Removals:
                 for copy in copies:
                     twin = getattr(copy.modules[slot.module], slot.name)
                     twin.mul_(by_entry.to(twin))
+        self._norms.follow(shifts, changes, copies)
 
     def _proposal(self, name: str, ages: NDArray[np.int64]) -> NDArray[np.int64]:
         """The units to try: the least important of those that are not worth their price."""
@@ -220,18 +231,27 @@ class Removals:
         sizes = {each: width.size - going.get(each, 0) for each, width in self.tracker.widths.items()}
         return self.budget.room(sizes, name)
 
-    def _try(self, name: str, units: NDArray[np.int64], call: Call, before: Tensor, pressure: float) -> None:
+    def _try(
+        self,
+        name: str,
+        units: NDArray[np.int64],
+        call: Call,
+        before: Tensor,
+        reference: Statistics,
+        pressure: float,
+    ) -> None:
         change = self._takeover(name, units)
         loud = _silence(self.tracker.widths[name], units, change)
         try:
-            cost = self._cost(call, before, self.outputs.again(call))
+            with self._norms.watched(reference) as seen:
+                cost = self._cost(call, before, self.outputs.again(call))
         finally:
             _restore(loud)
         each = self.tracker.fair_share(name)
         allowed = len(units) * each * pressure
         estimated = self._estimated(name, units)
         if cost <= allowed:
-            self.pending[name] = Removal(units, change, cost)
+            self.pending[name] = Removal(units, change, cost, differences(seen, reference))
             self.shown[name][units] = True
             self._group[name] = min(LARGEST_GROUP, 1.3 * self._group[name])
         else:

@@ -53,7 +53,7 @@ class TaylorImportance(Criterion):
 
     Args:
         price: the share of what was won that a unit must be worth, for the share of the cost that it takes:
-            the one knob. At 0.2, a hundredth of the network must be worth two thousandths of what it has
+            the one knob. At 0.3, a hundredth of the network must be worth three thousandths of what it has
             won. A `Rule.threshold` for a width stands in its place there.
         decay: the decay of the outgoing weights of a useless unit, in units of how far training moves
             weights.
@@ -86,12 +86,12 @@ class TaylorImportance(Criterion):
         'TaylorImportance, price 0.1'
     """
 
-    price: float = 0.2
+    price: float = 0.3
     decay: float = 1.0
     power: float = 2.0
     rise: float = 0.2
     memory: float = 0.02
-    settling: float = 0.1
+    settling: float = 0.05
     annealing: float = 0.1
     cost: Cost | None = None
     first_order: bool = True

@@ -54,7 +54,7 @@ class Rule:
         >>> import diffstruct as ds
         >>> rule = ds.Rule(max_units=64)
         >>> rule.filled(ds.TaylorImportance().default_rule).threshold
-        0.2
+        0.3
     """
 
     threshold: float | None = None
