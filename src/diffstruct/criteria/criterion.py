@@ -120,8 +120,8 @@ class Criterion(ABC):
     """What new units begin with."""
 
     widens: bool = False
-    """Whether a width that starts below the size that the model came with grows back to it at once, doubling
-    with each decision, with units as large as the model's own: the size that the user wrote is knowledge."""
+    """Whether a width that starts below the size that the model came with grows back to it, doubling at each
+    step, by the units that it came with: the size that the user wrote is knowledge."""
 
     keeps_budgets: bool = False
     """Whether it brings the model to a `Budget`."""

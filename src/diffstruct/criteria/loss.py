@@ -62,7 +62,7 @@ def rows_of(outputs: Tensor, dim: int) -> Tensor:
 
 def class_dim(outputs: Tensor, gradient: Tensor) -> int:
     """The dimension over which the gradient sums to zero, the second of images; else the last."""
-    for dim in (-1, 1) if outputs.ndim > 2 else (-1,):
+    for dim in (-1, 1) if outputs.ndim > 2 else ():
         if _of_probabilities(rows_of(outputs, dim), rows_of(gradient, dim)) is not None:
             return dim
     return -1
@@ -83,18 +83,26 @@ def recognise(outputs: Tensor, gradient: Tensor) -> Loss | None:
         return None
     outputs, gradient = outputs[live], gradient[live]
     centred = _of_probabilities(outputs, gradient)
-    if centred is not None and not _told(outputs, centred).any():
-        return None
-    return _softmax(outputs, gradient) or _sigmoid(outputs, gradient) or _other(outputs, gradient)
+    if centred is not None:
+        p = outputs.softmax(1)
+        ratios = _told(p, centred)
+        if not ratios.any():
+            return None
+        scale = _softmax_scale(p, centred, ratios)
+        if scale is not None:
+            return _softmax(outputs, (p - centred / scale).clamp(0, 1), scale)
+    return _sigmoid(outputs, gradient) or _other(outputs, gradient)
 
 
 def targets(kind: str, outputs: Tensor, gradient: Tensor) -> Tensor | None:
     """The targets of a recognised loss, shaped like `outputs`; None of another, or where there are none."""
     if kind == "softmax":
-        scale, centred = _softmax_scale(outputs, gradient), _of_probabilities(outputs, gradient)
-        if scale is None or centred is None:
+        centred = _of_probabilities(outputs, gradient)
+        if centred is None:
             return None
-        return (outputs.softmax(1) - centred / scale).clamp(0, 1)
+        p = outputs.softmax(1)
+        scale = _softmax_scale(p, centred, _told(p, centred))
+        return None if scale is None else (p - centred / scale).clamp(0, 1)
     return (gradient < 0).double() if kind == "sigmoid" else None
 
 
@@ -130,24 +138,25 @@ def _of_probabilities(outputs: Tensor, gradient: Tensor) -> Tensor | None:
     return gradient if gradient.sum(1).abs().sum() <= ROUNDING * gradient.abs().sum() else None
 
 
-def _told(outputs: Tensor, gradient: Tensor) -> Tensor:
+def _told(p: Tensor, gradient: Tensor) -> Tensor:
     """Gradient over probability of the classes that are not the target, or 0: `[predictions]`."""
-    p = outputs.softmax(1)
     return torch.where(p > LIKELY, gradient / p, 0.0).amax(1).clamp(min=0)
 
 
-def _softmax_scale(outputs: Tensor, gradient: Tensor) -> Tensor | None:
-    """The scale of each prediction, `[predictions, 1]`; None if this is no cross-entropy of a softmax."""
-    centred = _of_probabilities(outputs, gradient)
-    if centred is None:
-        return None
-    p, ratios = outputs.softmax(1), _told(outputs, centred)
+def _softmax_scale(p: Tensor, centred: Tensor, ratios: Tensor) -> Tensor | None:
+    """The scale of each prediction, `[predictions, 1]`; None if this is no cross-entropy of a softmax.
+
+    Args:
+        p: probabilities.
+        centred: the gradient, of `_of_probabilities`.
+        ratios: of `_told`.
+    """
     told = ratios > 0
     if not told.any():
         return None
     scale = torch.where(told, ratios, ratios[told].median())[:, None]
     whole = ratios[told].max()  # with soft targets, the same for all predictions
-    for one in (scale, whole.expand(len(outputs), 1)):
+    for one in (scale, whole.expand(len(p), 1)):
         target = p - centred / one
         sharp = one is not scale or bool(((target[told].amax(1) - 1).abs() < NEARLY).all())
         if sharp and bool((target[told] > -NEARLY).all()):
@@ -155,10 +164,7 @@ def _softmax_scale(outputs: Tensor, gradient: Tensor) -> Tensor | None:
     return None
 
 
-def _softmax(outputs: Tensor, gradient: Tensor) -> Loss | None:
-    scale, target = _softmax_scale(outputs, gradient), targets("softmax", outputs, gradient)
-    if scale is None or target is None:
-        return None
+def _softmax(outputs: Tensor, target: Tensor, scale: Tensor) -> Loss:
     total = scale.sum()
     weight = scale / total  # of each prediction in the mean
     mean = -(weight * target * outputs.log_softmax(1)).sum().item()

@@ -55,7 +55,7 @@ class Structure(ActsBeforeSteps):
         rule: when units are added and removed; one rule, or rules by patterns of the widths' names. What it
             leaves open, the criterion fills.
         start: units that each width starts from; None: the sizes that the model came with. From fewer,
-            `TaylorImportance` grows them back to these at once; by patterns of names where widths differ.
+            `TaylorImportance` grows them back to these within some steps; by patterns of names where they differ.
         include: patterns of the names of widths to learn; the others keep their sizes.
         exclude: patterns of names to leave out of these.
         multiple_of: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
@@ -242,7 +242,7 @@ class Structure(ActsBeforeSteps):
         """Remove the reserve, and all that is ours; return the plain model.
 
         Of each width the units above the threshold stay, one at least. The optimizer goes on working; `step`
-        does not. The running means of a `BatchNorm` are those of a model with the units that were removed:
+        does not. The running statistics of a `BatchNorm` follow what was measured on one batch;
         `torch.optim.swa_utils.update_bn(loader, model)` takes them anew.
 
         Raises:
