@@ -104,6 +104,8 @@ def _task(build: Callable[[Size], nn.Module], seed: int, quick: bool) -> Task:
 
 
 METRIC = "error, %", ".2f"
+CNN_SIZES: tuple[Size, ...] = ((4, 8), (8, 16), (12, 24), (16, 32), (24, 48), (32, 64), (48, 96))
+RESNET_SIZES: tuple[Size, ...] = ((4,), (6,), (8,), (12,), (16,), (24,), (32,))
 STUDIES = (
     Study(
         "digits-mlp",
@@ -116,7 +118,7 @@ STUDIES = (
     Study(
         "digits-cnn",
         "digits, two convolutions with BatchNorm",
-        ((4, 8), (8, 16), (12, 24), (16, 32), (24, 48), (32, 64), (48, 96)),
+        CNN_SIZES,
         (32, 64),
         *METRIC,
         partial(_task, cnn),
@@ -124,7 +126,7 @@ STUDIES = (
     Study(
         "digits-resnet",
         "digits, two residual blocks with BatchNorm",
-        ((4,), (6,), (8,), (12,), (16,), (24,), (32,)),
+        RESNET_SIZES,
         (24,),
         *METRIC,
         partial(_task, resnet),
@@ -137,5 +139,25 @@ STUDIES = (
         *METRIC,
         partial(_task, RowReader),
         regulariser=None,  # its cut of nn.LSTM fails: an index is out of range
+    ),
+    Study(
+        "digits-cnn-flops",
+        "digits, two convolutions with BatchNorm, by multiply-adds",
+        CNN_SIZES,
+        (32, 64),
+        *METRIC,
+        partial(_task, cnn),
+        regulariser=None,  # its budgets here are of parameters
+        flops=True,
+    ),
+    Study(
+        "digits-resnet-flops",
+        "digits, two residual blocks with BatchNorm, by multiply-adds",
+        RESNET_SIZES,
+        (24,),
+        *METRIC,
+        partial(_task, resnet),
+        regulariser=None,
+        flops=True,
     ),
 )

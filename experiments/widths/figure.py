@@ -45,7 +45,7 @@ def _panel(axes: Axes, name: str, summary: Summary) -> None:
     _points(axes, pruned, "Torch-Pruning", color=GREEN, marker="s", markersize=5, markerfacecolor="white")
     _points(axes, budgets, "learned, with a budget", color=VERMILION, marker="o", markersize=5)
     _points(axes, price, "learned, default price", color="black", marker="*", markersize=9)
-    axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel=summary["metric"])
+    axes.set(xscale="log", yscale="log", xlabel=summary["measure"], ylabel=summary["metric"])
     axes.set_title(name, fontsize="medium")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")

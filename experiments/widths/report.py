@@ -73,13 +73,13 @@ def _section(study: Study, summary: Summary) -> Iterator[str]:
     yield f"## {study.name}: {study.title}\n"
     yield (
         f"{seeds} seed{'s' * (seeds > 1)}. The model's own size is {'-'.join(map(str, study.own))}, "
-        f"{summary['own'][0]:,.0f} parameters. What is measured is {study.metric}.\n"
+        f"{summary['own'][0]:,.0f} {study.measure}. What is measured is {study.metric}.\n"
     )
-    head = ["learned", "parameters", "of own", "budget used", "error", "uniform", "ratio"]
+    head = ["learned", study.measure, "of own", "budget used", "error", "uniform", "ratio"]
     head += ["difference"] * study.language + ["Torch-Pruning: parameters", "error", "learned over it"]
     yield table(head, [_learned(study, row, seeds) for row in summary["learned"].values()])
     yield table(
-        ["uniform", "parameters", "error"],
+        ["uniform", study.measure, "error"],
         [
             [
                 name.removeprefix("uniform-"),
@@ -99,7 +99,7 @@ def _learned(study: Study, row: Mapping[str, Any], seeds: int) -> list[str]:
     """A row of the table of a study."""
     compared, pruned = row["ratio"], row["pruned"]
     outside = f"outside the sizes in {row['outside']} of {seeds}" if row["outside"] else ""
-    without = "not supported" if study.regulariser is None else NOTHING
+    without = "not supported" if study.regulariser is None and not study.flops else NOTHING
     cells = [
         called(row["share"]),
         spread(row["parameters"], ",.0f"),

@@ -57,6 +57,7 @@ def summarise(study: Study, results: Mapping[Job, Run], quick: bool = False) -> 
         "title": study.title,
         "metric": study.metric,
         "language": study.language,
+        "measure": study.measure,
         "seeds": len(seeds),
         "own": quartiles(run["own"] for run in runs[learned[0]].values()),
         "uniform": {str(way): _row(runs[way]) for way in uniform},
@@ -118,11 +119,17 @@ def _beside(runs: Mapping[int, Run], ladders: Mapping[int, Sequence[tuple[int, f
 
 
 def overall(summaries: Mapping[str, Summary]) -> dict[str, Any]:
-    """Geometric means of the median ratios: of each task, of small tasks, of language models, of all."""
+    """Geometric means of the median ratios: of each task, of small tasks, of language models, of both, and of
+    what was compared by multiply-adds."""
     parts = {name: [summary] for name, summary in summaries.items()}
+    equal = {
+        what: [s for s in summaries.values() if s["measure"] == what]
+        for what in ("parameters", "multiply-adds")
+    }
     for name, language in (("small tasks", False), ("language models", True)):
-        parts[name] = [each for each in summaries.values() if each["language"] == language]
-    parts["all"] = [*summaries.values()]
+        parts[name] = [each for each in equal["parameters"] if each["language"] == language]
+    parts["all, at equal parameters"] = equal["parameters"]
+    parts["all, at equal multiply-adds"] = equal["multiply-adds"]
     return {name: _means(part) for name, part in parts.items() if part}
 
 

@@ -40,7 +40,7 @@ class Way:
     Args:
         how: `"uniform"`: it has them; `"learned"`; or `"pruned"` by Torch-Pruning.
         size: of a uniform model.
-        share: of the parameters of the model's own size, that the budget is; None: the default price.
+        share: of what the model's own size takes, that the budget is; None: the default price.
     """
 
     how: str
@@ -64,9 +64,10 @@ class Study:
         metric: what `Task.score` returns; less is better.
         style: how it is written.
         task: makes the task of a seed; told whether it is only to be tried quickly.
-        shares: the budgets, as shares of the parameters of the model's own size.
+        shares: the budgets, as shares of what the model's own size takes.
         regulariser: the strength of Torch-Pruning's; None where it cannot cut such a model.
         language: whether it is a language model, which takes longer: three seeds in the place of ten.
+        flops: whether budgets, price and comparison are of multiply-adds, in the place of parameters.
     """
 
     name: str
@@ -79,6 +80,12 @@ class Study:
     shares: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
     regulariser: float | None = 3e-3
     language: bool = False
+    flops: bool = False
+
+    @property
+    def measure(self) -> str:
+        """What sizes are compared by."""
+        return "multiply-adds" if self.flops else "parameters"
 
     @property
     def seeds(self) -> int:

@@ -14,6 +14,7 @@ from pruning import Pruner
 from task import Study, Task, Way
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
+from torch.utils.flop_counter import FlopCounterMode
 
 import diffstruct as ds
 
@@ -47,15 +48,19 @@ class Uniform:
 class Learned(Uniform):
     """Widths that `Structure` learns, with a budget or at the default price."""
 
-    def __init__(self, model: nn.Module, task: Task, example: Tensor, budget: int | None, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, task: Task, example: Tensor, budget: int | None, seed: int, flops: bool
+    ) -> None:
         super().__init__(model, task)
+        found = ds.find_widths(model, (example,))
         self.structure = ds.Structure(
             model,
             self.optimizer,
-            example_inputs=(example,),
+            widths=found,
             total_steps=task.updates,
             seed=seed,
-            budget=None if budget is None else ds.Budget(parameters=budget),
+            criterion=ds.TaylorImportance(cost=ds.MultiplyAdds(found)) if flops else None,
+            budget=None if budget is None else ds.Budget(**{"flops" if flops else "parameters": budget}),
         )
 
     def after_step(self, update: int) -> None:
@@ -99,8 +104,8 @@ def train(study: Study, way: Way, seed: int, quick: bool = False) -> dict[str, A
         quick: only to see that it works.
 
     Returns:
-        Score, seconds of the processor, parameters, those of the model's own size, the budget, sizes of the
-        widths that were learned, and what there was to warn of.
+        Score, seconds of the processor, parameters (or multiply-adds, where these are compared), those of the
+        model's own size, the budget, sizes of the widths that were learned, and what there was to warn of.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -111,9 +116,9 @@ def train(study: Study, way: Way, seed: int, quick: bool = False) -> dict[str, A
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.build(way.size or study.own)
-    own = parameters(model)
-    budget = None if way.share is None else round(way.share * own)
     example, _ = next(task.batches(torch.Generator().manual_seed(seed)))
+    own = taken(study, model, example)
+    budget = None if way.share is None else round(way.share * own)
     generator = torch.Generator().manual_seed(seed)
     start = time.process_time()
     with warnings.catch_warnings(record=True) as caught:
@@ -121,7 +126,7 @@ def train(study: Study, way: Way, seed: int, quick: bool = False) -> dict[str, A
         if way.how == "uniform":
             run = Uniform(model, task)
         elif way.how == "learned":
-            run = Learned(model, task, example, budget, seed)
+            run = Learned(model, task, example, budget, seed, study.flops)
         else:
             run = Pruned(model, task, example, budget or 0, study.regulariser or 0.0)
         for update, (x, y) in enumerate(task.batches(generator), 1):
@@ -140,7 +145,7 @@ def train(study: Study, way: Way, seed: int, quick: bool = False) -> dict[str, A
     return {
         "score": score(task, run.model),
         "seconds": seconds,
-        "parameters": parameters(run.model),
+        "parameters": taken(study, run.model, example),
         "own": own,
         "budget": budget,
         "units": units,
@@ -158,6 +163,17 @@ def warm_up() -> None:
     model(x).sum().backward()
     optimizer.step()
     structure.step()
+
+
+def taken(study: Study, model: nn.Module, example: Tensor) -> int:
+    """What a model takes: parameters, or multiply-adds for an example, by PyTorch's own count."""
+    if not study.flops:
+        return parameters(model)
+    training, counter = model.training, FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model.eval()(example)
+    model.train(training)
+    return counter.get_total_flops() // 2 // len(example)
 
 
 def parameters(model: nn.Module) -> int:

@@ -176,8 +176,8 @@ def test_ratios_are_paired_and_of_whole_seeds_only():
     assert learned["pruned"]["learned over pruned"] == pytest.approx([2 / 3] * 3)
     assert (price["outside"], price["line"], price["ratio"]) == (3, None, None)
     means = overall({study.name: summary})
-    assert means["all"]["budgets"] == means["all"]["both"] == 0.5
-    assert means["all"]["price"] is None
+    assert means["all, at equal parameters"]["budgets"] == means["all, at equal parameters"]["both"] == 0.5
+    assert means["all, at equal parameters"]["price"] is None
     assert "language models" not in means
 
 
