@@ -110,6 +110,12 @@ def test_where_two_budgets_are_as_tight_units_cost_what_they_take_of_either():
     assert 0 < 50 * saved["b"] < 0.01 * 100 * saved["a"]
 
 
+def test_a_model_through_whose_one_unit_all_goes_costs_nothing_without_it():
+    path = BudgetPath(ds.Budget(flops=50), {"flops": lambda sizes: 30.0 * sizes["a"]}, {"a": 4}, 100)
+    assert path.price({"a": 0}) == 0.0
+    assert path.price({"a": 1}) == pytest.approx(0.6)
+
+
 def test_what_is_missed_is_told_in_the_units_of_each_budget():
     path = path_of(2500, parameters=2000, flops=1000)
     assert path.missed({"a": 1}) == [

@@ -100,6 +100,8 @@ class BudgetPath:
         """
         parts = self._parts(sizes)
         largest = max(parts)
+        if largest == 0:  # of a width without units, through which all multiply-adds go
+            return 0.0
         return float(largest * sum((part / largest) ** SHARPNESS for part in parts) ** (1 / SHARPNESS))
 
     def allowed(self, step: int) -> float:
