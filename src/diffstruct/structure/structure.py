@@ -55,7 +55,7 @@ class Structure(ActsBeforeSteps):
         rule: when units are added and removed; one rule, or rules by patterns of the widths' names. What it
             leaves open, the criterion fills.
         start: units that each width starts from; None: the sizes that the model came with. From fewer,
-            `TaylorImportance` grows them back to these within some steps; by patterns of names where they differ.
+            `TaylorImportance` grows them back to these within some steps; by patterns where widths differ.
         include: patterns of the names of widths to learn; the others keep their sizes.
         exclude: patterns of names to leave out of these.
         multiple_of: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
