@@ -12,9 +12,9 @@ from task import Study
 HEAD = """# Learned structure beside uniform sizes, at equal size
 
 Written by `{command}`. Every run of a task has as many steps, on the same batches; less is better everywhere.
-Learned widths start from the model's own size, with a budget (a share of its parameters) or at the default
-price. *Uniform* is the line of the uniform sizes, at as many parameters as the learned model has,
-interpolated in their logarithm, never beyond its ends. A ratio is one error over another, seed by seed:
+Learned widths start from the model's own size, with a budget (a share of its parameters or multiply-adds)
+or at the default price. *Uniform* is the line of the uniform sizes, at as many of these as the learned model
+has, interpolated in their logarithm, never beyond its ends. A ratio is one error over another, seed by seed:
 below 1 is better. Torch-Pruning cuts the same model to the same budget half way. Medians over seeds,
 quartiles in parentheses; means are geometric, of medians.
 """
@@ -76,7 +76,8 @@ def _section(study: Study, summary: Summary) -> Iterator[str]:
         f"{summary['own'][0]:,.0f} {study.measure}. What is measured is {study.metric}.\n"
     )
     head = ["learned", study.measure, "of own", "budget used", "error", "uniform", "ratio"]
-    head += ["difference"] * study.language + ["Torch-Pruning: parameters", "error", "learned over it"]
+    head += ["difference"] * study.language
+    head += [] if study.flops else ["Torch-Pruning: parameters", "error", "learned over it"]
     yield table(head, [_learned(study, row, seeds) for row in summary["learned"].values()])
     yield table(
         ["uniform", study.measure, "error"],
@@ -99,7 +100,7 @@ def _learned(study: Study, row: Mapping[str, Any], seeds: int) -> list[str]:
     """A row of the table of a study."""
     compared, pruned = row["ratio"], row["pruned"]
     outside = f"outside the sizes in {row['outside']} of {seeds}" if row["outside"] else ""
-    without = "not supported" if study.regulariser is None and not study.flops else NOTHING
+    without = "not supported" if study.regulariser is None else NOTHING
     cells = [
         called(row["share"]),
         spread(row["parameters"], ",.0f"),
@@ -111,6 +112,8 @@ def _learned(study: Study, row: Mapping[str, Any], seeds: int) -> list[str]:
     ]
     if study.language:
         cells.append(f"{compared[0] - 1:+.1%}" if compared else NOTHING)
+    if study.flops:
+        return cells
     if pruned is None:
         return [*cells, without, without, NOTHING]
     return [

@@ -313,42 +313,6 @@ def test_survivors_keep_their_averages(seed, size, share, add):
         assert not after[:, len(keep) :].any()
 
 
-@settings(deadline=None, max_examples=100)
-@given(
-    amounts=st.lists(st.floats(0, 1e3), min_size=1, max_size=8),
-    age=st.integers(0, 50),
-    price=st.floats(1e-6, 10),
-    strength=st.floats(0, 3),
-    power=st.floats(0.1, 4),
-    grace_period=st.integers(0, 20),
-    rise=st.integers(1, 30),
-)
-def test_more_important_units_decay_less(amounts, age, price, strength, power, grace_period, rise):
-    amounts = np.sort(amounts)
-    ages = np.full(len(amounts), age)
-    factors = importance.decay_factors(amounts, ages, price, strength, power, grace_period, rise)
-    assert (factors >= 0).all()
-    assert (factors <= 1).all()
-    assert (np.diff(factors) >= 0).all()
-    older = importance.decay_factors(amounts, ages + 1, price, strength, power, grace_period, rise)
-    assert (older <= factors).all()
-    if age <= grace_period:
-        assert (factors == 1).all()
-    if age >= grace_period + rise and strength > 1e-3:  # a unit of no importance decays in full
-        nothing = importance.decay_factors(np.zeros(1), ages[:1], price, strength, power, grace_period, rise)
-        assert nothing[0] == pytest.approx(max(0, 1 - strength))
-
-
-def test_the_decay_of_a_unit_as_important_as_its_price():
-    (factor,) = importance.decay_factors(np.array([0.25]), np.array([13]), 0.25, 0.5, 2.0, 10, 6)
-    assert factor == 1 - 0.5 * 0.5 * 0.25  # half of the strength, half of the ramp, half to the power of 2
-
-
-def test_the_decay_is_annealed_to_nothing_over_the_end_of_the_run():
-    due = [importance.annealing(update, 1000, 0.1) for update in (1, 500, 900, 925, 950, 1000, 1200)]
-    assert due == pytest.approx([1, 1, 1, 0.75, 0.5, 0, 0])
-
-
 @pytest.mark.parametrize("held_down", [1.0, 0.9, 0.7])
 def test_importance_is_what_the_loss_rises_by_without_the_unit(held_down):
     """A readout of small weights, at its optimum, or held down from there, as the price does."""

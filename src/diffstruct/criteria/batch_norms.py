@@ -43,10 +43,10 @@ class BatchNorms:
         seen: Statistics = {}
 
         @torch.no_grad()
-        def record(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def record(module: _BatchNorm, args: tuple[Any, ...]) -> None:
             if not args or module in seen:  # of one that is called several times, the first
                 return
-            seen[module] = _statistics(args[0], getattr(module, "eps", 0.0))
+            seen[module] = _statistics(args[0], module.eps)
             if reference is not None and module in reference and not module.training:
                 _shift(module, differences(seen, reference)[module])
 

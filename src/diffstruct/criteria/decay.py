@@ -1,15 +1,15 @@
-"""The decay of outgoing weights, as strong with every optimizer: in units of how far it moves the weights."""
+"""The decay of outgoing weights, as strong with every optimizer: in units of how far training moves them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffstruct.criteria import importance
 from diffstruct.width import Slot, Width
 
 ENOUGH = 4096
@@ -32,9 +32,7 @@ class Decay:
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self._before: list[Tensor] = []
-        self._movement: list[
-            float
-        ] = []  # of each tensor, from one decision to the next, relative to its size
+        self._movement: list[float] = []  # of each tensor between two decisions, relative to its size
         self._seen = 0
 
     def remember(self, tensors: Sequence[Tensor]) -> None:
@@ -64,7 +62,7 @@ class Decay:
         power: float,
         rise: int,
     ) -> None:
-        """Let the weights decay; see `importance.decay_factors`.
+        """Let the weights decay; see `decay_factors`.
 
         Args:
             readers: the outgoing weights, each with its slots.
@@ -82,11 +80,38 @@ class Decay:
                 continue
             for slot, width in slots:
                 name = width.name
-                factors = importance.decay_factors(
+                factors = decay_factors(
                     importances[name], ages[name], prices[name], moved, power, grace_periods[name], rise
                 )
                 if (factors < 1).any():
                     tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(tensor))
+
+
+def annealing(step: int, total_steps: int, fraction: float) -> float:
+    """The part of the decay that applies at a step: 1, and over the last `fraction` of the run down to 0."""
+    return min(1.0, max(0.0, (total_steps - step) / (fraction * total_steps)))
+
+
+def decay_factors(
+    importances: Any, ages: Any, price: float, strength: float, power: float, grace_period: int, rise: int
+) -> Any:
+    """The factors that the outgoing weights of each unit shrink by in one decision, `[n]`, from 0 to 1.
+
+    `1 - strength * ramp * (price / (importance + price)) ** power`: units of no importance decay at full
+    strength, important ones hardly. The ramp goes from 0 at the end of the unit's grace period to 1 when it
+    is `rise` older.
+
+    Args:
+        importances: `[n]`, in the unit of the price.
+        ages: `[n]`, in decisions.
+        price: what a unit must be worth.
+        strength: the share of a useless unit's weights that goes.
+        power: above 1, units whose importance is above the price decay less than in proportion.
+        grace_period: in decisions.
+        rise: in decisions.
+    """
+    ramp = np.minimum(np.maximum((ages - grace_period) / rise, 0.0), 1.0)
+    return np.maximum(1.0 - strength * ramp * (price / (importances + price)) ** power, 0.0)
 
 
 def _some(tensor: Tensor) -> Tensor:

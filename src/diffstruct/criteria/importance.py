@@ -1,4 +1,4 @@
-"""Importance in nats, and the decay that follows from it. Pure; arrays in, arrays out.
+"""Importance in nats. Pure; arrays in, arrays out.
 
 Let `G_i` be the derivative of the loss with respect to a factor on all outgoing weights of unit i. It needs
 no factor in the model: `G_i = sum(w * dL/dw)` over these weights. Near a minimum of a log-likelihood the
@@ -156,30 +156,3 @@ def takeover(curvature: NDArray[np.float64], units: NDArray[np.int64], price: fl
         solved = torch.linalg.solve(torch.from_numpy(matrix), torch.from_numpy(wanted)).numpy()
         change[others] = np.clip(solved, -0.5, 1.0)
     return change
-
-
-def annealing(step: int, total_steps: int, fraction: float) -> float:
-    """The part of the decay that applies at a step: 1, and over the last `fraction` of the run down to 0."""
-    return min(1.0, max(0.0, (total_steps - step) / (fraction * total_steps)))
-
-
-def decay_factors(
-    importances: Any, ages: Any, price: float, strength: float, power: float, grace_period: int, rise: int
-) -> Any:
-    """The factors that the outgoing weights of each unit shrink by in one decision, `[n]`, from 0 to 1.
-
-    `1 - strength * ramp * (price / (importance + price)) ** power`: units of no importance decay at full
-    strength, important ones hardly. The ramp goes from 0 at the end of the unit's grace period to 1 when it
-    is `rise` older.
-
-    Args:
-        importances: `[n]`, in the unit of the price.
-        ages: `[n]`, in decisions.
-        price: what a unit must be worth.
-        strength: the share of a useless unit's weights that goes.
-        power: above 1, units whose importance is above the price decay less than in proportion.
-        grace_period: in decisions.
-        rise: in decisions.
-    """
-    ramp = np.minimum(np.maximum((ages - grace_period) / rise, 0.0), 1.0)
-    return np.maximum(1.0 - strength * ramp * (price / (importances + price)) ** power, 0.0)

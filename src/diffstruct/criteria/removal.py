@@ -113,8 +113,7 @@ class Removals:
         elif proposed and self.measurable and self._credit >= 2:
             self._credit -= 1
             call = self.outputs.calls[-1]
-            with self._norms.watched() as reference:
-                before = self.outputs.again(call)
+            before, reference = self._run(call)
             for name in sorted(proposed, key=lambda name: (-self._waiting[name], -len(proposed[name]))):
                 if self._credit < 1:
                     self._waiting[name] += 1
@@ -141,8 +140,7 @@ class Removals:
         if not (self.measurable and self.tracker.shares):
             return
         call = self.outputs.calls[-1]
-        with self._norms.watched() as reference:
-            before = self.outputs.again(call, training=False)
+        before, reference = self._run(call, training=False)
         backup = [(tensor, tensor.detach().clone()) for tensor, _ in self.tracker.readers]
         spent, shifted = 0.0, reference
         try:
@@ -154,8 +152,8 @@ class Removals:
                 while len(units):
                     change = self._takeover(name, units)
                     loud = _silence(width, units, change)
-                    with self._norms.watched(reference) as seen:
-                        cost = self._cost(call, before, self.outputs.again(call, training=False)) - spent
+                    after, seen = self._run(call, reference, training=False)
+                    cost = self._cost(call, before, after) - spent
                     if cost <= AT_THE_END * len(units) * self.tracker.fair_share(name):
                         spent += cost
                         shifts, shifted = differences(seen, shifted), seen
@@ -243,10 +241,10 @@ class Removals:
         change = self._takeover(name, units)
         loud = _silence(self.tracker.widths[name], units, change)
         try:
-            with self._norms.watched(reference) as seen:
-                cost = self._cost(call, before, self.outputs.again(call))
+            after, seen = self._run(call, reference)
         finally:
             _restore(loud)
+        cost = self._cost(call, before, after)
         each = self.tracker.fair_share(name)
         allowed = len(units) * each * pressure
         estimated = self._estimated(name, units)
@@ -258,6 +256,13 @@ class Removals:
             self._group[name] = max(SMALLEST_GROUP, 0.6 * self._group[name])
         ratio = np.clip(max(cost, 0.0) / max(estimated, 1e-3 * allowed, 1e-300), 0.05, 400.0)
         self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), 0.2, MOST_OFF))
+
+    def _run(
+        self, call: Call, reference: Statistics | None = None, training: bool = True
+    ) -> tuple[Tensor, Statistics]:
+        """The outputs of a call with the weights as they are now, and what goes into each `BatchNorm`."""
+        with self._norms.watched(reference) as seen:
+            return self.outputs.again(call, training=training), seen
 
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
         return Removal(units, self._takeover(name, units), None)

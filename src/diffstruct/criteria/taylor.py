@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from diffstruct.criteria import importance
 from diffstruct.criteria.budget import BudgetPath
 from diffstruct.criteria.criterion import Criterion, Training
-from diffstruct.criteria.decay import Decay
+from diffstruct.criteria.decay import Decay, annealing
 from diffstruct.criteria.initialization import AsTheModel, Initialization
 from diffstruct.criteria.outputs import Outputs
 from diffstruct.criteria.removal import Removals
@@ -222,7 +221,7 @@ class TaylorImportance(Criterion):
             ages,
             prices,
             {name: training.grace_period(name) for name in tracker.widths},
-            self.decay * pressure**3 * importance.annealing(step, training.total_steps, self.annealing),
+            self.decay * pressure**3 * annealing(step, training.total_steps, self.annealing),
             self.power,
             ramp_length(self.rise, training),
         )

@@ -33,7 +33,7 @@ class Widening:
         self._layouts: dict[Tensor, dict[int, Layout]] = {}
         for slot in slots:
             self._layouts.setdefault(slot.tensor, {})[slot.dim] = slot.layout
-        self._written = {tensor: tensor.detach().clone() for tensor in self._layouts} if largest else {}
+        self._written = {tensor: tensor.detach().clone() for tensor in self._layouts}
 
     def decisions(self, states: Mapping[str, RuleState]) -> dict[str, Decision]:
         """Double the widths that have not reached their size; leave the others alone.
@@ -53,11 +53,8 @@ class Widening:
         return found
 
     def ends(self, sizes: Mapping[str, int]) -> bool:
-        """Whether all widths have reached their sizes; what was kept for them is let go then."""
-        if any(sizes[name] < largest for name, largest in self._largest.items()):
-            return False
-        self._written = {}
-        return True
+        """Whether all widths have reached their sizes."""
+        return all(sizes[name] >= largest for name, largest in self._largest.items())
 
     @torch.no_grad()
     def initialize(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
