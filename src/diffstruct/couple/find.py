@@ -68,7 +68,7 @@ def find_widths(
             if not chosen(name, include, exclude):
                 found.refuse(name, EXCLUDED)
         return found
-    run = _runner(model, example_inputs)
+    run = runner(model, example_inputs)
     trains = any(module.training for module in model.modules())
     findings = _traced(model, run, example_inputs, trains)
     found, traced = _proved(widths_of(model, findings), Proof(model, run, trains), include, exclude)
@@ -81,7 +81,12 @@ def find_widths(
     return found
 
 
-def _runner(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> partial[Any]:
+def runner(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> partial[Any]:
+    """The model with example inputs as its arguments.
+
+    Raises:
+        StructureError: they are neither a tuple nor a dict.
+    """
     if isinstance(inputs, Mapping):
         return partial(model, **inputs)
     if isinstance(inputs, (tuple, list)):

@@ -107,6 +107,22 @@ def initial_value(optimizer: Optimizer, key: str, parameter: Tensor, value: Tens
     return 0.0
 
 
+def begin_state(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor) -> None:
+    """Give a new parameter the state that the optimizer would have given it when it was made.
+
+    Almost all give state to a parameter at its first step, and need nothing.
+
+    Args:
+        optimizer: the optimizer.
+        group: that the parameter has joined.
+        parameter: the parameter.
+    """
+    if isinstance(optimizer, torch.optim.Adagrad):
+        start = group["initial_accumulator_value"]
+        step = torch.zeros((), dtype=torch.float32, device=parameter.device if group["fused"] else None)
+        optimizer.state[parameter] = {"step": step, "sum": torch.full_like(parameter.detach(), start)}
+
+
 def state_dims(optimizer: Optimizer, key: str, value: Tensor, parameter: Tensor) -> list[bool]:
     """For each dimension of `parameter`, whether entry `key` of its state, `value`, has it too.
 

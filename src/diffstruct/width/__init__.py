@@ -1,6 +1,7 @@
 """Widths: learned sizes, and where they lie in the tensors of a model."""
 
 from diffstruct.width.cost import Cost, ParameterCount
+from diffstruct.width.depth import Block, Depth
 from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum
 from diffstruct.width.width import READERS, Attribute, Role, Slot, Width
 
@@ -8,7 +9,9 @@ __all__ = [
     "READERS",
     "Attribute",
     "Axis",
+    "Block",
     "Cost",
+    "Depth",
     "Fixed",
     "Layout",
     "ParameterCount",
