@@ -7,12 +7,13 @@ blocks, `block_proof` proves them. `multiply_adds` is what a model costs by the 
 """
 
 from diffstruct.couple.depths import FoundDepths, depths_of, find_depths
-from diffstruct.couple.find import find_widths
+from diffstruct.couple.find import EXCLUDED, find_widths
 from diffstruct.couple.found import FoundWidths, Refusal
 from diffstruct.couple.multiply_adds import MultiplyAdds
 from diffstruct.couple.proof import Proof, ProofError
 
 __all__ = [
+    "EXCLUDED",
     "FoundDepths",
     "FoundWidths",
     "MultiplyAdds",

@@ -79,7 +79,7 @@ class BlockProof:
                 reasons[units[0].module] = why
                 return None, reasons
         front = units[0].copies and self._holds(stack, units[0], behind=False)
-        return Depth(name, replace(stack, blocks=units, front=front)), reasons
+        return Depth(name, replace(stack, blocks=units, most=len(units), front=front)), reasons
 
     def _copies(self, stack: Stack, block: Block) -> bool:
         return self._holds(stack, block, behind=True)

@@ -65,7 +65,11 @@ def _owners(module: nn.Module) -> Iterator[tuple[str | None, Any]]:
     """What may have integers: a module, and its configurations."""
     yield None, module
     for name, value in vars(module).items():
-        if "config" in name.lower() and hasattr(value, "__dict__") and not isinstance(value, (nn.Module, Tensor)):
+        if (
+            "config" in name.lower()
+            and hasattr(value, "__dict__")
+            and not isinstance(value, (nn.Module, Tensor))
+        ):
             yield name, value
 
 

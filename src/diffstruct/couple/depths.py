@@ -173,9 +173,7 @@ def _candidates(
     return blocks, reasons
 
 
-def _around(
-    container: nn.Module, blocks: Mapping[nn.Module, Any], depths: Mapping[str, Depth]
-) -> str | None:
+def _around(container: nn.Module, blocks: Mapping[nn.Module, Any], depths: Mapping[str, Depth]) -> str | None:
     """The depth among `depths` that shares modules with the blocks of a container."""
     inside = {module for block in blocks for module in block.modules()}
     for name, depth in depths.items():
@@ -193,7 +191,11 @@ def _prove(
     children = children_of(container)
     sizes = {len(children), len(blocks)}
     stack = Stack(
-        container, blocks, counters(found.model, name, container, sizes), indices(children), moments_of(candidates)
+        container,
+        blocks,
+        counters(found.model, name, container, sizes),
+        indices(children),
+        moments_of(candidates),
     )
     proof = BlockProof(found.proof)
     names = {child: f"{name}.{key}" for key, child in container._modules.items()}

@@ -39,6 +39,19 @@ class Decay:
         """Remember the weights as a decision leaves them."""
         self._before = [_some(tensor).clone() for tensor in tensors]
 
+    def follow(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
+        """Blocks have come or gone: of tensors that stay the movement is known; others move as these do.
+
+        Args:
+            before: the tensors that were measured.
+            after: those that will be.
+        """
+        known = {id(tensor): moved for tensor, moved in zip(before, self._movement, strict=False)}
+        if known:
+            usual = sum(known.values()) / len(known)
+            self._movement = [known.get(id(tensor), usual) for tensor in after]
+        self.remember(after)
+
     def measure(self, tensors: Sequence[Tensor]) -> None:
         """Measure how far training has moved the same tensors until the next decision."""
         self._seen += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +24,9 @@ from diffstruct.criteria.budget import BudgetPath
 from diffstruct.criteria.criterion import Training
 from diffstruct.criteria.loss import nats, targets
 from diffstruct.criteria.outputs import Call, Outputs
-from diffstruct.criteria.tracker import ImportanceTracker, grace_ended
+from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names
 from diffstruct.surgery import Change, Copy
-from diffstruct.width import READERS, Width
+from diffstruct.width import READERS, Depth, Width
 
 FORWARDS_A_STEP = 0.03
 """Runs of the model that measuring may take, for each step of training: a hundredth of its time."""
@@ -154,7 +155,7 @@ class Removals:
                     loud = _silence(width, units, change)
                     after, seen = self._run(call, reference, training=False)
                     cost = self._cost(call, before, after) - spent
-                    if cost <= AT_THE_END * len(units) * self.tracker.fair_share(name):
+                    if cost <= AT_THE_END * self.tracker.fair_share(name, units):
                         spent += cost
                         shifts, shifted = differences(seen, shifted), seen
                         self.pending[name] = Removal(np.sort(units), change, cost, shifts)
@@ -179,7 +180,9 @@ class Removals:
         for _, name, unit in sorted(values):
             if budget.spent(sizes) <= allowed:
                 break
-            if unit not in going[name] and sizes[name] > least[name]:
+            # A whole block only where that does not leave much of the budget unused.
+            too_much = isinstance(widths[name], Depth) and budget.room(sizes, name) < 1
+            if unit not in going[name] and sizes[name] > least[name] and not too_much:
                 going[name].add(unit)
                 sizes[name] -= 1
                 forced.add(name)
@@ -207,6 +210,24 @@ class Removals:
                     twin = getattr(copy.modules[slot.module], slot.name)
                     twin.mul_(by_entry.to(twin))
         self._norms.follow(shifts, changes, copies)
+
+    def follow(
+        self,
+        training: Training,
+        budget: BudgetPath | None,
+        origin: Mapping[str, str | None],
+    ) -> None:
+        """Blocks have come or gone: go on with what is known of the widths that stay; see `tracker.follow`."""
+        self.training, self.budget, self.pending = training, budget, {}
+        self._norms = BatchNorms(training.model)
+        names: tuple[dict[str, Any], ...] = self.off, self.shown, self._group, self._waiting
+        for known in names:
+            move_names(known, origin)
+        for name, width in self.tracker.widths.items():
+            self.off.setdefault(name, 1.0)
+            self.shown.setdefault(name, np.zeros(width.size, np.bool_))
+            self._group.setdefault(name, FIRST_GROUP)
+            self._waiting.setdefault(name, 0)
 
     def _proposal(self, name: str, ages: NDArray[np.int64]) -> NDArray[np.int64]:
         """The units to try: the least important of those that are not worth their price."""
@@ -245,9 +266,8 @@ class Removals:
         finally:
             _restore(loud)
         cost = self._cost(call, before, after)
-        each = self.tracker.fair_share(name)
-        allowed = len(units) * each * pressure
-        estimated = self._estimated(name, units)
+        allowed = self.tracker.fair_share(name, units) * pressure
+        estimated = self.tracker.estimated(name, units)
         if cost <= allowed:
             self.pending[name] = Removal(units, change, cost, differences(seen, reference))
             self.shown[name][units] = True
@@ -266,10 +286,6 @@ class Removals:
 
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
         return Removal(units, self._takeover(name, units), None)
-
-    def _estimated(self, name: str, units: NDArray[np.int64]) -> float:
-        """The share of what was won that should go with units, going by their importance."""
-        return float(self.tracker.importance[name][units].sum() * self.tracker.shares[name])
 
     def _takeover(self, name: str, units: NDArray[np.int64]) -> NDArray[np.float64]:
         return importance.takeover(self.tracker.curvature(name), units, self.tracker.price(name))

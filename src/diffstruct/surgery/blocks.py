@@ -222,7 +222,9 @@ def _optimizers_follow(
             new = [twin for parameter in held for twin in entered.get(id(parameter), ())]
             if "param_names" in group:
                 own = zip(held, group["param_names"], strict=True)
-                called = {id(p): now.get(id(p), name) if names.get(id(p)) == name else name for p, name in own}
+                called = {
+                    id(p): now.get(id(p), name) if names.get(id(p)) == name else name for p, name in own
+                }
                 called.update((id(twin), now[id(twin)]) for twin in new)
                 _set_entry(group, "param_names", [called[id(p)] for p in (*kept, *new)], undo)
             _set_entry(group, "params", [*kept, *new], undo)

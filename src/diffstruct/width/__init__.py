@@ -2,6 +2,7 @@
 
 from diffstruct.width.cost import Cost, ParameterCount
 from diffstruct.width.depth import Block, Depth
+from diffstruct.width.following import Followed, NewBlock, follow_blocks, outside
 from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum
 from diffstruct.width.width import READERS, Attribute, Role, Slot, Width
 
@@ -13,11 +14,15 @@ __all__ = [
     "Cost",
     "Depth",
     "Fixed",
+    "Followed",
     "Layout",
+    "NewBlock",
     "ParameterCount",
     "Product",
     "Role",
     "Slot",
     "Sum",
     "Width",
+    "follow_blocks",
+    "outside",
 ]

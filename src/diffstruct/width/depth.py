@@ -100,6 +100,7 @@ class Stack:
         blocks: in the order of units: new ones come last, wherever they stand in the container.
         counters: the integers that hold their number.
         indices: those that hold their places.
+        most: blocks that the model came with.
         front: whether a silent copy of the first block may stand in front of it.
         moments: mean and standard deviation of every parameter of a block, by its name in the block, as the
             model came with them: new blocks are drawn from these.
@@ -110,6 +111,7 @@ class Stack:
     counters: Sequence[Counter] = ()
     indices: Sequence[Index] = ()
     moments: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    most: int = 0
     front: bool = False
 
 
@@ -129,7 +131,7 @@ class Depth(Width):
         object.__setattr__(self, "attributes", ())
 
     @property
-    def slots(self) -> tuple[Slot, ...]:  # type: ignore[override]
+    def slots(self) -> tuple[Slot, ...]:
         """The last weights of all blocks."""
         return tuple(
             BlockSlot(module, name, 0, Role.OUTGOING, self.axis, unit=unit)

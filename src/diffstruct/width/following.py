@@ -126,7 +126,9 @@ def _renamed(
 
     Where that module has gone, the first that is left stands in its place.
     """
-    paths = sorted(((path, module) for module, path in before.items() if path), key=lambda each: -len(each[0]))
+    paths = sorted(
+        ((path, module) for module, path in before.items() if path), key=lambda each: -len(each[0])
+    )
     for path, module in paths:
         if name == path or name.startswith(f"{path}."):
             if module in after:
