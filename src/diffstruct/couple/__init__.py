@@ -2,8 +2,8 @@
 
 Modules of `diffstruct.nn` declare their widths (`declared`). Those of any other model are found by running it
 once on example inputs (`trace`), by what each ATen operator does to dimensions (`operators`, `terms`), and
-proved by surgery (`proof`). `depths` finds residual
-blocks, `block_proof` proves them. `multiply_adds` is what a model costs by the sizes of widths that were proved.
+proved by surgery (`proof`). `depths` finds residual blocks, which `block_proof` proves. `multiply_adds` is
+what a model costs by the sizes of widths that were proved.
 """
 
 from diffstruct.couple.depths import FoundDepths, depths_of, find_depths

@@ -74,10 +74,9 @@ class BlockProof:
             units.append(replace(block, copies=self._copies(stack, block)))
         if not units:
             return None, reasons
-        if not any(block.copies for block in units):
-            if len(units) == 1:
-                reasons[units[0].module] = why
-                return None, reasons
+        if len(units) == 1 and not units[0].copies:
+            reasons[units[0].module] = why
+            return None, reasons
         front = units[0].copies and self._holds(stack, units[0], behind=False)
         return Depth(name, replace(stack, blocks=units, most=len(units), front=front)), reasons
 

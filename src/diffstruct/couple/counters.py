@@ -1,4 +1,4 @@
-"""The Python integers that hold the number of blocks, or the place of one: candidates, for the proof to try."""
+"""The integers that hold the number of blocks, or the place of one: candidates, for the proof to try."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import moments_of
 from diffstruct.width.depth import Block, Depth, Stack, children_of
 from diffstruct.width.patterns import check_patterns, chosen
-from diffstruct.width.table import aligned
+from diffstruct.width.table import aligned, places
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
 
@@ -53,11 +53,7 @@ class FoundDepths:
         return str(self)
 
     def __str__(self) -> str:
-        names = {module: name for name, module in self.model.named_modules()}
-        rows = [
-            (name, str(depth.size), ", ".join(names[block] for block in depth.blocks))
-            for name, depth in self.depths.items()
-        ]
+        rows = [(name, str(depth.size), places(depth, self.model)) for name, depth in self.depths.items()]
         table = aligned([("depth", "blocks", "places"), *rows])
         return f"{table}\n\nnot learned:\n{self.explain()}" if self.refused else table
 

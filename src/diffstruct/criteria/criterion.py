@@ -228,6 +228,11 @@ class Criterion(ABC):
         """Whether the model may have these sizes at a step, as far as a budget goes."""
         return True
 
+    def worth(self, name: str, units: NDArray[np.int64]) -> float | None:
+        """What units of a width are worth, over their price, by which it is decided whether more blocks come;
+        None where that cannot be told."""
+        return None
+
     def gradients(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """The gradients of the loss of the last batch with respect to some tensors, by which the place of a
         new block is chosen; None where they are not known."""

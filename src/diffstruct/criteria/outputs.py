@@ -130,7 +130,7 @@ class Outputs:
         return rows_of(found if found.ndim > 1 else found[:, None], call.dim)[:: call.step]
 
     def gradients(self, tensors: Sequence[Tensor]) -> list[Tensor] | None:
-        """The gradients of the loss of the last call with respect to some tensors, with the model as it is now.
+        """The gradients of the loss of the last call with respect to some tensors, with the present weights.
 
         The model must return what it returned then: only there the gradient of the loss is known.
 
@@ -138,9 +138,9 @@ class Outputs:
             tensors: parameters of the model.
 
         Returns:
-            One for each, shaped like it; None if no call was seen.
+            One for each, shaped like it; None if no call was seen, or what was is not finite.
         """
-        if not self.calls:
+        if not self.finite:
             return None
         call = self.calls[-1]
         device, dtype, enabled = call.autocast

@@ -217,7 +217,7 @@ class Removals:
         budget: BudgetPath | None,
         origin: Mapping[str, str | None],
     ) -> None:
-        """Blocks have come or gone: go on with what is known of the widths that stay; see `tracker.follow`."""
+        """Blocks have come or gone: go on with what is known of the widths that stay."""
         self.training, self.budget, self.pending = training, budget, {}
         self._norms = BatchNorms(training.model)
         names: tuple[dict[str, Any], ...] = self.off, self.shown, self._group, self._waiting
@@ -259,13 +259,7 @@ class Removals:
         reference: Statistics,
         pressure: float,
     ) -> None:
-        change = self._takeover(name, units)
-        loud = _silence(self.tracker.widths[name], units, change)
-        try:
-            after, seen = self._run(call, reference)
-        finally:
-            _restore(loud)
-        cost = self._cost(call, before, after)
+        cost, change, seen = self._measure(name, units, call, before, reference)
         allowed = self.tracker.fair_share(name, units) * pressure
         estimated = self.tracker.estimated(name, units)
         if cost <= allowed:
@@ -276,6 +270,29 @@ class Removals:
             self._group[name] = max(SMALLEST_GROUP, 0.6 * self._group[name])
         ratio = np.clip(max(cost, 0.0) / max(estimated, 1e-3 * allowed, 1e-300), 0.05, 400.0)
         self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), 0.2, MOST_OFF))
+
+    def worth(self, name: str, units: NDArray[np.int64]) -> float | None:
+        """The share of what was won that goes with units, measured on the batch at hand, over their price.
+
+        None where there is nothing to measure by, or nothing has been won.
+        """
+        if not (self.measurable and self.outputs.finite and self.tracker.shares):
+            return None
+        call = self.outputs.calls[-1]
+        cost, _, _ = self._measure(name, units, call, *self._run(call))
+        return cost / self.tracker.fair_share(name, units)
+
+    def _measure(
+        self, name: str, units: NDArray[np.int64], call: Call, before: Tensor, reference: Statistics
+    ) -> tuple[float, NDArray[np.float64], Statistics]:
+        """Silence units on a batch: what they cost, what the others take over, and the statistics then."""
+        change = self._takeover(name, units)
+        loud = _silence(self.tracker.widths[name], units, change)
+        try:
+            after, seen = self._run(call, reference)
+        finally:
+            _restore(loud)
+        return self._cost(call, before, after), change, seen
 
     def _run(
         self, call: Call, reference: Statistics | None = None, training: bool = True

@@ -283,6 +283,10 @@ class TaylorImportance(Criterion):
         path = self.removals.budget
         return path is None or path.spent(sizes) <= path.allowed(step)
 
+    def worth(self, name: str, units: NDArray[np.int64]) -> float | None:
+        """By silencing them on the last batch."""
+        return self.removals.worth(name, units)
+
     def gradients(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """By running the model once more on the last batch."""
         return self.outputs.gradients(tensors)

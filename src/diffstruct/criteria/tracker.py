@@ -167,7 +167,7 @@ class ImportanceTracker:
         return self.fair_share(name) * self.won
 
     def fair_share(self, name: str, units: NDArray[np.int64] | None = None) -> float:
-        """The share of what was won that units of a width must be worth together; without any, one on average."""
+        """The share of what was won that units of a width must be worth together; by default that of one."""
         each = self.training.threshold(name) * self.shares[name]
         if units is None:
             return each

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffstruct.criteria import Criterion, Training
-from diffstruct.rule import Decision, RuleState
+from diffstruct.rule import Decision, RuleState, addition
 from diffstruct.surgery import Birth, Change, change_blocks, newborn
 from diffstruct.width import Depth, Width, outside
 from diffstruct.width.cost import sizes_of
@@ -21,44 +21,54 @@ from diffstruct.width.depth import children_of
 WAIT = 0.05
 """The fraction of the run after which new blocks are looked at, and others may come."""
 
+Worth = Callable[[NDArray[np.int64]], float | None]
+"""What blocks are worth, by their indices, over their price; None where that cannot be told."""
+
 Gradients = Callable[[Sequence[Tensor]], Sequence[Tensor] | None]
 """The gradients of the loss with respect to some parameters; None where they are not known."""
 
 
 class Deepening:
-    """Lets new blocks come while most of those that came last have earned their price.
+    """Lets new blocks come once those that came last have earned their price.
 
-    One comes first; then as many as came last, twice over, if at least half of these are worth their price
-    after a twentieth of the run; else, after twice that time, one.
+    One comes first; then twice as many as came last. Blocks that are not worth their price after a twentieth
+    of the run are waited for: until they are, or until they have gone, which is followed by another try with
+    a single block, after twice the time.
 
     Args:
-        total_steps: of the run.
+        wait: decisions after which new blocks are looked at.
     """
 
-    def __init__(self, total_steps: int) -> None:
-        self._wait = max(1, round(WAIT * total_steps))
-        self._due = self._wait
-        self._patience = 1
-        self._last = 0
+    def __init__(self, wait: int) -> None:
+        self._wait = self._due = max(1, wait)
+        self._patience, self._last, self._age = 1, 0, 0
 
-    def more(self, step: int, importance: NDArray[np.float64], threshold: float, most: int) -> int:
+    def tick(self) -> None:
+        """Another decision."""
+        self._age += 1
+
+    def more(self, ages: NDArray[np.int64], worth: Worth, most: int) -> int:
         """How many blocks are to come at a decision.
 
         Args:
-            step: made so far.
-            importance: of the blocks that there are, new ones last.
-            threshold: what a block must be worth.
+            ages: of the blocks that there are, in decisions, `[n]`.
+            worth: of some of them.
             most: blocks that there may be.
         """
-        if step < self._due or len(importance) >= most:
+        if self._age < self._due or len(ages) >= most:
             return 0
-        earned = int((importance[-self._last :] > threshold).sum()) if self._last else 1
-        if 2 * earned >= self._last:
-            self._patience, add = 1, max(1, 2 * self._last)
-        else:
+        young = np.flatnonzero(ages <= self._age) if self._last else np.arange(0)
+        if len(young):
+            value = worth(young)
+            if value is not None and value <= 1:
+                self._due = self._age + self._wait
+                return 0
+        if self._last and not len(young):  # they have gone
             self._patience, add = 2 * self._patience, 1
-        self._due = step + self._patience * self._wait
-        self._last = min(add, most - len(importance))
+        else:
+            self._patience, add = 1, max(1, 2 * self._last)
+        self._last, self._age = min(add, most - len(ages)), 0
+        self._due = self._patience * self._wait
         return self._last
 
 
@@ -72,49 +82,39 @@ class Growth:
 
     def __init__(self, training: Training, widths: Mapping[str, Width]) -> None:
         depths = [name for name, width in widths.items() if isinstance(width, Depth)]
-        self._deepening = {name: Deepening(training.total_steps) for name in depths}
+        wait = math.ceil(WAIT * training.total_steps / training.interval)
+        self._deepening = {name: Deepening(wait) for name in depths}
 
     def decide(
-        self,
-        decisions: dict[str, Decision],
-        importances: Mapping[str, Tensor],
-        widths: Mapping[str, Width],
-        criterion: Criterion,
-        step: int,
-    ) -> dict[str, list[Birth]]:
-        """Let blocks come, one depth at a time.
+        self, states: Mapping[str, RuleState], widths: Mapping[str, Width], criterion: Criterion, step: int
+    ) -> tuple[dict[str, Decision], dict[str, list[Birth]]]:
+        """Let blocks come, of one depth at a time; nothing else is decided then.
 
         Args:
-            decisions: what else was decided, by name; the blocks that come are added.
-            importances: of the units of all widths.
+            states: the rule's memory of the units of each width.
             widths: by name.
             criterion: that judges them.
-            step: made so far.
+            step: the number of the step that the decision follows.
 
         Returns:
-            The blocks that come, by the name of the depth.
+            Decisions about all widths, and the blocks that come, by the name of the depth; or nothing.
         """
         training = criterion.training
-        for name, deepening in self._deepening.items():
-            depth, decision, rule = widths[name], decisions[name], training.rules[name]
+        for deepening in self._deepening.values():
+            deepening.tick()
+        for name, deepening in self._deepening.items() if criterion.may_add(step) else ():
+            depth, most = widths[name], training.rules[name].max_units
             assert isinstance(depth, Depth)
-            if decision.changes or not criterion.may_add(step):
+            count = deepening.more(states[name].ages, partial(criterion.worth, name), most or depth.size)
+            if not count or not criterion.affords(
+                {**sizes_of(widths.values()), name: depth.size + count}, step
+            ):
                 continue
-            values = importances[name].numpy()
-            count = deepening.more(step, values, training.threshold(name), rule.max_units or depth.size)
-            if count and criterion.affords({**sizes_of(widths.values()), name: depth.size + count}, step):
-                run = training.model, depth, count, widths, criterion.gradients, training.generator
-                found = births(*run)
-                state = RuleState(*map(np.concatenate, _and_new(decision.state, len(found))))
-                decisions[name] = replace(decision, add=len(found), state=state)
-                return {name: found}
-        return {}
-
-
-def _and_new(state: RuleState, count: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    new = RuleState.initial(count)
-    yield state.ages, new.ages
-    yield state.risen, new.risen
+            run = training.model, depth, count, widths, criterion.gradients, training.generator
+            found = births(*run)
+            numbers = {each: len(found) if each == name else 0 for each in states}
+            return {each: addition(state, numbers[each]) for each, state in states.items()}, {name: found}
+        return {}, {}
 
 
 def births(

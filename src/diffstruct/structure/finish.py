@@ -30,7 +30,7 @@ def finished(
     """Remove the units that are not above the threshold, and our modules; with an error, nothing changes.
 
     Returns:
-        The plain model; what was removed, by the widths' names; and, where blocks were, the widths that are left.
+        The plain model; what was removed, by the widths' names; where blocks were, the widths that are left.
 
     Raises:
         DivergenceError: the importance of a unit is not finite.

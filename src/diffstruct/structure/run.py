@@ -91,7 +91,7 @@ def training_after(training: Training, followed: Mapping[str, Followed], found: 
 def _rule_of(
     depth: Depth, rule: Rule, by_name: bool, criterion: Criterion, total_steps: int, interval: int
 ) -> Rule:
-    """The rule of a depth, which is asked for removals alone; of one for all widths only the threshold is meant."""
+    """The rule of a depth, which is asked for removals alone; one for all widths gives only the threshold."""
     own = rule if by_name else Rule(threshold=rule.threshold)
     complete = replace(own.filled(criterion.default_rule), p_add=0.0, p_spontaneous=0.0)
     if complete.max_units is None:

@@ -203,6 +203,9 @@ class Structure(ActsBeforeSteps):
         self._record_next()
 
     def _decide(self) -> tuple[Event, ...]:
+        decisions, births = self._growth.decide(self.states, self.widths, self.criterion, self.steps + 1)
+        if births:
+            return self._operate(decisions, self.criterion.initialize, births=births)
         ages = {name: state.ages for name, state in self.states.items()}
         self.criterion.after_step(self.steps + 1, ages)
         importances = {name: self.criterion.importance(width) for name, width in self.widths.items()}
@@ -210,9 +213,8 @@ class Structure(ActsBeforeSteps):
         chance = self.training.generator
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
         decisions = {name: whole.decision for name, whole in found.items()}
-        births = self._growth.decide(decisions, importances, self.widths, self.criterion, self.steps + 1)
         spare = {name: whole.spare for name, whole in found.items()}
-        return self._operate(decisions, self.criterion.initialize, births=births, spare=spare)
+        return self._operate(decisions, self.criterion.initialize, spare=spare)
 
     def _record_next(self) -> None:
         decides = self._widening is None and self.training.decides(self.steps + 1)

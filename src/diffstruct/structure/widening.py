@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from diffstruct.rule import Decision, RuleState
+from diffstruct.rule import Decision, RuleState, addition
 from diffstruct.surgery import Change
 from diffstruct.width import Slot, Width
 from diffstruct.width.layout import Layout, Sizes, along, axes, owners
@@ -45,11 +44,7 @@ class Widening:
         for name, memory in states.items():
             size = len(memory.ages)
             add = max(0, min(size, self._largest.get(name, size) - size))
-            new = RuleState.initial(add)
-            state = RuleState(
-                np.concatenate([memory.ages, new.ages]), np.concatenate([memory.risen, new.risen])
-            )
-            found[name] = Decision(size, tuple(range(size)), add, state)
+            found[name] = addition(memory, add)
         return found
 
     def ends(self, sizes: Mapping[str, int]) -> bool:

@@ -181,7 +181,7 @@ def _copies_follow(
 
 
 def _twin(birth: Birth, twins: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """The new block of a copy of the model: what the new block shares with the model, it shares with the copy."""
+    """The new block of a copy of the model, with which it shares what the new block shares with the model."""
     inside = {*birth.twins().values()}
     memo = {id(each): twins[each] for each in birth.block.module.modules() if each not in inside}
     twin = deepcopy(birth.block.module, memo)

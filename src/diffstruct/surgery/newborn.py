@@ -92,7 +92,7 @@ def _draw(
 
 
 def _shared(model: nn.Module, block: nn.Module) -> dict[int, Any]:
-    """What belongs to modules outside of a block, by id: modules, tensors, and other objects they refer to."""
+    """What belongs to modules outside of a block, by id: modules, tensors, and what else they refer to."""
     found: dict[int, Any] = {}
     waiting = [model]
     while waiting:

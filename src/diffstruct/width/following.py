@@ -57,9 +57,9 @@ def follow_blocks(
 ) -> dict[str, Followed]:
     """The widths that there are, by the names that they have now.
 
-    A width that lived in a block alone has gone with it; of a new block, those of the block that it was copied
-    from are there once more. A width that blocks share, such as a residual stream, lies in those that there
-    are. Depths stay what they are.
+    A width that lived in a block alone has gone with it; with a new block, those of the block that it was
+    copied from are there once more. A width that blocks share, such as a residual stream, lies in those that
+    there are. Depths stay what they are.
 
     Args:
         widths: before, by name.
