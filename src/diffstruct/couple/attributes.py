@@ -51,9 +51,9 @@ def known_attributes(
                 seen.add((module, name))
                 yield Attribute(module, name, layout_of(term, axes))
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) == 1:
-            term = _term(module, "weight", 0, findings)
-            if term is not None and leaf in leaves(term):
-                yield Attribute(module, "normalized_shape", layout_of(term, axes), 0)
+            gain = _term(module, "weight", 0, findings)
+            if gain is not None and leaf in leaves(gain):
+                yield Attribute(module, "normalized_shape", layout_of(gain, axes), 0)
 
 
 def _sizes(module: nn.Module, findings: Findings) -> Iterator[tuple[str, Term]]:

@@ -1,4 +1,4 @@
-"""Axes that are averaged over: which averages are normalisations, and what changes with the number of channels."""
+"""Axes that are averaged over: which averages are normalisations, and what changes with their size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffstruct.width.width import Normalisation, Rescaled
 
 
 def fix_averaged(findings: Findings) -> None:
-    """Forbid axes that are averaged over to change, but where normalisations do that and can make up for it."""
+    """Forbid axes that are averaged over, but where normalisations do that and can make up for it."""
     for average in findings.averages:
         if next(_gains(average, findings), None) is None:
             fix(average.term, f"{average.reason}, and has no gain that could make up for another size")

@@ -67,7 +67,7 @@ class Proof:
 
     @contextmanager
     def _even_gains(self, width: Width) -> Iterator[None]:
-        """Give all units of a `LayerNorm` the same gain and bias meanwhile, and whatever has one number a unit.
+        """Give all units of a `LayerNorm` the same gain and bias meanwhile.
 
         What a `LayerNorm` returns has the same mean for every example only then. Behind others a channel
         that equals the mean differs from the next mean, by about the gains' spread over the root of their

@@ -12,8 +12,8 @@ from torch import Tensor
 def tensors_in(outputs: Any) -> list[Tensor]:
     """The tensors that a model returned, in nested sequences, mappings and dataclasses.
 
-    Other objects, such as a cache of keys and values, are the model's own business and may change. So are, in a
-    mapping that has `logits`, all tensors besides these and the `loss`: hidden states are of learned sizes.
+    Other objects, such as a cache of keys and values, are the model's own business and may change. So are, in
+    a mapping that has `logits`, all tensors besides these and the `loss`: hidden states have learned sizes.
     """
     if isinstance(outputs, Tensor):
         return [outputs]

@@ -71,8 +71,8 @@ def plan(
             if isinstance(tensor := getattr(module, name), Tensor):
                 twins[getattr(copy.modules[module], name)] = tensor
         for twin, tensor in twins.items():
-            own = _scaled(twin, factors.get(tensor))
-            value = cut_and_fill(own, cuts.get(tensor, {}), values[tensor])
+            scaled = _scaled(twin, factors.get(tensor))
+            value = cut_and_fill(scaled, cuts.get(tensor, {}), values[tensor])
             result.tensors.append(Resized(twin, value, None))
         result.attributes += [
             (twin, "size", sizes[axis]) for twin, axis in copy.axes.items() if axis in sizes

@@ -50,7 +50,8 @@ def silence_writers(width: Width, slot: Slot, value: Tensor, silent: Tensor, siz
     if around is None:
         raise StructureError(f"{slot} lies otherwise than what width {width.name!r} is normalised with")
     shape = around[0], length(layout, sizes), around[1]
-    entries, where = value.movedim(slot.dim, -1).unflatten(-1, shape), where.view(shape)
+    last = value.movedim(slot.dim, -1)
+    entries, where = last.view(*last.shape[:-1], *shape), where.view(shape)
     loud = (~where).to(value)
     mean = (entries * loud).sum(-2, keepdim=True) / loud.sum(-2, keepdim=True)
     entries.copy_(mean.where(where, entries))

@@ -181,7 +181,7 @@ def _split(call: Call) -> Sequence[Dims]:
 
 @op_rule("as_strided")
 def _as_strided(call: Call) -> Sequence[Dims]:
-    """The same entries in the same places, as pooling to one entry ends with in memory where channels come last."""
+    """The same entries in the same places, as pooling to one entry ends with."""
     tensor, size, stride = call.args[:3]
     same = all(a == b for a, b, n in zip(tensor.stride(), stride, size, strict=False) if n > 1)
     return [call.dims(tensor)] if [*tensor.shape] == [*size] and same else unknown(call)
