@@ -9,8 +9,8 @@ compared. What the estimate was off by is remembered for each width.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,12 @@ from diffstruct.criteria.batch_norms import BatchNorms, Statistics, differences
 from diffstruct.criteria.budget import BudgetPath
 from diffstruct.criteria.criterion import Training
 from diffstruct.criteria.loss import nats, targets
+from diffstruct.criteria.normalised import Gains, VarianceShares, scale_gains
 from diffstruct.criteria.outputs import Call, Outputs
 from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names
 from diffstruct.surgery import Change, Copy
-from diffstruct.width import READERS, Depth, Width
+from diffstruct.width import READERS, Depth, Slot, Width
+from diffstruct.width.silence import silence_writers, writers
 
 FORWARDS_A_STEP = 0.03
 """Runs of the model that measuring may take, for each step of training: a hundredth of its time."""
@@ -50,12 +52,14 @@ class Removal:
         takeover: what the factors of all units change by, `[n]`, see `importance.takeover`.
         cost: measured: the share of what was won that goes with them; None where it was not.
         shifts: measured: by how much the statistics of what goes into each `BatchNorm` change with it.
+        gains: what the gains of normalisations that average over the units are multiplied by.
     """
 
     units: NDArray[np.int64]
     takeover: NDArray[np.float64]
     cost: float | None
     shifts: Statistics = field(default_factory=dict)
+    gains: Gains = field(default_factory=dict)
 
 
 class Removals:
@@ -83,6 +87,7 @@ class Removals:
         self.shown = {name: np.zeros(width.size, np.bool_) for name, width in tracker.widths.items()}
         """Units that were shown to be removable, and stay while a multiple has to be filled."""
         self._norms = BatchNorms(training.model)
+        self._variances = VarianceShares(tracker.widths.values())
         self._group = dict.fromkeys(tracker.widths, FIRST_GROUP)
         self._waiting = dict.fromkeys(tracker.widths, 0)
         self._credit = 0.0
@@ -114,7 +119,8 @@ class Removals:
         elif proposed and self.measurable and self._credit >= 2:
             self._credit -= 1
             call = self.outputs.calls[-1]
-            before, reference = self._run(call)
+            with self._variances.watched():
+                before, reference = self._run(call)
             for name in sorted(proposed, key=lambda name: (-self._waiting[name], -len(proposed[name]))):
                 if self._credit < 1:
                     self._waiting[name] += 1
@@ -141,8 +147,10 @@ class Removals:
         if not (self.measurable and self.tracker.shares):
             return
         call = self.outputs.calls[-1]
-        before, reference = self._run(call, training=False)
-        backup = [(tensor, tensor.detach().clone()) for tensor, _ in self.tracker.readers]
+        with self._variances.watched():
+            before, reference = self._run(call, training=False)
+        written = {tensor: None for width in self.tracker.widths.values() for tensor in _written(width)}
+        backup = [(tensor, tensor.detach().clone()) for tensor in written]
         spent, shifted = 0.0, reference
         try:
             for name, width in self.tracker.widths.items():
@@ -151,14 +159,14 @@ class Removals:
                 below = order[values[order] <= self.training.threshold(name)]
                 units = below[: min(max(0, width.size - sizes[name]), self._room(name))]
                 while len(units):
-                    change = self._takeover(name, units)
-                    loud = _silence(width, units, change)
+                    change, gains = self._takeover(name, units), self._variances.without(width, units)
+                    loud = _silence(width, units, change, gains)
                     after, seen = self._run(call, reference, training=False)
                     cost = self._cost(call, before, after) - spent
                     if cost <= AT_THE_END * self.tracker.fair_share(name, units):
                         spent += cost
                         shifts, shifted = differences(seen, shifted), seen
-                        self.pending[name] = Removal(np.sort(units), change, cost, shifts)
+                        self.pending[name] = Removal(np.sort(units), change, cost, shifts, gains)
                         break
                     _restore(loud)
                     units = units[: len(units) // 2]
@@ -203,7 +211,8 @@ class Removals:
             shifts.append(removal.shifts)
             factors = np.ones(change.new_size)
             factors[: len(change.keep)] += removal.takeover[list(change.keep)]
-            for slot in change.width.having(*READERS):
+            scale_gains(removal.gains, copies)
+            for slot in _taking_over(change.width):
                 by_entry = slot.by_entry(torch.from_numpy(factors), change.width.axis)
                 slot.tensor.mul_(by_entry.to(slot.tensor))
                 for copy in copies:
@@ -220,6 +229,7 @@ class Removals:
         """Blocks have come or gone: go on with what is known of the widths that stay."""
         self.training, self.budget, self.pending = training, budget, {}
         self._norms = BatchNorms(training.model)
+        self._variances = VarianceShares(self.tracker.widths.values())
         names: tuple[dict[str, Any], ...] = self.off, self.shown, self._group, self._waiting
         for known in names:
             move_names(known, origin)
@@ -259,11 +269,11 @@ class Removals:
         reference: Statistics,
         pressure: float,
     ) -> None:
-        cost, change, seen = self._measure(name, units, call, before, reference)
+        cost, going, seen = self._measure(name, units, call, before, reference)
         allowed = self.tracker.fair_share(name, units) * pressure
         estimated = self.tracker.estimated(name, units)
         if cost <= allowed:
-            self.pending[name] = Removal(units, change, cost, differences(seen, reference))
+            self.pending[name] = replace(going, cost=cost, shifts=differences(seen, reference))
             self.shown[name][units] = True
             self._group[name] = min(LARGEST_GROUP, 1.3 * self._group[name])
         else:
@@ -284,15 +294,15 @@ class Removals:
 
     def _measure(
         self, name: str, units: NDArray[np.int64], call: Call, before: Tensor, reference: Statistics
-    ) -> tuple[float, NDArray[np.float64], Statistics]:
-        """Silence units on a batch: what they cost, what the others take over, and the statistics then."""
-        change = self._takeover(name, units)
-        loud = _silence(self.tracker.widths[name], units, change)
+    ) -> tuple[float, Removal, Statistics]:
+        """Silence units on a batch: what they cost, what is made of the others, and the statistics then."""
+        width, going = self.tracker.widths[name], self._unmeasured(name, units)
+        loud = _silence(width, units, going.takeover, going.gains)
         try:
             after, seen = self._run(call, reference)
         finally:
             _restore(loud)
-        return self._cost(call, before, after), change, seen
+        return self._cost(call, before, after), going, seen
 
     def _run(
         self, call: Call, reference: Statistics | None = None, training: bool = True
@@ -302,7 +312,8 @@ class Removals:
             return self.outputs.again(call, training=training), seen
 
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
-        return Removal(units, self._takeover(name, units), None)
+        gains = self._variances.without(self.tracker.widths[name], units)
+        return Removal(units, self._takeover(name, units), None, gains=gains)
 
     def _takeover(self, name: str, units: NDArray[np.int64]) -> NDArray[np.float64]:
         return importance.takeover(self.tracker.curvature(name), units, self.tracker.price(name))
@@ -324,16 +335,36 @@ class Removals:
 
 @torch.no_grad()
 def _silence(
-    width: Width, units: NDArray[np.int64], change: NDArray[np.float64]
+    width: Width, units: NDArray[np.int64], change: NDArray[np.float64], gains: Gains
 ) -> list[tuple[Tensor, Tensor]]:
     """Silence units, the others taking over; return the weights as they were before."""
+    loud = [(tensor, tensor.detach().clone()) for tensor in _written(width)]
     factors = 1.0 + change
     factors[units] = 0.0
-    slots = [*width.having(*READERS)]
-    loud = [(tensor, tensor.detach().clone()) for tensor in {id(s.tensor): s.tensor for s in slots}.values()]
-    for slot in slots:
+    for slot in _taking_over(width):
         slot.tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(slot.tensor))
+    if width.normalisation is not None:
+        silent = torch.zeros(width.size, dtype=torch.bool)
+        silent[torch.from_numpy(units)] = True
+        for slot in writers(width):
+            silence_writers(width, slot, slot.tensor.data, silent)
+        scale_gains(gains)
     return loud
+
+
+def _taking_over(width: Width) -> Iterator[Slot]:
+    """The weights that read units; of a width that is normalised, those that do not feed it as well."""
+    for slot in width.having(*READERS):
+        if width.normalisation is None or not slot.feeds:
+            yield slot
+
+
+def _written(width: Width) -> dict[Tensor, None]:
+    """The tensors that are written where units are silenced."""
+    slots = [*width.having(*READERS)]
+    if width.normalisation is not None:
+        slots += writers(width)
+    return dict.fromkeys(slot.tensor for slot in slots)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from diffstruct.width.cost import Cost, ParameterCount
 from diffstruct.width.depth import Block, Depth
 from diffstruct.width.following import Followed, NewBlock, follow_blocks, outside
 from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum
-from diffstruct.width.width import READERS, Attribute, Role, Slot, Width
+from diffstruct.width.width import READERS, Attribute, Normalisation, Rescaled, Role, Slot, Width
 
 __all__ = [
     "READERS",
@@ -17,8 +17,10 @@ __all__ = [
     "Followed",
     "Layout",
     "NewBlock",
+    "Normalisation",
     "ParameterCount",
     "Product",
+    "Rescaled",
     "Role",
     "Slot",
     "Sum",

@@ -126,9 +126,9 @@ class Depth(Width):
     stack: Stack
 
     def __init__(self, name: str, stack: Stack) -> None:
-        for key, value in {"name": name, "axis": Axis(len(stack.blocks)), "stack": stack}.items():
+        fields = {"name": name, "axis": Axis(len(stack.blocks)), "stack": stack, "normalisation": None}
+        for key, value in {**fields, "attributes": (), "rescaled": ()}.items():
             object.__setattr__(self, key, value)
-        object.__setattr__(self, "attributes", ())
 
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
 from diffstruct.width.depth import Depth
 from diffstruct.width.layout import Axis
-from diffstruct.width.width import READERS, Attribute, Role, Slot, Width
+from diffstruct.width.width import READERS, Attribute, Rescaled, Role, Slot, Width
+
+Part: TypeAlias = Slot | Attribute | Rescaled
+"""Where a width lies, or what depends on its size: something of a module, with a layout."""
 
 
 @dataclass(frozen=True)
@@ -73,52 +76,61 @@ def follow_blocks(
         if isinstance(width, Depth):
             found[name] = Followed(width, name, False)
             continue
-        slots = [slot for slot in width.slots if slot.module not in gone]
-        attributes = [each for each in width.attributes if each.module not in gone]
-        shared = not any({slot.module for slot in width.slots} <= {*block.twins} for block in new)
-        if shared:
-            for block in new:
-                slots += _slots(width, block)
-                attributes += _attributes(width, block)
-        if _fed_and_read(slots):
-            title = _free(_renamed(name, slots, before, after), found)
-            kept = width if title == name and len(slots) == len(width.slots) and not shared else None
-            kept = kept or Width(title, width.axis, tuple(slots), tuple(attributes))
-            found[title] = Followed(kept, name, False)
+        inner = any({slot.module for slot in width.slots} <= {*block.twins} for block in new)
+        parts = [*_parts(width, gone)]
+        for block in new if not inner else ():
+            parts += _twins(parts, block)
+        if _fed_and_read(parts):
+            title = _free(_renamed(name, parts, before, after), found)
+            found[title] = Followed(_made(width, title, width.axis, parts), name, False)
     for block in new:
         for name, width in widths.items():
             if not isinstance(width, Depth) and {slot.module for slot in width.slots} <= {*block.twins}:
-                own = tuple(_slots(width, block))
                 paths = {module: after[twin] for module, twin in block.twins.items()}
                 title = _free(_renamed(name, width.slots, before, paths), found)
                 axis = deepcopy(width.axis, block.memo)
-                copy = Width(title, axis, own, tuple(_attributes(width, block)))
+                own = [*_twins([*_parts(width)], block)]
+                copy = _made(width, title, axis, own)
+                if width.normalisation is not None:
+                    layout = deepcopy(width.normalisation.layout, block.memo)
+                    copy = replace(copy, normalisation=replace(width.normalisation, layout=layout))
                 found[title] = Followed(copy, name, True)
     return found
 
 
-def _slots(width: Width, block: NewBlock) -> Iterator[Slot]:
-    for slot in width.slots:
-        if slot.module in block.twins:
-            layout = deepcopy(slot.layout, block.memo)
-            yield replace(slot, module=block.twins[slot.module], layout=layout)
+def _parts(width: Width, gone: Collection[nn.Module] = ()) -> Iterator[Part]:
+    """Where a width lies, and what depends on its size, in modules that have not gone."""
+    parts: list[Part] = [*width.slots, *width.attributes, *width.rescaled]
+    return (part for part in parts if part.module not in gone)
 
 
-def _attributes(width: Width, block: NewBlock) -> Iterator[Attribute]:
-    for attribute in width.attributes:
-        if attribute.module in block.twins:
-            layout = deepcopy(attribute.layout, block.memo)
-            yield replace(attribute, module=block.twins[attribute.module], layout=layout)
+def _twins(parts: Sequence[Part], block: NewBlock) -> list[Part]:
+    """The same in a new block."""
+    return [
+        replace(part, module=block.twins[part.module], layout=deepcopy(part.layout, block.memo))
+        for part in parts
+        if part.module in block.twins
+    ]
 
 
-def _fed_and_read(slots: Sequence[Slot]) -> bool:
-    roles = {slot.role for slot in slots}
+def _made(width: Width, name: str, axis: Axis, parts: Sequence[Part]) -> Width:
+    """A width like another, of these parts; the same object if they are its own."""
+    slots = tuple(part for part in parts if isinstance(part, Slot))
+    attributes = tuple(part for part in parts if isinstance(part, Attribute))
+    rescaled = tuple(part for part in parts if isinstance(part, Rescaled))
+    if (name, axis) == (width.name, width.axis) and (*slots, *attributes, *rescaled) == tuple(_parts(width)):
+        return width
+    return replace(width, name=name, axis=axis, slots=slots, attributes=attributes, rescaled=rescaled)
+
+
+def _fed_and_read(parts: Sequence[Part]) -> bool:
+    roles = {part.role for part in parts if isinstance(part, Slot)}
     return Role.INCOMING in roles and not roles.isdisjoint(READERS)
 
 
 def _renamed(
     name: str,
-    slots: Sequence[Slot],
+    parts: Sequence[Part],
     before: Mapping[nn.Module, str],
     after: Mapping[nn.Module, str],
 ) -> str:
@@ -133,7 +145,7 @@ def _renamed(
         if name == path or name.startswith(f"{path}."):
             if module in after:
                 return after[module] + name[len(path) :]
-            first = next((after[slot.module] for slot in slots if slot.module in after), name)
+            first = next((after[part.module] for part in parts if part.module in after), name)
             return first + name[len(path) :]
     return name
 
