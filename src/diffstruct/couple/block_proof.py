@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diffstruct.couple.block_calls import BlockCall, watched
-from diffstruct.couple.proof import SEED, Proof, ProofError
+from diffstruct.couple.proof import SEED, Proof, ProofError, one_line
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import Change, change_blocks, newborn, silence
 from diffstruct.width.depth import Block, Counter, Depth, Stack
@@ -125,7 +125,11 @@ class BlockProof:
                 output = graphs[block.module]
                 noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(SEED)).to(output)
                 tensors = [getattr(module, name) for module, name in block.last]
-                found = torch.autograd.grad(output, tensors, noise, retain_graph=True, allow_unused=True)
+                try:
+                    found = torch.autograd.grad(output, tensors, noise, retain_graph=True, allow_unused=True)
+                except RuntimeError as error:  # the model cannot be trained
+                    reasons[block.module] = f"its gradient fails: {one_line(error)}"
+                    continue
                 if not any(grad is not None and bool(grad.count_nonzero()) for grad in found):
                     reasons[block.module] = "gets no gradient when its branches are silent"
         return reasons
@@ -160,7 +164,7 @@ class BlockProof:
         try:
             birth = newborn(self.model, depth, block, before, (), generator)
         except Exception as error:  # whatever a user's module raises when it is copied
-            raise ProofError(f"cannot be copied: {type(error).__name__}: {error}") from error
+            raise ProofError(f"cannot be copied: {one_line(error)}") from error
         undo = change_blocks(self.model, Change(depth, tuple(range(depth.size)), 1), [birth])
         try:
             what = "a silent copy of it changes the model's output"

@@ -120,10 +120,14 @@ def depths_of(proof: Proof, include: Sequence[str] = ("*",), exclude: Sequence[s
         if blocks or reasons:
             names = {child: f"{name}.{key}" for key, child in container._modules.items()}
             found.refused += [Refusal((names[child],), 1, reason) for child, reason in reasons.items()]
+    for name in [name for name, blocks in candidates.items() if len(blocks) == 1]:
+        inside = {module for block in candidates[name] for module in block.modules()}
+        if any(containers[other] in inside for other in candidates):
+            del candidates[name]  # a single block that is made of blocks
     _check_names([*candidates], include, exclude)
-    # A container of several blocks comes before those within its blocks; of single blocks the inner ones.
+    # A container of several blocks comes before those within its blocks.
     several = [name for name in candidates if len(candidates[name]) > 1]
-    for name in (*several, *reversed([name for name in candidates if name not in several])):
+    for name in (*several, *(name for name in candidates if name not in several)):
         blocks = candidates[name]
         if not chosen(name, include, exclude):
             found.refused.append(Refusal((name,), len(blocks), EXCLUDED))

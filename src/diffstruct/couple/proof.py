@@ -192,7 +192,7 @@ class Proof:
             try:
                 return [tensor.detach().clone() for tensor in tensors_in(self.run())]
             except Exception as error:  # whatever the user's code raises where a size does not fit
-                raise ProofError(f"with a unit more or less the model fails: {_one_line(error)}") from error
+                raise ProofError(f"with a unit more or less the model fails: {one_line(error)}") from error
 
     def same(self, found: Sequence[Tensor], expected: Sequence[Tensor], what: str) -> None:
         """Compare outputs, up to rounding.
@@ -248,7 +248,8 @@ def _precision(tensors: Sequence[Tensor]) -> torch.dtype:
     return max(floats, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The kind of an error and what it says, shortened."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:160]}"
 

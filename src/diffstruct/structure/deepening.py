@@ -31,9 +31,9 @@ Gradients = Callable[[Sequence[Tensor]], Sequence[Tensor] | None]
 class Deepening:
     """Lets new blocks come once those that came last have earned their price.
 
-    One comes first; then twice as many as came last. Blocks that are not worth their price after a twentieth
-    of the run are waited for: until they are, or until they have gone, which is followed by another try with
-    a single block, after twice the time.
+    One comes first; then twice as many as came last, if these are worth their price after a twentieth of the
+    run. Else they are waited for: until they are, which is followed by a single block, or until they have
+    gone, which is followed by a single block after twice the time.
 
     Args:
         wait: decisions after which new blocks are looked at.
@@ -42,6 +42,7 @@ class Deepening:
     def __init__(self, wait: int) -> None:
         self._wait = self._due = max(1, wait)
         self._patience, self._last, self._age = 1, 0, 0
+        self._waited = False
 
     def tick(self) -> None:
         """Another decision."""
@@ -61,13 +62,13 @@ class Deepening:
         if len(young):
             value = worth(young)
             if value is not None and value <= 1:
-                self._due = self._age + self._wait
+                self._due, self._waited = self._age + self._wait, True
                 return 0
         if self._last and not len(young):  # they have gone
             self._patience, add = 2 * self._patience, 1
         else:
-            self._patience, add = 1, max(1, 2 * self._last)
-        self._last, self._age = min(add, most - len(ages)), 0
+            self._patience, add = 1, 1 if self._waited else max(1, 2 * self._last)
+        self._last, self._age, self._waited = min(add, most - len(ages)), 0, False
         self._due = self._patience * self._wait
         return self._last
 

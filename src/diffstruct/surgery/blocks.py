@@ -219,7 +219,8 @@ def _optimizers_follow(
         for group in optimizer.param_groups:
             held: list[Tensor] = group["params"]
             kept = [parameter for parameter in held if id(parameter) not in lost]
-            new = [twin for parameter in held for twin in entered.get(id(parameter), ())]
+            pairs = [(twin, parameter) for parameter in held for twin in entered.get(id(parameter), ())]
+            new = [twin for twin, _ in pairs]
             if "param_names" in group:
                 own = zip(held, group["param_names"], strict=True)
                 called = {
@@ -228,9 +229,9 @@ def _optimizers_follow(
                 called.update((id(twin), now[id(twin)]) for twin in new)
                 _set_entry(group, "param_names", [called[id(p)] for p in (*kept, *new)], undo)
             _set_entry(group, "params", [*kept, *new], undo)
-            for twin in new:
+            for twin, sibling in pairs:
                 undo.callback(optimizer.state.pop, twin, None)
-                begin_state(optimizer, group, twin)
+                begin_state(optimizer, group, twin, sibling)
 
 
 def _set_entry(group: dict[str, Any], key: str, value: Any, undo: ExitStack) -> None:
