@@ -53,7 +53,9 @@ def test_a_newborn_is_the_identity_to_the_bit_wherever_it_stands_and_gets_a_grad
     expected = outputs_of(model, inputs)
     generator = torch.Generator().manual_seed(1)
     children = children_of(depth.stack.container)
-    for block, before in zip([*depth.stack.blocks, depth.stack.blocks[0]], [*children[1:], None, children[0]]):
+    for block, before in zip(
+        [*depth.stack.blocks, depth.stack.blocks[0]], [*children[1:], None, children[0]], strict=True
+    ):
         birth = newborn(model, depth, block, before, (), generator)
         undo = change_blocks(model, Change(depth, tuple(range(depth.size)), 1), [birth])
         assert len(children_of(depth.stack.container)) == 4
@@ -119,7 +121,10 @@ def test_a_block_of_its_own_kind_stays_while_the_others_are_units():
     model = hf.T5ForConditionalGeneration(hf.T5Config(decoder_start_token_id=0, **sizes))
     ids = torch.randint(31, (2, 7), generator=torch.Generator().manual_seed(0))
     found = ds.find_depths(model, {"input_ids": ids, "decoder_input_ids": ids})
-    assert {name: depth.size for name, depth in found.depths.items()} == {"encoder.block": 2, "decoder.block": 2}
+    assert {name: depth.size for name, depth in found.depths.items()} == {
+        "encoder.block": 2,
+        "decoder.block": 2,
+    }
     assert "encoder.block.0 (1): without it the model is another than with it silent" in found.explain()
 
 
@@ -139,7 +144,9 @@ def test_blocks_within_blocks_are_left_to_these():
 
 
 def test_last_weights_are_those_that_an_optimizer_can_revive():
-    block = ds.find_depths(made(MODELS["ResNet stage"][0]), MODELS["ResNet stage"][1]).depths["2"].stack.blocks[0]
+    block = (
+        ds.find_depths(made(MODELS["ResNet stage"][0]), MODELS["ResNet stage"][1]).depths["2"].stack.blocks[0]
+    )
     assert {(module, name) for module, name in block.last} == {
         (block.module.bn2, "weight"),
         (block.module.bn2, "bias"),

@@ -1,4 +1,4 @@
-"""Blocks come and go: what stays is bit-equal, what comes is new, and optimizers go on exactly as they must."""
+"""Blocks come and go: what stays is bit-equal, what comes is new, and optimizers go on as they must."""
 
 import copy
 
@@ -72,7 +72,9 @@ def test_optimizers_go_on_as_if_they_had_been_made_for_the_blocks_that_there_are
     for step in range(6):
         gradients(model, step)
         event = data.draw(st.sampled_from(["none", "birth", "death", "both"]))
-        before = {id(p): dict(o.state.get(p, {})) for p in model.parameters() for o in optimizers if p in o.state}
+        before = {
+            id(p): dict(o.state.get(p, {})) for p in model.parameters() for o in optimizers if p in o.state
+        }
         units = depth.size
         keep = [*range(units)]
         if event in ("death", "both") and units > 1:
@@ -174,7 +176,10 @@ def test_copies_have_the_new_block_and_go_on_with_it():
 def test_a_group_whose_block_goes_stays_so_that_schedulers_go_on():
     model, depth = made()
     others = [*model.stem.parameters(), *model.head.parameters()]
-    groups = [{"params": others}, *({"params": [*b.parameters()], "lr": 0.1 * i} for i, b in enumerate(model.blocks))]
+    groups = [
+        {"params": others},
+        *({"params": [*b.parameters()], "lr": 0.1 * i} for i, b in enumerate(model.blocks)),
+    ]
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
     change(model, depth, [0, 2], [1], [optimizer])

@@ -228,9 +228,17 @@ class Criterion(ABC):
         """Whether the model may have these sizes at a step, as far as a budget goes."""
         return True
 
+    @property
+    def won(self) -> float:
+        """What the network has won so far, in any unit; by which it is decided whether more blocks come."""
+        return 0.0
+
+    def fair_share(self, name: str) -> float:
+        """The share of what was won that a block must be worth, on average."""
+        return 0.0
+
     def worth(self, name: str, units: NDArray[np.int64]) -> float | None:
-        """What units of a width are worth, over their price, by which it is decided whether more blocks come;
-        None where that cannot be told."""
+        """What blocks are worth together, over their price; None where that cannot be told."""
         return None
 
     def gradients(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:

@@ -283,6 +283,15 @@ class TaylorImportance(Criterion):
         path = self.removals.budget
         return path is None or path.spent(sizes) <= path.allowed(step)
 
+    @property
+    def won(self) -> float:
+        """In the unit of `tracker.won`."""
+        return self.tracker.won if self.tracker.won_something else 0.0
+
+    def fair_share(self, name: str) -> float:
+        """By the price, and what a block costs."""
+        return self.tracker.fair_share(name) if self.tracker.shares else 0.0
+
     def worth(self, name: str, units: NDArray[np.int64]) -> float | None:
         """By silencing them on the last batch."""
         return self.removals.worth(name, units)

@@ -19,7 +19,7 @@ from diffstruct.width.cost import sizes_of
 from diffstruct.width.depth import children_of
 
 WAIT = 0.05
-"""The fraction of the run after which new blocks are looked at, and others may come."""
+"""The fraction of the run after which new blocks are looked at, and others may come, at the earliest."""
 
 Worth = Callable[[NDArray[np.int64]], float | None]
 """What blocks are worth, by their indices, over their price; None where that cannot be told."""
@@ -29,48 +29,64 @@ Gradients = Callable[[Sequence[Tensor]], Sequence[Tensor] | None]
 
 
 class Deepening:
-    """Lets new blocks come once those that came last have earned their price.
+    """Lets new blocks come where the network has nothing more to win without, as long as these pay.
 
-    One comes first; then twice as many as came last, if these are worth their price after a twentieth of the
-    run. Else they are waited for: until they are, which is followed by a single block, or until they have
-    gone, which is followed by a single block after twice the time.
+    The network wins nothing more if, in a twentieth of the run, it has won less than the blocks that are to
+    come would have to be worth. Those that came last have paid if so much was won since they came, and if as
+    much is lost where they are silenced. Where they have paid at once, half as many come as there are; where
+    it took longer, or the last ones have gone, one. Where they have not, none.
 
     Args:
-        wait: decisions after which new blocks are looked at.
+        wait: decisions in a twentieth of the run.
     """
 
     def __init__(self, wait: int) -> None:
         self._wait = self._due = max(1, wait)
-        self._patience, self._last, self._age = 1, 0, 0
-        self._waited = False
+        self._past: list[float] = []  # what was won at the last decisions
+        self._came = 0.0  # what had been won when blocks came last
+        self._patience, self._last, self._age, self._waited = 1, 0, 0, False
 
-    def tick(self) -> None:
-        """Another decision."""
+    def tick(self, won: float) -> None:
+        """Another decision; so much has been won."""
         self._age += 1
+        self._past = [*self._past, won][-self._wait - 1 :]
 
-    def more(self, ages: NDArray[np.int64], worth: Worth, most: int) -> int:
+    def more(self, ages: NDArray[np.int64], fair: float, worth: Worth, most: int) -> int:
         """How many blocks are to come at a decision.
 
         Args:
             ages: of the blocks that there are, in decisions, `[n]`.
+            fair: the share of what was won that a block must be worth.
             worth: of some of them.
             most: blocks that there may be.
         """
         if self._age < self._due or len(ages) >= most:
             return 0
         young = np.flatnonzero(ages <= self._age) if self._last else np.arange(0)
-        if len(young):
-            value = worth(young)
-            if value is not None and value <= 1:
-                self._due, self._waited = self._age + self._wait, True
-                return 0
-        if self._last and not len(young):  # they have gone
-            self._patience, add = 2 * self._patience, 1
-        else:
-            self._patience, add = 1, 1 if self._waited else max(1, 2 * self._last)
-        self._last, self._age, self._waited = min(add, most - len(ages)), 0, False
+        gone = bool(self._last) and not len(young)
+        add = 1 if gone or self._waited else max(1, len(ages) // 2)
+        add = min(add, most - len(ages))
+        if self._share_since(self._past[0]) > add * fair:
+            return 0
+        if len(young) and not self._paid(young, fair, worth):
+            self._due, self._waited = self._age + self._wait, True
+            return 0
+        self._patience = 2 * self._patience if gone else 1
         self._due = self._patience * self._wait
-        return self._last
+        self._last, self._age, self._waited = add, 0, False
+        self._came, self._past = self._past[-1], self._past[-1:]
+        return add
+
+    def _paid(self, young: NDArray[np.int64], fair: float, worth: Worth) -> bool:
+        lost = worth(young)
+        if lost is None:  # nothing was won, so that nothing can be told
+            return True
+        return lost > 1 and self._share_since(self._came) >= len(young) * fair
+
+    def _share_since(self, before: float) -> float:
+        """The share of what was won that was won since."""
+        won = self._past[-1]
+        return (won - before) / won if won > 0 else 0.0
 
 
 class Growth:
@@ -102,11 +118,13 @@ class Growth:
         """
         training = criterion.training
         for deepening in self._deepening.values():
-            deepening.tick()
+            deepening.tick(criterion.won)
         for name, deepening in self._deepening.items() if criterion.may_add(step) else ():
             depth, most = widths[name], training.rules[name].max_units
             assert isinstance(depth, Depth)
-            count = deepening.more(states[name].ages, partial(criterion.worth, name), most or depth.size)
+            worth = partial(criterion.worth, name)
+            fair = criterion.fair_share(name)
+            count = deepening.more(states[name].ages, fair, worth, most or depth.size)
             if not count or not criterion.affords(
                 {**sizes_of(widths.values()), name: depth.size + count}, step
             ):
