@@ -33,6 +33,9 @@ from diffstruct.width.silence import silence_writers, writers
 FORWARDS_A_STEP = 0.03
 """Runs of the model that measuring may take, for each step of training: a hundredth of its time."""
 
+FORWARDS_WITH_A_BUDGET = 0.1
+"""The same where all widths have to be compared all the time."""
+
 FIRST_GROUP, LARGEST_GROUP, SMALLEST_GROUP = 0.1, 0.25, 0.02
 """The part of a width that is tried at once: at first, at most and at least."""
 
@@ -106,13 +109,15 @@ class Removals:
         """
         widths = self.tracker.widths
         most = 2.0 * (1 + len(widths))
-        self._credit = min(self._credit + FORWARDS_A_STEP * self.training.interval, most)
+        a_step = FORWARDS_A_STEP if self.budget is None else FORWARDS_WITH_A_BUDGET
+        self._credit = min(self._credit + a_step * self.training.interval, most)
         self.pending = {}
         for name, shown in self.shown.items():
             shown &= self.importance(name) <= self.training.threshold(name)
         proposed: dict[str, NDArray[np.int64]] = {}
-        if pressure > 0:
+        if pressure > 0 or (self.budget is not None and self.tracker.shares):
             proposed = {name: units for name in widths if len(units := self._proposal(name, ages[name]))}
+        if self.budget is None and pressure > 0:
             self.off = {name: off**0.98 for name, off in self.off.items()}
         if proposed and self.tracker.loss is None:  # the outputs are not seen: there is nothing to measure by
             self.pending = {name: self._unmeasured(name, units) for name, units in proposed.items()}
@@ -240,12 +245,15 @@ class Removals:
             self._waiting.setdefault(name, 0)
 
     def _proposal(self, name: str, ages: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The units to try: the least important of those that are not worth their price."""
+        """The units to try: the least important of those that are not worth their price.
+
+        With a budget, others as well: what is forced to go is compared by what was measured of each width.
+        """
         width = self.tracker.widths[name]
         least = self.training.rules[name].min_units or 1
         values = self.importance(name)
         below = np.flatnonzero(
-            (values <= self.training.threshold(name))
+            ((values <= self.training.threshold(name)) | (self.budget is not None))
             & grace_ended(self.training, name, ages)
             & ~self.shown[name]
         )
@@ -279,7 +287,8 @@ class Removals:
         else:
             self._group[name] = max(SMALLEST_GROUP, 0.6 * self._group[name])
         ratio = np.clip(max(cost, 0.0) / max(estimated, 1e-3 * allowed, 1e-300), 0.05, 400.0)
-        self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), 0.2, MOST_OFF))
+        least = 0.2 if self.budget is None else 1.0  # less than estimated was lost by chance alone
+        self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), least, MOST_OFF))
 
     def worth(self, name: str, units: NDArray[np.int64]) -> float | None:
         """The share of what was won that goes with units, measured on the batch at hand, over their price.

@@ -224,10 +224,13 @@ class Normalisation:
     Args:
         layout: of the dimension that is averaged over.
         centred: whether means are subtracted, as `LayerNorm` does.
+        returns: whether what is normalised goes on as the units of the width, as with norms behind the sum
+            (post-norm), so that biases write units, too.
     """
 
     layout: Layout
     centred: bool
+    returns: bool = False
 
 
 @dataclass(frozen=True, eq=False)
