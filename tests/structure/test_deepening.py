@@ -38,7 +38,9 @@ def test_no_block_comes_while_the_network_wins_without():
 def test_half_as_many_as_there_are_come_while_the_last_ones_pay_at_once():
     blocks, won, added = Blocks(), 1.0, []
     for _ in range(6):
-        added.append(blocks.many(10, won))
+        while not (add := blocks.decide(won)):
+            pass
+        added.append(add)
         won *= 3  # at once, then nothing more
     assert added == [1, 1, 1, 2, 3, 4]
     assert blocks.asked[:4] == [[1], [2], [3], [4, 5]]  # those that came last, by their indices

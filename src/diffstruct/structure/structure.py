@@ -32,7 +32,7 @@ from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.run import multiples, training_after, training_run
 from diffstruct.structure.start import start_depths, start_of
 from diffstruct.structure.table import table
-from diffstruct.structure.widening import Widening
+from diffstruct.structure.widening import widening
 from diffstruct.surgery import Birth, Change, Initialize, copy_of
 from diffstruct.width import Followed, Width
 from diffstruct.width.patterns import by_name
@@ -124,11 +124,8 @@ class Structure(ActsBeforeSteps):
             keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
             self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
             undo.callback(self.criterion.detach)
-            largest = {}
-            for name in keep if self.criterion.widens else ():
-                several, most = self.multiple_of[name], self.training.rules[name].max_units or 1
-                largest[name] = min(self.widths[name].size, most) // several * several
-            self._widening: Widening | None = Widening(self.widths, largest) if largest else None
+            widened = keep if self.criterion.widens else ()
+            self._widening = widening(self.widths, widened, self.training.rules, self.multiple_of)
             changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
             undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
             self.criterion.resize(changes, 0)
@@ -270,13 +267,10 @@ class Structure(ActsBeforeSteps):
         self.states = carried(self.states, followed, RuleState.initial)
         self._spare = carried(self._spare, followed, lambda size: np.zeros(size, np.bool_))
         self.multiple_of = {name: self.multiple_of[each.name] for name, each in followed.items()}
-        self._last = {
-            name: self._last[each.name]
-            for name, each in followed.items()
-            if each.name in self._last and not each.new
-        }
+        stay = {name: each.name for name, each in followed.items() if not each.new}
+        self._last = {name: self._last[was] for name, was in stay.items() if was in self._last}
         self.training = training_after(self.training, followed, self._found)
-        origin = {name: None if each.new else each.name for name, each in followed.items()}
+        origin = {name: stay.get(name) for name in followed}
         self.criterion.follow(self.widths, self.training, origin)
         self.history.names.append((len(self.history.events), origin))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from diffstruct.rule import Decision, RuleState, addition
+from diffstruct.rule import Decision, Rule, RuleState, addition
 from diffstruct.surgery import Change
 from diffstruct.width import Slot, Width
 from diffstruct.width.layout import Layout, Sizes, along, axes, length, owners
@@ -85,3 +85,24 @@ class Widening:
             if getattr(each.module, each.name) is tensor:
                 return float((length(each.layout, sizes) / length(each.layout, self._own)) ** each.power)
         return 1.0
+
+
+def widening(
+    widths: Mapping[str, Width],
+    names: Iterable[str],
+    rules: Mapping[str, Rule],
+    multiple_of: Mapping[str, int],
+) -> Widening | None:
+    """How widths grow back to what the model came with, as far as their rules let them; None if none is to.
+
+    Args:
+        widths: of the model, by name, all at the sizes that it came with.
+        names: of those that are to.
+        rules: by name.
+        multiple_of: what sizes are multiples of, by name.
+    """
+    largest = {}
+    for name in names:
+        several, most = multiple_of[name], rules[name].max_units or 1
+        largest[name] = min(widths[name].size, most) // several * several
+    return Widening(widths, largest) if largest else None
