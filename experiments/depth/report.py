@@ -33,9 +33,9 @@ def report(runs: Runs) -> Iterator[str]:
         shown = ", ".join(map(str, blocks))
         yield f"| {maps} | {shown} | {median(blocks):g} | {hidden:g} | {error} | {other} | {share} |"
     pairs = [(maps, record["blocks"]) for (maps, how, _), record in runs.items() if how == "learned"]
-    if len(needs) > 2:
+    if len(needs) > 2 and len({blocks for _, blocks in pairs}) > 1:
         medians = [median(b for m, b in pairs if m == maps) for maps in needs]
         every = spearmanr(*zip(*pairs, strict=True)).statistic
-        of_medians = spearmanr(needs, medians).statistic
+        of_medians = spearmanr(needs, medians).statistic if len({*medians}) > 1 else 0.0
         yield "\nSpearman's correlation of maps and blocks: "
         yield f"{of_medians:.2f} of the medians, {every:.2f} of all runs."

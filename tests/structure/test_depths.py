@@ -280,6 +280,27 @@ def test_copies_of_everything_go_on_alike():
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("births")
+@pytest.mark.parametrize("kind", ["GPT-2", "Llama", "Qwen2"])
+def test_a_library_model_of_another_depth_generates_saves_and_loads(kind, tmp_path):
+    build, inputs, name = MODELS[kind]
+    rules = {name: ds.Rule(max_units=5)}
+    model, optimizer, structure = made(build, inputs, name, 40, start={name: 1}, rule=rules, exclude=["*"])
+    assert [*structure.widths] == [name]
+    train(model, optimizer, structure, inputs, 40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ds.StructureWarning)
+        model = structure.finish().eval()
+    assert model.config.num_hidden_layers == len(model.get_submodule(name)) == structure.widths[name].size > 1
+    options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    cached, plain = (model.generate(*inputs, use_cache=use, **options) for use in (True, False))
+    assert torch.equal(cached, plain)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path).eval()
+    assert torch.equal(loaded(*inputs).logits, model(*inputs).logits)
+
+
 def test_names_and_history_follow_blocks():
     model, _, structure = made(Net, VECTORS, "blocks")
     names = [name for name in structure.widths if name.startswith("blocks.")]
