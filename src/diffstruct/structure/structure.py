@@ -58,6 +58,7 @@ class Structure(ActsBeforeSteps):
             `TaylorImportance` grows them back to these within some steps; by patterns where widths differ.
         include: patterns of the names of widths to learn; the others keep their sizes.
         exclude: patterns of names to leave out of these.
+        tie: patterns of widths that are to stay equally large, as one width of the pattern's name.
         multiple_of: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
         interval: steps between two decisions, over which the rule's chances add up; None: the criterion's.
         seed: of the generator that the rule and the new units draw from.
@@ -96,13 +97,14 @@ class Structure(ActsBeforeSteps):
         start: int | Mapping[str, int | None] | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
+        tie: Sequence[str] = (),
         multiple_of: int | Mapping[str, int] = 1,
         interval: int | None = None,
         seed: int = 0,
         budget: Budget | None = None,
     ) -> None:
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
-        self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude)
+        self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
         self.multiple_of = by_name(multiple_of, self._found.widths, 1, "multiple_of")
         run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
