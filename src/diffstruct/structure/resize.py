@@ -14,7 +14,7 @@ from diffstruct.couple import FoundWidths, ProofError, find_widths
 from diffstruct.couple.declared import DeclaresWidth
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.structure.resize_modules import resize_modules
-from diffstruct.structure.shapes import Shapes, apart, refuse_other_shapes, unlike, wanted_shapes
+from diffstruct.structure.shapes import Shapes, apart, complete, refuse_other_shapes, unlike, wanted_shapes
 from diffstruct.surgery import Change, operate
 from diffstruct.width import Axis, Layout
 from diffstruct.width.layout import axes, length
@@ -65,6 +65,7 @@ def resize_to(
         (5, 5)
     """
     whole: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
+    state_dict = complete(whole, state_dict)
     wanted = wanted_shapes(whole, state_dict)
     declares = any(isinstance(module, DeclaresWidth) for module in whole.modules())
     with ExitStack() as undo:  # what to do if anything fails

@@ -13,6 +13,14 @@ Shapes: TypeAlias = dict[tuple[nn.Module, str], tuple[int, ...]]
 """Wanted shapes, by module and name of its tensor."""
 
 
+def complete(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict, also under the other names of parameters that are shared, which files may leave out."""
+    own = model.state_dict(keep_vars=True)
+    names = {id(tensor): key for key, tensor in own.items() if key in state_dict}
+    others = {key: names[id(tensor)] for key, tensor in own.items() if id(tensor) in names}
+    return {**{key: state_dict[name] for key, name in others.items()}, **state_dict}
+
+
 def wanted_shapes(model: nn.Module, state_dict: Mapping[str, Any]) -> Shapes:
     """The shapes that the model's tensors have in a state dict.
 

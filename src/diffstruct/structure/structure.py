@@ -19,6 +19,7 @@ from diffstruct.criteria import Budget, Criterion, TaylorImportance
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
+from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.decide import decide_all
 from diffstruct.structure.finish import finished
 from diffstruct.structure.hidden_state import carry_state
@@ -264,7 +265,9 @@ class Structure(ActsBeforeSteps):
         self.widths = dict(self._found.widths)
         self.history.record(self.steps, changes, costs)
         self._last, self._finished = changes, True
-        for remark in remarks:
+        copies = [copy.modules[self.model] for copy in self.training.copies]
+        unsaid = write_sizes(plain, self.widths, self._found.proof, copies)
+        for remark in [*remarks, unsaid] if unsaid else remarks:
             warnings.warn(remark, StructureWarning, stacklevel=2)
         return plain
 

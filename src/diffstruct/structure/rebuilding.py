@@ -1,0 +1,173 @@
+"""Building a model's class anew from its configuration, without memory, to see which sizes that gives."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from diffstruct.couple.attributes import HINT, integers
+from diffstruct.nn.undisturbed import undisturbed
+from diffstruct.structure.shapes import tensors_of
+from diffstruct.width import Attribute
+
+ABSENT: Any = object()
+"""The value of what a configuration does not have."""
+
+
+class Key(NamedTuple):
+    """An integer of a configuration, or one that is left open or could be there.
+
+    Args:
+        path: the attributes that lead to the object that has it; empty for the configuration itself.
+        name: its name.
+        position: which entry of the attribute, if that is a tuple or list.
+    """
+
+    path: tuple[str, ...]
+    name: str
+    position: int | None = None
+
+    def of(self, config: object) -> Any:
+        """Its value in a configuration, `ABSENT` if there is none."""
+        value = getattr(self._holder(config), self.name, ABSENT)
+        return value if self.position is None else value[self.position]
+
+    def put(self, config: object, value: Any) -> None:
+        """Give it another value in a configuration, or take it away again."""
+        holder = self._holder(config)
+        if value is ABSENT:
+            delattr(holder, self.name)
+            return
+        if self.position is not None:
+            old = getattr(holder, self.name)
+            entries = [*old]
+            entries[self.position] = value
+            value = type(old)(entries)
+        setattr(holder, self.name, value)
+
+    def _holder(self, config: object) -> object:
+        for name in self.path:
+            config = getattr(config, name)
+        return config
+
+    def __str__(self) -> str:
+        return ".".join((*self.path, self.name)) + ("" if self.position is None else f"[{self.position}]")
+
+
+def keys_of(config: object, path: tuple[str, ...] = ()) -> Iterator[tuple[Key, int | None]]:
+    """The integers of a configuration, and of those inside of it; and what is None and named as a size is."""
+    for name, index, value in integers(config):
+        yield Key(path, name, index), value
+    for name, value in vars(config).items():
+        if name.startswith("_"):
+            continue
+        if value is None and HINT.search(name.lower()):
+            yield Key(path, name), None
+        elif len(path) < 3 and is_configuration(value):
+            yield from keys_of(value, (*path, name))
+
+
+def absent_keys(model: nn.Module, attributes: Iterable[Attribute]) -> Iterator[tuple[Key, int]]:
+    """Integers that modules keep where a width lies and the configuration could have, but has not.
+
+    Such as `head_dim`, for which many a constructor looks there before it divides.
+    """
+    values: dict[str, set[int]] = {}
+    for module in dict.fromkeys(each.module for each in attributes):
+        if not type(module).__module__.startswith("torch.nn."):
+            for name, position, value in integers(module):
+                if position is None and HINT.search(name.lower()) and not hasattr(model.config, name):
+                    values.setdefault(name, set()).add(value)
+    for name, several in values.items():
+        yield from ((Key((), name), value) for value in several)
+
+
+def is_configuration(value: object) -> bool:
+    """Whether an object can be a configuration: one with attributes, and none of PyTorch's own kinds."""
+    return (
+        hasattr(value, "__dict__")
+        and not isinstance(value, (nn.Module, Tensor, type))
+        and not callable(value)
+    )
+
+
+Entry: TypeAlias = tuple[str, str, int | None]
+"""A dimension of a tensor, or an attribute of a module: the owner's name in the model, its own, which."""
+
+
+class Sketch(NamedTuple):
+    """The sizes of a model.
+
+    Args:
+        sizes: of the dimensions of all tensors, and the integers that hold sizes.
+        numbers: the other numbers that its modules keep, such as the scale of attention.
+        fleeting: the dimensions of buffers that state dicts do not hold, and that are computed anew.
+    """
+
+    sizes: Mapping[Entry, Any]
+    numbers: Mapping[Entry, Any]
+    fleeting: Mapping[Entry, Any]
+
+
+def sketch(model: nn.Module, attributes: Mapping[Entry, Attribute]) -> Sketch:
+    """The sizes of a model, with the integers that some attributes of a model of the same class name."""
+    sizes: dict[Entry, Any] = {}
+    fleeting: dict[Entry, Any] = {}
+    numbers: dict[Entry, Any] = {}
+    paths = {module: path for path, module in model.named_modules()}
+    for _, module, name, tensor in tensors_of(model):
+        kept = fleeting if name in module._non_persistent_buffers_set else sizes
+        kept[paths[module], name, None] = tensor.ndim
+        kept.update({(paths[module], name, dim): size for dim, size in enumerate(tensor.shape)})
+    modules = dict(model.named_modules())
+    for path, name, index in attributes:
+        value = getattr(modules.get(path), name, None)
+        sizes[path, f".{name}", index] = value if index is None or value is None else value[index]
+    for path, module in modules.items():
+        numbers.update({(path, name, None): v for name, v in vars(module).items() if isinstance(v, float)})
+    return Sketch(sizes, numbers, fleeting)
+
+
+class Rebuilder:
+    """Builds the class of a model from changed copies of its configuration.
+
+    Args:
+        model: whose class takes the configuration as its only argument.
+        attributes: integers of its modules that hold sizes.
+    """
+
+    def __init__(self, model: nn.Module, attributes: Mapping[Entry, Attribute]) -> None:
+        self.model, self.config, self._attributes = model, model.config, attributes
+        self._reloads = self._reloaded(copy.deepcopy(self.config)) is not None
+
+    def model_of(self, values: Mapping[Key, int]) -> nn.Module | None:
+        """What the class comes to with other values in its configuration; None if it does not take them."""
+        try:
+            config = copy.deepcopy(self.config)
+            for key, value in values.items():
+                key.put(config, value)
+            if self._reloads:
+                again = self._reloaded(config)
+                if again is None or any(key.of(again) != value for key, value in values.items()):
+                    return None
+            with undisturbed(self.model), torch.device("meta"):
+                return type(self.model)(config)
+        except Exception:  # whatever the user's class raises where it does not take these values
+            return None
+
+    def sketch_of(self, values: Mapping[Key, int]) -> Sketch | None:
+        """The sizes that the class comes to."""
+        built = self.model_of(values)
+        return None if built is None else sketch(built, self._attributes)
+
+    def _reloaded(self, config: Any) -> object | None:
+        """The configuration as it is when it has been saved and loaded; None if it cannot be."""
+        try:
+            again: object = type(config).from_dict(config.to_dict())
+        except Exception:  # most have no such methods; those that have check values in them
+            return None
+        return again
