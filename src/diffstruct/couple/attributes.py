@@ -50,6 +50,10 @@ def known_attributes(
             if leaf in leaves(term) and (module, name) not in seen and getattr(module, name) == term.size:
                 seen.add((module, name))
                 yield Attribute(module, name, layout_of(term, axes))
+        if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) == 1:
+            gain = _term(module, "weight", 0, findings)
+            if gain is not None and leaf in leaves(gain):
+                yield Attribute(module, "normalized_shape", layout_of(gain, axes), 0)
 
 
 def _sizes(module: nn.Module, findings: Findings) -> Iterator[tuple[str, Term]]:
@@ -111,10 +115,12 @@ class Candidate(NamedTuple):
         attribute: the integer, and what it would hold the size of.
         likely: whether its name says that it holds a size, and nothing else there is as large; or that it
             counts heads or groups, which these units are.
+        kind: its path without numbers: modules of repeated layers use such integers alike.
     """
 
     attribute: Attribute
     likely: bool
+    kind: str
 
 
 def candidates(
@@ -127,6 +133,7 @@ def candidates(
     """
     counted = {each for term in (*findings.heads, *findings.groups.values()) for each in leaves(term)}
     owners = {slot.module for slot in width.slots}
+    names = {module: name for name, module in model.named_modules()}
     family = [module for module in model.modules() if any(inner in owners for inner in module.modules())]
     by_size: dict[int, Term] = {}
     others: set[int] = set()
@@ -140,6 +147,8 @@ def candidates(
     found = []
     for module in family:
         settled = {name for name, _ in _sizes(module, findings)}
+        if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+            settled.add("normalized_shape")
         for name, index, value in integers(module):
             if name not in settled and value in by_size:
                 attribute = Attribute(module, name, layout_of(by_size[value], axes), index)
@@ -147,7 +156,8 @@ def candidates(
                     likely = leaf in counted
                 else:
                     likely = bool(HINT.search(name.lower())) and value not in others
-                found.append(Candidate(attribute, likely))
+                kind = re.sub(r"\d+", "#", f"{names[module]}.{name}.{index}")
+                found.append(Candidate(attribute, likely, kind))
     return found
 
 

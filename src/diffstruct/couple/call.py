@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffstruct.couple.findings import Dim
+from diffstruct.couple.findings import Average, Dim
 from diffstruct.couple.terms import Leaf, Term, fix, unify
 from diffstruct.couple.tracing_state import TracingState
 
@@ -60,6 +60,14 @@ class Call:
     def fix(self, dim: Dim, what: str) -> None:
         """Fix a dimension because of what the operator does to it."""
         fix(dim.term, f"{what} in {self.state.where}")
+
+    def averages(self, dim: Dim, what: str, centred: bool, eps: float | None = None) -> None:
+        """Note that a dimension is averaged over; outside of modules, fix it. See `findings.Average`."""
+        if self.state.stack:
+            reason, module = f"{what} in {self.state.where}", self.state.stack[-1]
+            self.state.findings.averages.append(Average(dim.term, module, reason, centred, eps))
+        else:
+            self.fix(dim, what)
 
     def divides(self, groups: Term) -> None:
         """Note that the module that runs divides its channels into `groups`."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from diffstruct.couple.terms import Leaf, Term
 
@@ -19,9 +19,15 @@ class Place(NamedTuple):
     dim: int
 
     @property
+    def tensor(self) -> Tensor:
+        """The parameter or buffer."""
+        tensor: Tensor = getattr(self.module, self.name)
+        return tensor
+
+    @property
     def tensor_id(self) -> int:
         """The id of the parameter or buffer."""
-        return id(getattr(self.module, self.name))
+        return id(self.tensor)
 
     def path(self, names: Mapping[nn.Module, str]) -> str:
         """The place by the module's name in the model, `layer.weight[0]`."""
@@ -37,6 +43,26 @@ class Dim(NamedTuple):
 
     term: Term
     places: frozenset[Place] = frozenset()
+
+
+@dataclass(frozen=True)
+class Average:
+    """A dimension that is averaged over, as normalisations do.
+
+    Args:
+        term: the dimension.
+        module: the module that runs.
+        reason: why it cannot be learned, if it is no normalisation.
+        centred: whether it is the mean of the values themselves, or of their deviations, rather than of their
+            squares.
+        eps: what is added to the variance, where the operator says it.
+    """
+
+    term: Term
+    module: nn.Module
+    reason: str
+    centred: bool
+    eps: float | None = None
 
 
 @dataclass
@@ -59,6 +85,8 @@ class Findings:
     """The groups of each module that divides its channels into some."""
     entered: dict[nn.Module, Dim] = field(default_factory=dict)
     """The channels of the first input of each module."""
+    averages: list[Average] = field(default_factory=list)
+    """Dimensions that are averaged over by modules."""
     merged_ones: list[tuple[Term, str]] = field(default_factory=list)
     """Axes of one unit that a view merged with others, each with the view: there is no following them."""
     failed_rules: dict[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ found on the way: with them kept in step the proof succeeds, without them it doe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -24,6 +25,7 @@ from diffstruct.nn.outputs import tensors_in
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import Change, plan
 from diffstruct.width.layout import owners
+from diffstruct.width.silence import silence_writers, writers
 from diffstruct.width.width import READERS, Role, Width
 
 SEED = 0
@@ -54,13 +56,39 @@ class Proof:
         Raises:
             ProofError: surgery changes the model's output, or the model fails.
         """
-        try:
-            proved = self._with_attributes(width, candidates)
-        except ProofError as error:
-            raise ProofError(lost_unit(str(error)) if width.size == 1 else str(error)) from error
-        if width.size > 1:  # the last unit cannot be removed
-            self._removal(proved)
+        with self._even_gains(width):
+            try:
+                proved = self._with_attributes(width, candidates)
+            except ProofError as error:
+                raise ProofError(lost_unit(str(error)) if width.size == 1 else str(error)) from error
+            if width.size > 1:  # the last unit cannot be removed
+                self._removal(proved)
         return proved
+
+    @contextmanager
+    def _even_gains(self, width: Width) -> Iterator[None]:
+        """Give all units of a `LayerNorm` the same gain and bias meanwhile.
+
+        What a `LayerNorm` returns has the same mean for every example only then. Behind others a channel
+        that equals the mean differs from the next mean, by about the gains' spread over the root of their
+        number: surgery there is exact only to that.
+        """
+        normalisation, expected = width.normalisation, self.expected
+        uneven = [slot.tensor for slot in width.having(Role.INCOMING) if slot.tensor.ndim == 1]
+        uneven = [each for each in uneven if each.is_floating_point() and (each != each.mean()).any()]
+        if normalisation is None or not normalisation.centred or not uneven:
+            yield
+            return
+        backup = [(tensor, tensor.detach().clone()) for tensor in uneven]
+        try:
+            for tensor, before in backup:
+                tensor.data.fill_(before.mean())
+            self.expected = self.outputs()
+            yield
+        finally:
+            self.expected = expected
+            for tensor, before in backup:
+                tensor.data.copy_(before)
 
     def _with_attributes(self, width: Width, candidates: Sequence[Candidate]) -> Width:
         """The width with those of `candidates` that it needs, and those that are likely and do no harm."""
@@ -78,15 +106,16 @@ class Proof:
 
     def _without_idle(self, width: Width, chosen: Iterable[Candidate]) -> Width:
         """Drop the attributes that make no difference, unless they are likely to hold the size."""
-        for candidate in chosen:
-            if not candidate.likely:
-                fewer = [each for each in width.attributes if each is not candidate.attribute]
-                trial = replace(width, attributes=tuple(fewer))
-                try:
-                    self._insertion(trial)
-                except ProofError:
-                    continue
-                width = trial
+        unlikely = [candidate for candidate in chosen if not candidate.likely]
+        for kind in dict.fromkeys(candidate.kind for candidate in unlikely):
+            idle = [candidate.attribute for candidate in unlikely if candidate.kind == kind]
+            fewer = [each for each in width.attributes if each not in idle]
+            trial = replace(width, attributes=tuple(fewer))
+            try:
+                self._insertion(trial)
+            except ProofError:
+                continue
+            width = trial
         return width
 
     def _insertion(self, width: Width) -> None:
@@ -104,12 +133,15 @@ class Proof:
         """Silence a unit in the middle, then remove it; the outputs must be the same."""
         gone = width.size // 2
         keep = tuple(unit for unit in range(width.size) if unit != gone)
-        backup = [(slot.tensor, slot.tensor.detach().clone()) for slot in width.having(*READERS)]
+        slots = width.having(*READERS, *([] if width.normalisation is None else [Role.INCOMING]))
+        backup = [(tensor, tensor.detach().clone()) for tensor in {slot.tensor: None for slot in slots}]
         try:
             with torch.no_grad():
                 for slot in width.having(*READERS):
                     where = (owners(slot.layout, width.axis) == gone).nonzero()[:, 0].to(slot.tensor.device)
                     slot.tensor.data.index_fill_(slot.dim, where, 0)
+                for slot in writers(width) if width.normalisation is not None else ():
+                    silence_writers(width, slot, slot.tensor.data, torch.arange(width.size) == gone)
             silent = self.outputs()
             undo = self._operate(Change(width, keep, 0))
             try:
@@ -204,6 +236,10 @@ def _silent_units(changes: Sequence[Change], values: Mapping[Tensor, Tensor]) ->
                     scale = slot.tensor.detach().float().abs().mean().item() + 0.1
                     noise = scale * (1 + torch.rand(shape, generator=generator))
                     value.index_copy_(slot.dim, where, noise.to(value))
+    for change in changes:
+        for slot in writers(change.width) if change.width.normalisation is not None else ():
+            new = torch.arange(change.new_size) >= len(change.keep)
+            silence_writers(change.width, slot, values[slot.tensor], new, sizes)
 
 
 def _precision(tensors: Sequence[Tensor]) -> torch.dtype:
@@ -221,15 +257,28 @@ def _also(width: Width, chosen: Iterable[Candidate]) -> Width:
     return replace(width, attributes=(*width.attributes, *(candidate.attribute for candidate in chosen)))
 
 
+MANY = 8
+"""As many candidates are tried one by one."""
+
+
 def _subsets(candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, ...]]:
-    """All, none, each, each pair, all but one: not all subsets, which would take too long."""
-    everything = tuple(candidates)
-    yield everything
-    if everything:
+    """All, none, each, each pair, all but one: not all subsets, which would take too long.
+
+    Those of one kind belong together; if that is of no help, and they are few, they are taken one by one.
+    """
+    kinds: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        kinds.setdefault(candidate.kind, []).append(candidate)
+    yield tuple(candidates)
+    if candidates:
         yield ()
-    for size in (1, 2):
-        if size < len(everything):
-            yield from combinations(everything, size)
-    if len(everything) > 3:
-        for left_out in everything:
-            yield tuple(candidate for candidate in everything if candidate is not left_out)
+    yield from _some([*kinds.values()])
+    if len(kinds) < len(candidates) <= MANY:
+        yield from _some([[candidate] for candidate in candidates])
+
+
+def _some(groups: Sequence[Sequence[Candidate]]) -> Iterator[tuple[Candidate, ...]]:
+    for size in sorted({1, 2, len(groups) - 1}):
+        if 0 < size < len(groups):
+            for chosen in combinations(groups, size):
+                yield tuple(candidate for group in chosen for candidate in group)

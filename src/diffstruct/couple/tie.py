@@ -9,9 +9,10 @@ from fnmatch import fnmatchcase
 from diffstruct.couple.found import FoundWidths
 from diffstruct.couple.proof import ProofError
 from diffstruct.errors import ConfigurationError, StructureError
+from diffstruct.width.canonical import canonical
 from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum
 from diffstruct.width.patterns import check_patterns
-from diffstruct.width.width import Attribute, Role, Slot, Width
+from diffstruct.width.width import Attribute, Normalisation, Rescaled, Role, Slot, Width
 
 
 def tie_widths(found: FoundWidths, patterns: Sequence[str]) -> None:
@@ -82,6 +83,7 @@ def _groups(names: Sequence[str], patterns: Sequence[str]) -> dict[str, list[str
 def _merged(name: str, widths: Sequence[Width], axes: Mapping[Axis, Axis]) -> Width:
     """One width with all that several have, where `axes` says what stands in the place of which axis."""
     slots: dict[tuple[int, str, int], Slot] = {}
+    rescaled: dict[tuple[int, str], Rescaled] = {}
     attributes: dict[tuple[int, str, int | None], Attribute] = {}
     for width in widths:
         for slot in width.slots:
@@ -92,14 +94,33 @@ def _merged(name: str, widths: Sequence[Width], axes: Mapping[Axis, Axis]) -> Wi
         for each in width.attributes:
             layout = _substituted(each.layout, axes)
             attributes.setdefault((id(each.module), each.name, each.index), replace(each, layout=layout))
-    axis = axes.get(widths[0].axis, widths[0].axis)
-    return replace(
-        widths[0],
-        name=name,
-        axis=axis,
-        slots=tuple(slots.values()),
-        attributes=tuple(attributes.values()),
+        for gain in width.rescaled:
+            layout = _substituted(gain.layout, axes)
+            rescaled.setdefault((id(gain.module), gain.name), replace(gain, layout=layout))
+    return Width(
+        name,
+        axes.get(widths[0].axis, widths[0].axis),
+        tuple(slots.values()),
+        tuple(attributes.values()),
+        tuple(rescaled.values()),
+        _normalisation(widths, axes),
     )
+
+
+def _normalisation(widths: Sequence[Width], axes: Mapping[Axis, Axis]) -> Normalisation | None:
+    """How the units of several widths are normalised.
+
+    Raises:
+        StructureError: a unit that is silent for the normalisations of one is not for those of another.
+    """
+    found = {
+        None if each is None else replace(each, layout=canonical(_substituted(each.layout, axes)))
+        for each in (width.normalisation for width in widths)
+    }
+    if len(found) > 1:
+        names = [width.name for width in widths]
+        raise StructureError(f"{names} are not all averaged over by the same kind of normalisation")
+    return found.pop()
 
 
 def _substituted(layout: Layout, axes: Mapping[Axis, Axis]) -> Layout:

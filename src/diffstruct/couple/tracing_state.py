@@ -21,6 +21,8 @@ class TracingState:
     def __init__(self, findings: Findings, names: Mapping[nn.Module, str]) -> None:
         self.findings, self.names = findings, names
         self.stack: list[nn.Module] = []
+        self.squares: set[int] = set()
+        """The ids of tensors that are squares, entry by entry."""
         self._known: dict[int, tuple[Tensor, tuple[Dim, ...], bool]] = {}
 
     def declare(self, tensor: Tensor, dims: Iterable[Dim], weight: bool = False) -> None:

@@ -12,10 +12,11 @@ from diffstruct.couple.attributes import Candidate, candidates, known_attributes
 from diffstruct.couple.findings import ONE_UNIT, Findings, Place, lost_unit
 from diffstruct.couple.found import Refusal
 from diffstruct.couple.layouts import layout_of
+from diffstruct.couple.normalised import fix_averaged, normalisation_of
 from diffstruct.couple.terms import Leaf, Term, find, fix, leaves
 from diffstruct.nn.multiplier import Multiplier
 from diffstruct.width.layout import Axis, Sum
-from diffstruct.width.width import Role, Slot, Width
+from diffstruct.width.width import READERS, Role, Slot, Width
 
 NO_WIDTH = ("is spatial", "is the size of a kernel")
 """How the reasons begin of axes that are no width to anybody, and are not listed among the refusals."""
@@ -40,6 +41,7 @@ def widths_of(model: nn.Module, findings: Findings) -> TracedWidths:
         inside = [*leaves(term)]
         for leaf in dict.fromkeys(inside):
             lives.setdefault(leaf, []).append(place)
+    fix_averaged(findings)
     for leaf, places in lives.items():
         _fix_what_cannot_be_learned(leaf, places, findings)
     axes = {leaf: Axis(leaf.size) for leaf in lives if leaf.fixed is None}
@@ -51,7 +53,9 @@ def widths_of(model: nn.Module, findings: Findings) -> TracedWidths:
             slots = tuple(_slots(leaf, places, findings, axes))
             attributes = tuple(known_attributes(model, findings, leaf, axes))
             found.leaves[title] = leaf
-            found.widths[title] = width = Width(title, axes[leaf], slots, attributes)
+            normalisation, rescaled = normalisation_of(leaf, findings, axes)
+            width = Width(title, axes[leaf], slots, attributes, rescaled, normalisation)
+            found.widths[title] = width
             found.candidates[title] = candidates(model, width, leaf, findings, axes)
         elif _worth_a_word(leaf, any(place in findings.reading for place in places)):
             shown = tuple(place.path(names) for place in places)
@@ -130,9 +134,9 @@ def _slots(
         fill = values.mean().item() if alone and tensor.is_floating_point() else None
         fill = None if role is not Role.INCOMING else fill
         scale = values.std().item() if tensor.numel() > 1 else None
-        yield Slot(
-            place.module, place.name, place.dim, role, layout_of(findings.places[place], axes), fill, scale
-        )
+        layout = layout_of(findings.places[place], axes)
+        feeds = role in READERS and place in findings.feeding
+        yield Slot(place.module, place.name, place.dim, role, layout, fill, scale, feeds)
 
 
 def _titles(

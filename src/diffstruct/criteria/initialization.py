@@ -65,6 +65,8 @@ class Initialization(ABC):
         for new in growing:
             for slot, entries in self.outgoing(new).items():
                 new.write(slot, entries)
+        for new in growing:
+            new.silence()
 
     @abstractmethod
     def incoming(self, new: NewUnits, slot: Slot) -> Tensor | None:

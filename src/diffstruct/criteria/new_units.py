@@ -12,6 +12,7 @@ from torch import Tensor
 from diffstruct.surgery import Change
 from diffstruct.width import Slot, Width
 from diffstruct.width.layout import Axis, Layout, Sizes, along, copies, only, owners, spread
+from diffstruct.width.silence import silence_writers, writers
 from diffstruct.width.width import per_unit
 
 
@@ -74,6 +75,13 @@ class NewUnits:
         value = self.values[slot.tensor]
         is_new = owners(slot.layout, self.width.axis, self.sizes) >= len(self.change.keep)
         value.index_copy_(slot.dim, is_new.nonzero().flatten().to(value.device), entries.to(value))
+
+    def silence(self) -> None:
+        """Where normalisations average over units, let them take no notice of the new ones."""
+        if self.width.normalisation is not None:
+            is_new = torch.arange(self.change.new_size) >= len(self.change.keep)
+            for slot in writers(self.width):
+                silence_writers(self.width, slot, self.values[slot.tensor], is_new, self.sizes)
 
     def _by_themselves(self, slot: Slot) -> tuple[Layout, Axis, Sizes]:
         """Layout, axis and sizes of the new units' entries in `slot`, all others left out."""

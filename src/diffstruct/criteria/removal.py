@@ -9,7 +9,7 @@ compared. What the estimate was off by is remembered for each width.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,10 +22,12 @@ from diffstruct.criteria.batch_norms import BatchNorms, Statistics, differences
 from diffstruct.criteria.budget import BudgetPath
 from diffstruct.criteria.criterion import Training
 from diffstruct.criteria.loss import nats, targets
+from diffstruct.criteria.normalised import Gains, VarianceShares, scale_gains
 from diffstruct.criteria.outputs import Call, Outputs
 from diffstruct.criteria.tracker import ImportanceTracker, grace_ended
 from diffstruct.surgery import Change, Copy
-from diffstruct.width import READERS, Width
+from diffstruct.width import READERS, Slot, Width
+from diffstruct.width.silence import silence_writers, writers
 
 FORWARDS_A_STEP = 0.03
 """Runs of the model that measuring may take, for each step of training: a hundredth of its time."""
@@ -49,12 +51,14 @@ class Removal:
         takeover: what the factors of all units change by, `[n]`, see `importance.takeover`.
         cost: measured: the share of what was won that goes with them; None where it was not.
         shifts: measured: by how much the statistics of what goes into each `BatchNorm` change with it.
+        gains: what the gains of normalisations that average over the units are multiplied by.
     """
 
     units: NDArray[np.int64]
     takeover: NDArray[np.float64]
     cost: float | None
     shifts: Statistics = field(default_factory=dict)
+    gains: Gains = field(default_factory=dict)
 
 
 class Removals:
@@ -82,6 +86,7 @@ class Removals:
         self.shown = {name: np.zeros(width.size, np.bool_) for name, width in tracker.widths.items()}
         """Units that were shown to be removable, and stay while a multiple has to be filled."""
         self._norms = BatchNorms(training.model)
+        self._variances = VarianceShares(tracker.widths.values())
         self._group = dict.fromkeys(tracker.widths, FIRST_GROUP)
         self._waiting = dict.fromkeys(tracker.widths, 0)
         self._credit = 0.0
@@ -113,7 +118,8 @@ class Removals:
         elif proposed and self.measurable and self._credit >= 2:
             self._credit -= 1
             call = self.outputs.calls[-1]
-            before, reference = self._run(call)
+            with self._variances.watched():
+                before, reference = self._run(call)
             for name in sorted(proposed, key=lambda name: (-self._waiting[name], -len(proposed[name]))):
                 if self._credit < 1:
                     self._waiting[name] += 1
@@ -140,8 +146,10 @@ class Removals:
         if not (self.measurable and self.tracker.shares):
             return
         call = self.outputs.calls[-1]
-        before, reference = self._run(call, training=False)
-        backup = [(tensor, tensor.detach().clone()) for tensor, _ in self.tracker.readers]
+        with self._variances.watched():
+            before, reference = self._run(call, training=False)
+        written = {tensor: None for width in self.tracker.widths.values() for tensor in _written(width)}
+        backup = [(tensor, tensor.detach().clone()) for tensor in written]
         spent, shifted = 0.0, reference
         try:
             for name, width in self.tracker.widths.items():
@@ -150,14 +158,14 @@ class Removals:
                 below = order[values[order] <= self.training.threshold(name)]
                 units = below[: min(max(0, width.size - sizes[name]), self._room(name))]
                 while len(units):
-                    change = self._takeover(name, units)
-                    loud = _silence(width, units, change)
+                    change, gains = self._takeover(name, units), self._variances.without(width, units)
+                    loud = _silence(width, units, change, gains)
                     after, seen = self._run(call, reference, training=False)
                     cost = self._cost(call, before, after) - spent
                     if cost <= AT_THE_END * len(units) * self.tracker.fair_share(name):
                         spent += cost
                         shifts, shifted = differences(seen, shifted), seen
-                        self.pending[name] = Removal(np.sort(units), change, cost, shifts)
+                        self.pending[name] = Removal(np.sort(units), change, cost, shifts, gains)
                         break
                     _restore(loud)
                     units = units[: len(units) // 2]
@@ -200,7 +208,8 @@ class Removals:
             shifts.append(removal.shifts)
             factors = np.ones(change.new_size)
             factors[: len(change.keep)] += removal.takeover[list(change.keep)]
-            for slot in change.width.having(*READERS):
+            scale_gains(removal.gains, copies)
+            for slot in _taking_over(change.width):
                 by_entry = slot.by_entry(torch.from_numpy(factors), change.width.axis)
                 slot.tensor.mul_(by_entry.to(slot.tensor))
                 for copy in copies:
@@ -238,8 +247,9 @@ class Removals:
         reference: Statistics,
         pressure: float,
     ) -> None:
-        change = self._takeover(name, units)
-        loud = _silence(self.tracker.widths[name], units, change)
+        width, change = self.tracker.widths[name], self._takeover(name, units)
+        gains = self._variances.without(width, units)
+        loud = _silence(width, units, change, gains)
         try:
             after, seen = self._run(call, reference)
         finally:
@@ -249,7 +259,7 @@ class Removals:
         allowed = len(units) * each * pressure
         estimated = self._estimated(name, units)
         if cost <= allowed:
-            self.pending[name] = Removal(units, change, cost, differences(seen, reference))
+            self.pending[name] = Removal(units, change, cost, differences(seen, reference), gains)
             self.shown[name][units] = True
             self._group[name] = min(LARGEST_GROUP, 1.3 * self._group[name])
         else:
@@ -265,7 +275,8 @@ class Removals:
             return self.outputs.again(call, training=training), seen
 
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
-        return Removal(units, self._takeover(name, units), None)
+        gains = self._variances.without(self.tracker.widths[name], units)
+        return Removal(units, self._takeover(name, units), None, gains=gains)
 
     def _estimated(self, name: str, units: NDArray[np.int64]) -> float:
         """The share of what was won that should go with units, going by their importance."""
@@ -291,16 +302,36 @@ class Removals:
 
 @torch.no_grad()
 def _silence(
-    width: Width, units: NDArray[np.int64], change: NDArray[np.float64]
+    width: Width, units: NDArray[np.int64], change: NDArray[np.float64], gains: Gains
 ) -> list[tuple[Tensor, Tensor]]:
     """Silence units, the others taking over; return the weights as they were before."""
+    loud = [(tensor, tensor.detach().clone()) for tensor in _written(width)]
     factors = 1.0 + change
     factors[units] = 0.0
-    slots = [*width.having(*READERS)]
-    loud = [(tensor, tensor.detach().clone()) for tensor in {id(s.tensor): s.tensor for s in slots}.values()]
-    for slot in slots:
+    for slot in _taking_over(width):
         slot.tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(slot.tensor))
+    if width.normalisation is not None:
+        silent = torch.zeros(width.size, dtype=torch.bool)
+        silent[torch.from_numpy(units)] = True
+        for slot in writers(width):
+            silence_writers(width, slot, slot.tensor.data, silent)
+        scale_gains(gains)
     return loud
+
+
+def _taking_over(width: Width) -> Iterator[Slot]:
+    """The weights that read units; of a width that is normalised, those that do not feed it as well."""
+    for slot in width.having(*READERS):
+        if width.normalisation is None or not slot.feeds:
+            yield slot
+
+
+def _written(width: Width) -> dict[Tensor, None]:
+    """The tensors that are written where units are silenced."""
+    slots = [*width.having(*READERS)]
+    if width.normalisation is not None:
+        slots += writers(width)
+    return dict.fromkeys(slot.tensor for slot in slots)
 
 
 @torch.no_grad()

@@ -12,13 +12,15 @@ from torch import Tensor
 def tensors_in(outputs: Any) -> list[Tensor]:
     """The tensors that a model returned, in nested sequences, mappings and dataclasses.
 
-    Other objects, such as a cache of keys and values, are the model's own business and may change.
+    Other objects, such as a cache of keys and values, are the model's own business and may change. So are, in
+    a mapping that has `logits`, all tensors besides these and the `loss`: hidden states have learned sizes.
     """
     if isinstance(outputs, Tensor):
         return [outputs]
     inner: Iterable[Any] = ()
     if isinstance(outputs, Mapping):
-        inner = outputs.values()
+        told = {"loss", "logits"} if "logits" in outputs else outputs.keys()
+        inner = [value for key, value in outputs.items() if key in told]
     elif isinstance(outputs, (tuple, list)):
         inner = outputs
     elif is_dataclass(outputs) and not isinstance(outputs, type):

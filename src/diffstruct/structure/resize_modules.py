@@ -12,7 +12,7 @@ from diffstruct.errors import StructureError
 from diffstruct.structure.shapes import Shapes, tensors_of, unlike
 from diffstruct.surgery import Plan
 from diffstruct.surgery.commit import Resized
-from diffstruct.width import Attribute, Axis
+from diffstruct.width import Axis
 from diffstruct.width.solving import NoSizesError, solve
 
 
@@ -66,11 +66,10 @@ def _attributes(
     model: nn.Module, path: str, module: nn.Module, shapes: dict[int, tuple[int, ...]]
 ) -> Iterator[tuple[nn.Module, str, Any]]:
     """The integers of a module of `torch.nn` that are others at these shapes, and their new values."""
-    axes: dict[tuple[str, int | None], Axis] = {}
+    axes: dict[str, Axis] = {}
 
-    def axis(name: str, index: int | None = None) -> Axis:
-        value = getattr(module, name)
-        return axes.setdefault((name, index), Axis(value if index is None else value[index]))
+    def axis(name: str) -> Axis:
+        return axes.setdefault(name, Axis(getattr(module, name)))
 
     dims = dims_of(module, axis)
     own = {n: t for n, t in (*module._parameters.items(), *module._buffers.items()) if t is not None}
@@ -88,8 +87,5 @@ def _attributes(
         sizes = solve(lengths, {})
     except NoSizesError as error:
         raise unlike(model, str(error)) from error
-    values: dict[str, Any] = {}
-    for (name, index), each in axes.items():
-        now = values.get(name, getattr(module, name))
-        values[name] = Attribute(module, name, each, index).changed(now, {each: sizes.get(each, each.size)})
-    yield from ((module, name, value) for name, value in values.items())
+    for name, each in axes.items():
+        yield module, name, sizes.get(each, each.size)

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffstruct.rule import Decision, RuleState
 from diffstruct.surgery import Change
 from diffstruct.width import Slot, Width
-from diffstruct.width.layout import Layout, Sizes, along, axes, owners
+from diffstruct.width.layout import Layout, Sizes, along, axes, length, owners
 
 
 class Widening:
@@ -33,6 +33,7 @@ class Widening:
         self._layouts: dict[Tensor, dict[int, Layout]] = {}
         for slot in slots:
             self._layouts.setdefault(slot.tensor, {})[slot.dim] = slot.layout
+        self._gains = [each for width in widths.values() for each in width.rescaled]
         self._written = {tensor: tensor.detach().clone() for tensor in self._layouts}
 
     def decisions(self, states: Mapping[str, RuleState]) -> dict[str, Decision]:
@@ -65,6 +66,8 @@ class Widening:
             for slot in change.width.slots:
                 slots.setdefault(slot.tensor, []).append((slot, change))
         for tensor, value in values.items():
+            if tensor not in self._written:  # a tensor that is rescaled, and has no units
+                continue
             new = torch.zeros_like(value, dtype=torch.bool)
             for slot, change in slots[tensor]:
                 units = owners(slot.layout, change.width.axis, sizes)
@@ -79,4 +82,11 @@ class Widening:
             for axis in axes(layout):
                 there &= owners(layout, axis, self._own) < sizes.get(axis, axis.size)
             written = written.index_select(dim, there.nonzero().flatten().to(written.device))
-        return written
+        return written * self._rescaled(tensor, sizes)
+
+    def _rescaled(self, tensor: Tensor, sizes: Sizes) -> float:
+        """What surgery would have made of a tensor on the way from the sizes that the model came with."""
+        for each in self._gains:
+            if getattr(each.module, each.name) is tensor:
+                return float((length(each.layout, sizes) / length(each.layout, self._own)) ** each.power)
+        return 1.0

@@ -49,23 +49,30 @@ def plan(
     cuts = cuts_of(changes)
     result = Plan()
     values: dict[Tensor, Tensor] = {}
-    for tensor, own in cuts.items():
-        values[tensor] = cut_along(tensor, own)
+    sizes = {change.width.axis: change.new_size for change in changes}
+    factors, numbers = _rescaled(changes, sizes)
+    for tensor in (*cuts, *(other for other in factors if other not in cuts)):
+        own = cuts.get(tensor, {})
+        values[tensor] = cut_along(_scaled(tensor, factors.get(tensor)), own)
         grad = None if tensor.grad is None else cut_along(tensor.grad, own)
         result.tensors.append(Resized(tensor, values[tensor], grad))
     initialize(changes, values)
     for tensor, own in cuts.items():
         for optimizer in optimizers:
             result.states += _states(optimizer, tensor, own, values[tensor])
-    sizes = {change.width.axis: change.new_size for change in changes}
-    attributes = _attributes(changes, sizes)
+    attributes = {**_attributes(changes, sizes), **numbers}
     result.attributes += [(axis, "size", size) for axis, size in sizes.items()]
     result.attributes += [(*key, value) for key, value in attributes.items()]
-    slots = [slot for change in changes for slot in change.width.slots]
+    places = {(slot.module, slot.name) for change in changes for slot in change.width.slots}
+    places |= {(each.module, each.name) for change in changes for each in change.width.rescaled}
     for copy in copies:
-        twins = {getattr(copy.modules[slot.module], slot.name): slot.tensor for slot in slots}
+        twins = {}
+        for module, name in places:
+            if isinstance(tensor := getattr(module, name), Tensor):
+                twins[getattr(copy.modules[module], name)] = tensor
         for twin, tensor in twins.items():
-            value = cut_and_fill(twin.detach(), cuts[tensor], values[tensor])
+            scaled = _scaled(twin, factors.get(tensor))
+            value = cut_and_fill(scaled, cuts.get(tensor, {}), values[tensor])
             result.tensors.append(Resized(twin, value, None))
         result.attributes += [
             (twin, "size", sizes[axis]) for twin, axis in copy.axes.items() if axis in sizes
@@ -105,6 +112,26 @@ def _attributes(changes: Sequence[Change], sizes: Mapping[Axis, int]) -> dict[tu
             now = values[key] if key in values else getattr(*key)
             values[key] = attribute.changed(now, sizes)
     return values
+
+
+def _rescaled(
+    changes: Sequence[Change], sizes: Mapping[Axis, int]
+) -> tuple[dict[Tensor, float], dict[tuple[nn.Module, str], float]]:
+    """What tensors are multiplied by, and the new value of each number that depends on a size."""
+    factors: dict[Tensor, float] = {}
+    numbers: dict[tuple[nn.Module, str], float] = {}
+    for change in changes:
+        for each in change.width.rescaled:
+            now = getattr(each.module, each.name)
+            if isinstance(now, Tensor):
+                factors[now] = each.factor(sizes)
+            else:
+                numbers[each.module, each.name] = now * each.factor(sizes)
+    return factors, numbers
+
+
+def _scaled(tensor: Tensor, factor: float | None) -> Tensor:
+    return tensor.detach() if factor is None else factor * tensor.detach()
 
 
 def _states(

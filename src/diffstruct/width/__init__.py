@@ -2,7 +2,7 @@
 
 from diffstruct.width.cost import Cost, ParameterCount
 from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum
-from diffstruct.width.width import READERS, Attribute, Role, Slot, Width
+from diffstruct.width.width import READERS, Attribute, Normalisation, Rescaled, Role, Slot, Width
 
 __all__ = [
     "READERS",
@@ -11,8 +11,10 @@ __all__ = [
     "Cost",
     "Fixed",
     "Layout",
+    "Normalisation",
     "ParameterCount",
     "Product",
+    "Rescaled",
     "Role",
     "Slot",
     "Sum",

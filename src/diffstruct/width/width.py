@@ -65,6 +65,7 @@ class Slot:
         fill: what the entries of a new unit begin with; None: they are drawn, or zero, depending on the role.
         scale: standard deviation of entries that are drawn, if nothing else fixes it; None: that of a new
             PyTorch module.
+        feeds: whether weights that read units feed them as well, as those of a tied embedding do.
 
     Raises:
         StructureError: an axis is multiplied by itself in `layout`.
@@ -96,6 +97,7 @@ class Slot:
     layout: Layout
     fill: float | None = None
     scale: float | None = None
+    feeds: bool = False
 
     def __post_init__(self) -> None:
         if nested_twice(self.layout) is not None:
@@ -181,6 +183,45 @@ class Attribute:
         return type(value)(entries)
 
 
+@dataclass(frozen=True)
+class Rescaled:
+    """A tensor, or a number, that is multiplied by `(length after / length before) ** power` of a layout.
+
+    A normalisation of `n` channels that gets one more, which is silent, returns the others scaled by
+    `sqrt((n + 1) / n)`: a gain with `power` -1/2, and an `eps` with `power` -1, undo that exactly.
+
+    Args:
+        module: the module that has it.
+        name: the name of the parameter, or of the number.
+        layout: of the dimension on whose length it depends.
+        power: see above.
+    """
+
+    module: nn.Module
+    name: str
+    layout: Layout
+    power: float
+
+    def factor(self, sizes: Sizes) -> float:
+        """What it is multiplied by in a change to `sizes`."""
+        return float((length(self.layout, sizes) / length(self.layout)) ** self.power)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What is known of a width whose units `LayerNorm` or `RMSNorm` average over.
+
+    A unit of it is silent, for these, if it equals the mean of all (`LayerNorm`) or zero (`RMSNorm`).
+
+    Args:
+        layout: of the dimension that is averaged over.
+        centred: whether means are subtracted, as `LayerNorm` does.
+    """
+
+    layout: Layout
+    centred: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Width:
     """A size that is learned, shared by every tensor dimension that must change with it.
@@ -190,6 +231,8 @@ class Width:
         axis: its units; the same object as in the layouts of the slots.
         slots: every tensor dimension that it lies in. `Slot` shows how to write them by hand.
         attributes: those that hold the size, or one that follows from it, as a Python integer.
+        rescaled: gains and other numbers that depend on the size.
+        normalisation: where units are averaged over; None: nowhere.
 
     Raises:
         StructureError: there is no slot, a slot is no dimension of a parameter or buffer, its layout has
@@ -200,6 +243,8 @@ class Width:
     axis: Axis
     slots: tuple[Slot, ...]
     attributes: tuple[Attribute, ...] = ()
+    rescaled: tuple[Rescaled, ...] = ()
+    normalisation: Normalisation | None = None
 
     def __post_init__(self) -> None:
         if not self.slots:

@@ -35,9 +35,13 @@ def _batch_norm(call: Call) -> Sequence[Dims]:
 def _layer_norm(call: Call) -> Sequence[Dims]:
     x = call.args[0]
     dims, shape = call.dims(x), call.args[1]
-    what = "RMSNorm" if "rms" in call.name else "LayerNorm"
-    for dim in dims[-len(shape) :]:
-        call.fix(dim, f"{what} takes the mean over it")
+    rms = "rms" in call.name
+    what = f"{'RMSNorm' if rms else 'LayerNorm'} takes the mean over it"
+    if len(shape) == 1:
+        call.averages(dims[-1], what, centred=not rms, eps=call.args[3 if rms else 4])
+    else:
+        for dim in dims[-len(shape) :]:
+            call.fix(dim, what)
     for tensor in call.tensors[1:]:
         for one, other in zip(dims[-len(shape) :], call.dims(tensor), strict=True):
             call.unify(one, other)

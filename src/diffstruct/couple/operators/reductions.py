@@ -24,6 +24,9 @@ MIXES_UNITS = {
     "median": "the median is taken over it",
 }
 
+AVERAGES = {"mean", "var", "std", "var_mean", "std_mean"}
+"""Those that a normalisation written by hand may be made of."""
+
 
 @op_rule("sum", "nansum", "linalg_vector_norm", "norm", "any", "all", "count_nonzero", *MIXES_UNITS)
 def _reduce(call: Call) -> Sequence[Dims]:
@@ -37,7 +40,10 @@ def _reduce(call: Call) -> Sequence[Dims]:
     which = [which] if isinstance(which, int) else which
     gone = {index % len(dims) for index in which} if which and dims else set(range(len(dims)))
     for index in gone:
-        if call.name in MIXES_UNITS:
+        if call.name in AVERAGES and len(gone) == 1:
+            centred = call.name != "mean" or id(call.args[0]) not in call.state.squares
+            call.averages(dims[index], MIXES_UNITS[call.name], centred)
+        elif call.name in MIXES_UNITS:
             call.fix(dims[index], MIXES_UNITS[call.name])
     found = []
     for result in call.results:
