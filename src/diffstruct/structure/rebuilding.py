@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from diffstruct.couple.attributes import HINT, integers
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.structure.shapes import tensors_of
-from diffstruct.width import Attribute
 
 ABSENT: Any = object()
 """The value of what a configuration does not have."""
@@ -58,32 +57,33 @@ class Key(NamedTuple):
         return ".".join((*self.path, self.name)) + ("" if self.position is None else f"[{self.position}]")
 
 
-def keys_of(config: object, path: tuple[str, ...] = ()) -> Iterator[tuple[Key, int | None]]:
-    """The integers of a configuration, and of those inside of it; and what is None and named as a size is."""
+def keys_of(config: object, path: tuple[str, ...] = ()) -> Iterator[tuple[Key, float | None]]:
+    """The numbers of a configuration, and of those inside of it; and what is None and named as a size is."""
     for name, index, value in integers(config):
         yield Key(path, name, index), value
     for name, value in vars(config).items():
         if name.startswith("_"):
             continue
-        if value is None and HINT.search(name.lower()):
-            yield Key(path, name), None
+        if isinstance(value, float) or (value is None and HINT.search(name.lower())):
+            yield Key(path, name), value
         elif len(path) < 3 and is_configuration(value):
             yield from keys_of(value, (*path, name))
 
 
-def absent_keys(model: nn.Module, attributes: Iterable[Attribute]) -> Iterator[tuple[Key, int]]:
-    """Integers that modules keep where a width lies and the configuration could have, but has not.
+def absent_keys(model: nn.Module) -> Iterator[tuple[Key, int]]:
+    """Integers that the model's modules keep and its configuration could have, but has not.
 
     Such as `head_dim`, for which many a constructor looks there before it divides.
     """
     values: dict[str, set[int]] = {}
-    for module in dict.fromkeys(each.module for each in attributes):
+    for module in model.modules():
         if not type(module).__module__.startswith("torch.nn."):
             for name, position, value in integers(module):
                 if position is None and HINT.search(name.lower()) and not hasattr(model.config, name):
                     values.setdefault(name, set()).add(value)
     for name, several in values.items():
-        yield from ((Key((), name), value) for value in several)
+        if len(several) == 1:
+            yield Key((), name), several.pop()
 
 
 def is_configuration(value: object) -> bool:
@@ -100,36 +100,43 @@ Entry: TypeAlias = tuple[str, str, int | None]
 
 
 class Sketch(NamedTuple):
-    """The sizes of a model.
+    """What there is in a model to compare.
 
     Args:
-        sizes: of the dimensions of all tensors, and the integers that hold sizes.
-        numbers: the other numbers that its modules keep, such as the scale of attention.
+        sizes: of the dimensions of all tensors, and the numbers of modules that go with them.
+        integers: that its modules keep besides, such as those that nothing reads.
+        floats: that its modules keep besides, such as the scale of attention.
         fleeting: the dimensions of buffers that state dicts do not hold, and that are computed anew.
     """
 
     sizes: Mapping[Entry, Any]
-    numbers: Mapping[Entry, Any]
-    fleeting: Mapping[Entry, Any]
+    integers: Mapping[Entry, int]
+    floats: Mapping[Entry, float]
+    fleeting: Mapping[Entry, int]
 
 
-def sketch(model: nn.Module, attributes: Mapping[Entry, Attribute]) -> Sketch:
-    """The sizes of a model, with the integers that some attributes of a model of the same class name."""
+def sketch(model: nn.Module, held: Collection[Entry]) -> Sketch:
+    """The sizes of a model, with the attributes of its modules that `held` names among them."""
     sizes: dict[Entry, Any] = {}
-    fleeting: dict[Entry, Any] = {}
-    numbers: dict[Entry, Any] = {}
-    paths = {module: path for path, module in model.named_modules()}
+    whole: dict[Entry, int] = {}
+    floats: dict[Entry, float] = {}
+    fleeting: dict[Entry, int] = {}
+    modules = dict(model.named_modules())
+    paths = {module: path for path, module in modules.items()}
     for _, module, name, tensor in tensors_of(model):
         kept = fleeting if name in module._non_persistent_buffers_set else sizes
-        kept[paths[module], name, None] = tensor.ndim
         kept.update({(paths[module], name, dim): size for dim, size in enumerate(tensor.shape)})
-    modules = dict(model.named_modules())
-    for path, name, index in attributes:
-        value = getattr(modules.get(path), name, None)
-        sizes[path, f".{name}", index] = value if index is None or value is None else value[index]
+        kept[paths[module], name, None] = tensor.ndim
     for path, module in modules.items():
-        numbers.update({(path, name, None): v for name, v in vars(module).items() if isinstance(v, float)})
-    return Sketch(sizes, numbers, fleeting)
+        floats.update({(path, name, None): v for name, v in vars(module).items() if isinstance(v, float)})
+        whole.update({(path, name, index): value for name, index, value in integers(module)})
+    for path, name, index in held:
+        value = getattr(modules.get(path), name, None)
+        sizes[path, name, index] = value if index is None or value is None else value[index]
+    for entry in held:
+        floats.pop(entry, None)
+        whole.pop(entry, None)
+    return Sketch(sizes, whole, floats, fleeting)
 
 
 class Rebuilder:
@@ -137,14 +144,14 @@ class Rebuilder:
 
     Args:
         model: whose class takes the configuration as its only argument.
-        attributes: integers of its modules that hold sizes.
+        held: the attributes of its modules that hold sizes, or go with them.
     """
 
-    def __init__(self, model: nn.Module, attributes: Mapping[Entry, Attribute]) -> None:
-        self.model, self.config, self._attributes = model, model.config, attributes
+    def __init__(self, model: nn.Module, held: Collection[Entry]) -> None:
+        self.model, self.config, self._held = model, model.config, held
         self._reloads = self._reloaded(copy.deepcopy(self.config)) is not None
 
-    def model_of(self, values: Mapping[Key, int]) -> nn.Module | None:
+    def model_of(self, values: Mapping[Key, float]) -> nn.Module | None:
         """What the class comes to with other values in its configuration; None if it does not take them."""
         try:
             config = copy.deepcopy(self.config)
@@ -159,10 +166,10 @@ class Rebuilder:
         except Exception:  # whatever the user's class raises where it does not take these values
             return None
 
-    def sketch_of(self, values: Mapping[Key, int]) -> Sketch | None:
+    def sketch_of(self, values: Mapping[Key, float]) -> Sketch | None:
         """The sizes that the class comes to."""
         built = self.model_of(values)
-        return None if built is None else sketch(built, self._attributes)
+        return None if built is None else sketch(built, self._held)
 
     def _reloaded(self, config: Any) -> object | None:
         """The configuration as it is when it has been saved and loaded; None if it cannot be."""
