@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -21,7 +20,7 @@ from diffstruct.couple.trace import trace
 from diffstruct.couple.widths import TracedWidths, widths_of
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.nn.undisturbed import undisturbed
-from diffstruct.width.patterns import check_patterns, chosen
+from diffstruct.width.patterns import check_patterns, chosen, matches
 
 EXCLUDED = "is excluded by name"
 
@@ -155,7 +154,7 @@ def _merge(traced: TracedWidths, failed: Sequence[str], tie: Sequence[str]) -> b
         named = {(each.attribute.module, each.attribute.name) for each in traced.candidates[one]} & {
             (each.attribute.module, each.attribute.name) for each in traced.candidates[other]
         }
-        tied = any(fnmatchcase(one, each) and fnmatchcase(other, each) for each in tie)
+        tied = any(matches(one, each) and matches(other, each) for each in tie)
         if first.size == second.size and (together or named or tied):
             unify(traced.leaves[one], traced.leaves[other], "must be as large as another axis")
             merged = True

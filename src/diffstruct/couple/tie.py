@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 from diffstruct.couple.found import FoundWidths
 from diffstruct.couple.proof import ProofError
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.width.canonical import canonical
 from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum
-from diffstruct.width.patterns import check_patterns
+from diffstruct.width.patterns import check_patterns, matches
 from diffstruct.width.width import Attribute, Normalisation, Rescaled, Role, Slot, Width
 
 
@@ -69,7 +68,7 @@ def _groups(names: Sequence[str], patterns: Sequence[str]) -> dict[str, list[str
     taken: dict[str, str] = {}
     for pattern in dict.fromkeys(patterns):
         for name in names:
-            if fnmatchcase(name, pattern):
+            if matches(name, pattern):
                 if name in taken:
                     raise ConfigurationError(
                         f"tie has {taken[name]!r} and {pattern!r}, which both match the width {name!r}: a "

@@ -43,7 +43,7 @@ def resize_modules(model: nn.Module, wanted: Shapes) -> Callable[[], None]:
     }
     for path, module in model.named_modules():
         own = (*module._parameters.values(), *module._buffers.values())
-        if type(module).__module__.startswith("torch.nn.") and any(id(each) in changed for each in own):
+        if any(id(each) in changed for each in own):
             plan.attributes += _attributes(model, path, module, shapes)
     doubtful = [*in_doubt(model, old)] if old else []
     if doubtful:
@@ -65,7 +65,7 @@ def resize_modules(model: nn.Module, wanted: Shapes) -> Callable[[], None]:
 def _attributes(
     model: nn.Module, path: str, module: nn.Module, shapes: dict[int, tuple[int, ...]]
 ) -> Iterator[tuple[nn.Module, str, Any]]:
-    """The integers of a module of `torch.nn` that are others at these shapes, and their new values."""
+    """The integers of a module of `torch.nn`, or of a kind of one, at these shapes."""
     axes: dict[str, Axis] = {}
 
     def axis(name: str) -> Axis:
@@ -73,7 +73,11 @@ def _attributes(
 
     dims = dims_of(module, axis)
     own = {n: t for n, t in (*module._parameters.items(), *module._buffers.items()) if t is not None}
-    if dims is None or not own.keys() <= dims.keys() or nn.utils.parametrize.is_parametrized(module):
+    users = not type(module).__module__.startswith("torch.nn.")  # what else it has is what the user wrote
+    if dims is None and users:
+        return
+    known = dims is not None and (users or own.keys() <= dims.keys())
+    if dims is None or not known or nn.utils.parametrize.is_parametrized(module):
         raise StructureError(
             f"how the integers of {path} ({type(module).__name__}) follow the shapes of its tensors is known "
             "only from a run of the model: give example_inputs"
@@ -81,7 +85,7 @@ def _attributes(
     lengths = [
         (f"{path}.{name}[{dim}]", layout, shapes[id(tensor)][dim])
         for name, tensor in own.items()
-        for dim, layout in enumerate(dims[name])
+        for dim, layout in enumerate(dims.get(name, ()))
     ]
     try:
         sizes = solve(lengths, {})
