@@ -64,6 +64,7 @@ class Fit:
         self.wanted = sketch(model, held)
         self._rebuilder = Rebuilder(model, held)
         self._known: dict[frozenset[tuple[Key, float]], Sketch | None] = {}
+        self._others: set[frozenset[tuple[Key, float]]] = set()  # with which the class is another model
         self.written = self.built({})
         self._sources = [*self._lengths()] if self.written else []
 
@@ -76,8 +77,10 @@ class Fit:
         known = frozenset(values.items())
         if known not in self._known:
             built = self._rebuilder.sketch_of(values)
-            same = built is not None and built.sizes.keys() == self.wanted.sizes.keys()
-            self._known[known] = built if same else None
+            if built is not None and built.sizes.keys() != self.wanted.sizes.keys():
+                self._others.add(known)
+                built = None
+            self._known[known] = built
         return self._known[known]
 
     def wrong(self, values: Mapping[Key, float]) -> set[Entry]:
@@ -97,7 +100,7 @@ class Fit:
         """
         values: Values = {}
         left = len(self.wrong(values))
-        moves = [*self._moves()]
+        moves = self._hopeful([*self._moves()])
         together = 1
         while left and together <= min(TOGETHER, len(moves)):
             trials = self._trials(values, moves, together, strict)
@@ -122,19 +125,48 @@ class Fit:
         """Whether anything comes out neither as written nor as the model has it, or in no state dict."""
         built, written = self.built(values), self.written
         assert written is not None
-        if built is None or built.fleeting != written.fleeting:
+        if built is None or built.fleeting != written.fleeting or self._harmed(values):
             return True
-        pairs = [
-            (built.sizes, written.sizes, self.wanted.sizes),
-            (built.floats, written.floats, self.wanted.floats),
-        ]
-        if strict:
-            pairs.append((built.integers, written.integers, self.wanted.integers))
-        return any(
-            each not in (before.get(entry), now.get(entry))
-            for new, before, now in pairs
-            for entry, each in new.items()
+        return strict and any(
+            each not in (written.integers.get(entry), self.wanted.integers.get(entry))
+            for entry, each in built.integers.items()
         )
+
+    def _harmed(self, values: Values) -> set[Entry]:
+        """The sizes and floats that come out neither as they are written nor as the model has them."""
+        built = self.built(values)
+        if built is None:
+            return set()
+        now = {**self.wanted.sizes, **self.wanted.floats}
+        return {entry for entry, each in self._touched(values).items() if each != now.get(entry)}
+
+    def _touched(self, values: Values) -> dict[Entry, float]:
+        """The sizes and floats that come out otherwise than as they are written."""
+        built, written = self.built(values), self.written
+        if built is None or written is None:
+            return {}
+        before = {**written.sizes, **written.floats}
+        new = {**built.sizes, **built.floats}
+        return {entry: each for entry, each in new.items() if each != before.get(entry)}
+
+    def _hopeful(self, moves: list[tuple[Key, float]]) -> list[tuple[Key, float]]:
+        """Leave out moves that make something wrong that no other number could put right.
+
+        Such as a size for all layers, where one of them has another.
+        """
+        moves = [move for move in moves if frozenset([move]) not in self._others]
+        reach: dict[Key, set[Entry]] = {}
+        for key, value in moves:  # the double, for heads that would not divide a width
+            written = key.of(self._rebuilder.config)
+            for each in (value, 2 * (written if isinstance(written, int) else value)):
+                reach.setdefault(key, set()).update(self._touched({key: each}))
+        while True:
+            keys = {key for key, _ in moves}
+            mended = {key: set[Entry]().union(*(reach[each] for each in keys - {key})) for key in keys}
+            left = [(key, value) for key, value in moves if self._harmed({key: value}) <= mended[key]]
+            if len(left) == len(moves):
+                return moves
+            moves = left
 
     def _without_halves(self, values: Values, strict: bool) -> Values:
         """Leave out as few values as it takes for every width to be said wholly or not at all.
@@ -167,7 +199,7 @@ class Fit:
 
         Integers that it does not have, but that its class looks for in it, keep what a module has come to.
         """
-        for key, value in keys_of(self.model.config):
+        for key, value in keys_of(self._rebuilder.config):
             asked = Counter(self._asked(value))
             for now, _ in asked.most_common(VALUES if value is not None else 5 * VALUES):
                 if self.built({key: now}) != self.written:
@@ -193,7 +225,8 @@ class Fit:
         for width in self.widths.values():
             for slot in width.slots:
                 entry = self._paths[slot.module], slot.name, slot.dim
-                lengths.append(("", slot.layout, self.written.sizes.get(entry, 0)))
+                if entry in self.written.sizes:
+                    lengths.append(("", slot.layout, self.written.sizes[entry]))
         for held, each in self._attributes.items():
             size = self.written.sizes[held]
             if isinstance(size, int):
@@ -205,7 +238,7 @@ class Fit:
         except NoSizesError:  # the model was changed after it had been built: nothing is known
             return
         before = {**everything, **before}
-        for layout in {part for _, whole, _ in lengths for part in _parts(canonical(whole))}:
+        for layout in dict.fromkeys(part for _, whole, _ in lengths for part in _parts(canonical(whole))):
             names = frozenset(by_axis[axis] for axis in axes(layout) if axis in by_axis)
             if names:
                 yield _Source(length(layout, before), length(layout), names)
@@ -225,25 +258,25 @@ class Fit:
         Args:
             unsaid: the sizes that the configuration does not say, by the widths' names.
         """
-        sizes = {source.before for source in self._sources if source.widths & unsaid.keys()}
-        for key, value in keys_of(self.model.config):
-            for size in sizes if value is None else [size for size in sizes if size == value]:
+        for key, value in keys_of(self._rebuilder.config):
+            for size in dict.fromkeys(s.before for s in self._sources if value in (None, s.before)):
+                own = self._held_by(key, size)
                 asked = {
                     name: source.now
                     for source in self._sources
-                    for name in source.widths & unsaid.keys()
-                    if source.before == size
+                    for name in source.widths
+                    if source.before == size and self.entries(name) & own
                 }
-                if len({*asked.values()}) > 1 and self._holds(key, size, [*asked]):
+                known = {entry for name in asked for entry in self.entries(name)}
+                if asked.keys() & unsaid.keys() and len({*asked.values()}) > 1 and own <= known:
                     yield key, asked
 
-    def _holds(self, key: Key, size: int, names: Sequence[str]) -> bool:
-        """Whether an integer of the configuration, which is `size`, changes some widths and nothing else."""
+    def _held_by(self, key: Key, size: int) -> set[Entry]:
+        """The sizes that an integer of the configuration, which is `size`, holds, if it holds no more."""
         same, more = self.built({key: size}), self.built({key: size + 1})
-        if same is None or more is None or self.written is None or self._changed({key: size}):
-            return False
-        own = {entry for name in names for entry in self.entries(name)}
-        return set() < self._changed({key: size + 1}) <= own and more.floats == self.written.floats
+        if same is None or more is None or self.written is None or more.floats != self.written.floats:
+            return set()
+        return set() if self._changed({key: size}) else self._changed({key: size + 1})
 
 
 def _parts(layout: Layout) -> Iterator[Layout]:

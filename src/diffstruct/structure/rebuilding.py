@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -148,11 +149,17 @@ class Rebuilder:
     """
 
     def __init__(self, model: nn.Module, held: Collection[Entry]) -> None:
-        self.model, self.config, self._held = model, model.config, held
+        self.model, self._held = model, held
+        self.config: Any = None
+        """The configuration as it was; None if it cannot be copied."""
+        with suppress(Exception):  # whatever is in it that cannot
+            self.config = copy.deepcopy(model.config)
         self._reloads = self._reloaded(copy.deepcopy(self.config)) is not None
 
     def model_of(self, values: Mapping[Key, float]) -> nn.Module | None:
         """What the class comes to with other values in its configuration; None if it does not take them."""
+        if self.config is None:
+            return None
         try:
             config = copy.deepcopy(self.config)
             for key, value in values.items():
