@@ -46,7 +46,7 @@ CASES = (
         {"hidden": feedforward("")},
         fixed={
             "c_attn.{wb}[0] c_attn.weight[1] c_proj.{wb}[0] c_proj.weight[1] embed.weight[1]": "",
-            "{ln_1,ln_2}.{wb}[0]": "layernorm",
+            "{ln_1,ln_2}.{wb}[0]": "",
         },
     ),
     case("attention_fused_chunk", att.FusedChunk, SEQUENCE, {"heads": FUSED}),
@@ -105,7 +105,7 @@ CASES = (
         att.NormedQueries,
         SEQUENCE,
         {"heads": HEADS},
-        fixed={"{q_norm,k_norm}.weight[0]": "rmsnorm"},
+        fixed={"{q_norm,k_norm}.weight[0]": "silent unit"},
     ),
     case(
         "talking_heads",
@@ -130,33 +130,44 @@ CASES = (
     ),
     case(
         "gpt_tied",
-        lambda heads0=3, heads1=5, hidden0=10, hidden1=14: tr.Gpt((heads0, heads1), (hidden0, hidden1)),
+        lambda heads0=3, heads1=5, hidden0=10, hidden1=14, width=6: tr.Gpt(
+            (heads0, heads1), (hidden0, hidden1), width
+        ),
         TOKENS,
         {f"heads{i}": of(f"blocks.{i}.attention.", FUSED) for i in (0, 1)}
-        | {f"hidden{i}": feedforward(f"blocks.{i}.") for i in (0, 1)},
-        fixed={
-            "norm.{wb}[0] blocks.{0,1}.{norm1,norm2}.{wb}[0]": "layernorm",
-            "{tokens,places}.weight[1]": "layernorm",
-            "tokens.weight[0]": "output",
+        | {f"hidden{i}": feedforward(f"blocks.{i}.") for i in (0, 1)}
+        | {
+            "width": "{tokens,places}.weight[1] norm.{wb}[0] "
+            + of("blocks.{0,1}.", "{norm1,norm2,attention.out,mlp.2}.{wb}[0] {attention.qkv,mlp.0}.weight[1]")
         },
+        fixed={"tokens.weight[0]": "output"},
     ),
     case(
         "llama_like",
-        lambda kv0=3, kv1=2, hidden0=10, hidden1=14, queries0=2, queries1=4: tr.LlamaLike(
-            (kv0, kv1), (queries0, queries1), (hidden0, hidden1)
+        lambda kv0=3, kv1=2, hidden0=10, hidden1=14, width=6, queries0=2, queries1=4: tr.LlamaLike(
+            (kv0, kv1), (queries0, queries1), (hidden0, hidden1), width
         ),
         TOKENS,
         {f"kv{i}": of(f"blocks.{i}.attention.", GROUPED_QUERIES["kv_heads"]) for i in (0, 1)}
-        | {f"hidden{i}": of(f"blocks.{i}.mlp.", SWIGLU) for i in (0, 1)},
+        | {f"hidden{i}": of(f"blocks.{i}.mlp.", SWIGLU) for i in (0, 1)}
+        | {
+            "width": "tokens.weight[1] norm.weight[0] head.weight[1] "
+            + of("blocks.{0,1}.", "{norm1,norm2,attention.out,mlp.down}.weight[0]")
+            + " "
+            + of("blocks.{0,1}.", "{attention.q,attention.k,attention.v,mlp.gate,mlp.up}.weight[1]")
+        },
         allowed={f"queries{i}": of(f"blocks.{i}.attention.", MORE_QUERIES["queries"]) for i in (0, 1)},
-        fixed={"norm.weight[0] blocks.{0,1}.{norm1,norm2}.weight[0] tokens.weight[1]": "rmsnorm"},
     ),
     case(
         "vision_transformer",
         tr.VisionTransformer,
         given((2, 3, 8, 8)),
-        {"heads": of("block.attention.", FUSED), "hidden": feedforward("block.")},
-        fixed={"patches.{wb}[0] class_token[2] places[2] norm.{wb}[0]": "layernorm"},
+        {
+            "heads": of("block.attention.", FUSED),
+            "hidden": feedforward("block."),
+            "width": "patches.{wb}[0] class_token[2] places[2] norm.{wb}[0] head.weight[1] "
+            + of("block.", "{norm1,norm2,attention.out,mlp.2}.{wb}[0] {attention.qkv,mlp.0}.weight[1]"),
+        },
     ),
     case(
         "transformer_without_norms",
@@ -194,7 +205,7 @@ CASES = (
         TOKENS,
         {each: feedforward(f"layers.{i}.", "linear1", "linear2") for i, each in enumerate("ab")},
         fixed={
-            "layers.{0,1}.{norm1,norm2}.{wb}[0] layers.{0,1}.linear2.{wb}[0]": "layernorm",
+            "layers.{0,1}.{norm1,norm2}.{wb}[0] layers.{0,1}.linear2.{wb}[0]": "",
             "layers.{0,1}.self_attn.in_proj_weight[0] layers.{0,1}.self_attn.out_proj.weight[1]": "",
         },
     ),
@@ -204,7 +215,7 @@ CASES = (
         given(ids(11, 2, 7), (2, 5, 8)),
         {"hidden": feedforward("layer.", "linear1", "linear2")},
         fixed={
-            "layer.norm{1,2,3}.{wb}[0]": "layernorm",
+            "layer.norm{1,2,3}.{wb}[0]": "",
             "layer.{self_attn,multihead_attn}.in_proj_weight[0]": "",
         },
     ),
@@ -217,6 +228,6 @@ CASES = (
             "first": feedforward("transformer.decoder.layers.0.", "linear1", "linear2"),
             "second": feedforward("transformer.decoder.layers.1.", "linear1", "linear2"),
         },
-        fixed={"transformer.{encoder,decoder}.norm.{wb}[0]": "layernorm"},
+        fixed={"transformer.{encoder,decoder}.norm.{wb}[0]": ""},
     ),
 )

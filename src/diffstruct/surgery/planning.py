@@ -126,7 +126,7 @@ def _rescaled(
             if isinstance(now, Tensor):
                 factors[now] = each.factor(sizes)
             else:
-                numbers[each.module, each.name] = now * each.factor(sizes)
+                numbers[each.module, each.name] = each.number(sizes)
     return factors, numbers
 
 

@@ -195,16 +195,24 @@ class Rescaled:
         name: the name of the parameter, or of the number.
         layout: of the dimension on whose length it depends.
         power: see above.
+        written: of a number: its value, and the length, that the model came with, so that it never drifts.
     """
 
     module: nn.Module
     name: str
     layout: Layout
     power: float
+    written: tuple[float, int] | None = None
 
     def factor(self, sizes: Sizes) -> float:
-        """What it is multiplied by in a change to `sizes`."""
+        """What a tensor is multiplied by in a change to `sizes`."""
         return float((length(self.layout, sizes) / length(self.layout)) ** self.power)
+
+    def number(self, sizes: Sizes) -> float:
+        """The value of a number at `sizes`."""
+        assert self.written is not None
+        value, own = self.written
+        return float(value * (length(self.layout, sizes) / own) ** self.power)
 
 
 @dataclass(frozen=True)
@@ -216,10 +224,13 @@ class Normalisation:
     Args:
         layout: of the dimension that is averaged over.
         centred: whether means are subtracted, as `LayerNorm` does.
+        returns: whether what is normalised goes on as the units of the width, as with norms behind the sum
+            (post-norm), so that biases write units, too.
     """
 
     layout: Layout
     centred: bool
+    returns: bool = False
 
 
 @dataclass(frozen=True, eq=False)
