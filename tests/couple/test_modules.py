@@ -15,6 +15,8 @@ CASES = [
     (lambda a, b: nn.PReLU(a), ("num_parameters", None)),
     (lambda a, b: nn.BatchNorm2d(a), ("num_features", None)),
     (lambda a, b: nn.InstanceNorm1d(a, affine=True, track_running_stats=True), ("num_features", None)),
+    (lambda a, b: nn.LayerNorm(a), ("normalized_shape", None)),
+    (lambda a, b: nn.RMSNorm(a), ("normalized_shape", None)),
     (lambda a, b: nn.Conv2d(a, b, (3, 5)), ("in_channels", "out_channels")),
     (lambda a, b: nn.ConvTranspose1d(a, b, 3), ("in_channels", "out_channels")),
     (lambda a, b: nn.RNN(a, b, num_layers=2), ("input_size", "hidden_size")),
@@ -30,7 +32,12 @@ CASES = [
 def test_the_shapes_at_other_sizes_are_those_of_a_module_of_these_sizes(build, names):
     module, other = build(4, 6), build(9, 8)
     axes = {}
-    dims = dims_of(module, lambda name: axes.setdefault(name, Axis(getattr(module, name))))
+
+    def size(name, index=None):
+        value = getattr(module, name)
+        return axes.setdefault(name, Axis(value if index is None else value[index]))
+
+    dims = dims_of(module, size)
     sizes = {axes[name]: size for name, size in zip(names, (9, 8), strict=True) if name in axes}
     tensors = {**dict(other.named_parameters()), **dict(other.named_buffers())}
     assert {*tensors} <= {*dims}
@@ -44,7 +51,6 @@ def test_the_shapes_at_other_sizes_are_those_of_a_module_of_these_sizes(build, n
         nn.Conv2d(4, 4, 3, groups=2),
         nn.LSTM(4, 6, proj_size=2),
         nn.GroupNorm(2, 4),
-        nn.LayerNorm(4),
         nn.MultiheadAttention(4, 2),
         nn.ReLU(),
     ],
@@ -91,7 +97,8 @@ def test_integers_of_other_modules_that_may_be_the_size_are_in_doubt(attributes,
         (nn.BatchNorm1d(12, affine=False, track_running_stats=False), ["m.num_features = 12"]),
         (nn.Conv2d(12, 5, 12), []),
         (nn.MaxPool2d(12), []),
-        (nn.LayerNorm(12), ["m.normalized_shape = 12"]),
+        (nn.LayerNorm(12), []),
+        (nn.LayerNorm(12, elementwise_affine=False), ["m.normalized_shape = 12"]),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -5,27 +5,31 @@ Enough to give a module other sizes without running the model, where no other in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import singledispatch
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from torch import Tensor, nn
 
 from diffstruct.couple.attributes import HINT, integers
 from diffstruct.width.layout import Axis, Fixed, Layout, Product
 
-Size: TypeAlias = Callable[[str], Axis]
-"""Gives the axis whose size an attribute of the module holds, by the attribute's name."""
+
+class Size(Protocol):
+    """Gives the axis whose size an attribute of a module holds."""
+
+    def __call__(self, name: str, index: int | None = None) -> Axis:
+        """The axis, by the attribute's name and, if that is a tuple, the entry."""
+        ...
+
+
 Dims: TypeAlias = dict[str, tuple[Layout, ...]]
 """By name of a tensor of the module the layouts of its dimensions."""
 
 
 @singledispatch
 def dims_of(module: nn.Module, size: Size) -> Dims | None:
-    """The dimensions of a module's own tensors, which may be missing; None if its kind is not known.
-
-    Such as `LayerNorm`, of which more than a shape changes with the size: `eps`, which no state dict holds.
-    """
+    """The dimensions of a module's own tensors, which may be missing; None if its kind is not known."""
     return None
 
 
@@ -55,6 +59,13 @@ def _(module: nn.PReLU, size: Size) -> Dims:
 def _(module: nn.modules.batchnorm._NormBase, size: Size) -> Dims:
     names = ("weight", "bias", "running_mean", "running_var")
     return {"num_batches_tracked": (), **dict.fromkeys(names, (size("num_features"),))}
+
+
+@dims_of.register(nn.LayerNorm)
+@dims_of.register(nn.RMSNorm)
+def _(module: nn.LayerNorm | nn.RMSNorm, size: Size) -> Dims:
+    dims = tuple(size("normalized_shape", index) for index in range(len(module.normalized_shape)))
+    return {"weight": dims, "bias": dims}
 
 
 @dims_of.register
@@ -94,8 +105,6 @@ _SIZES_OF_OTHERS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.MultiheadAttention: ("embed_dim", "kdim", "vdim", "num_heads", "head_dim"),
     nn.AdaptiveLogSoftmaxWithLoss: ("in_features",),
     nn.Unflatten: ("unflattened_size",),
-    nn.LayerNorm: ("normalized_shape",),
-    nn.RMSNorm: ("normalized_shape",),
     nn.GroupNorm: ("num_channels", "num_groups"),
     nn.modules.conv._ConvNd: ("in_channels", "groups"),
 }
@@ -128,7 +137,7 @@ def _unsettled(module: nn.Module) -> set[str]:
     """The attributes of a module that may hold sizes of which its own tensors say nothing."""
     settled: set[str] = set()
 
-    def size(name: str) -> Axis:
+    def size(name: str, index: int | None = None) -> Axis:
         settled.add(name)
         return Axis(1)
 

@@ -1,4 +1,4 @@
-"""Which numbers of a configuration say the sizes that a model has come to: found by trying.
+"""Which integers of a configuration say the sizes that a model has come to: found by trying.
 
 The model's class is built from a changed copy of the configuration, and must come to the sizes of the model.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, islice
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from diffstruct.structure.rebuilding import Entry, Key, Rebuilder, Sketch, absent_keys, keys_of, sketch
 from diffstruct.width import Attribute, Layout, Product, Width
@@ -19,9 +19,9 @@ from diffstruct.width.layout import axes, children, length
 from diffstruct.width.solving import NoSizesError, solve
 
 VALUES, TOGETHER, TRIALS = 3, 3, 100
-"""As many values of a number, as many numbers together and as many choices of these are tried at most."""
+"""As many values of an integer, as many integers together and as many choices of these are tried at most."""
 
-Values = dict[Key, float]
+Values = dict[Key, int]
 """New values in a configuration."""
 
 
@@ -54,25 +54,18 @@ class Fit:
             for width in widths.values()
             for each in width.attributes
         }
-        self._numbers: dict[Entry, None] = {  # such as `eps` of a normalisation, which goes with the size
-            (self._paths[each.module], each.name, None): None
-            for width in widths.values()
-            for each in width.rescaled
-            if not isinstance(getattr(each.module, each.name), Tensor)
-        }
-        held = {**self._attributes, **self._numbers}
-        self.wanted = sketch(model, held)
-        self._rebuilder = Rebuilder(model, held)
-        self._known: dict[frozenset[tuple[Key, float]], Sketch | None] = {}
-        self._others: set[frozenset[tuple[Key, float]]] = set()  # with which the class is another model
+        self.wanted = sketch(model, self._attributes)
+        self._rebuilder = Rebuilder(model, self._attributes)
+        self._known: dict[frozenset[tuple[Key, int]], Sketch | None] = {}
+        self._others: set[frozenset[tuple[Key, int]]] = set()  # with which the class is another model
         self.written = self.built({})
         self._sources = [*self._lengths()] if self.written else []
 
-    def rebuilt(self, values: Mapping[Key, float]) -> nn.Module | None:
+    def rebuilt(self, values: Mapping[Key, int]) -> nn.Module | None:
         """The model's class with some values, without memory; None if it does not take them."""
         return self._rebuilder.model_of(values)
 
-    def built(self, values: Mapping[Key, float]) -> Sketch | None:
+    def built(self, values: Mapping[Key, int]) -> Sketch | None:
         """What that comes to; None if it is another model, not one of other sizes."""
         known = frozenset(values.items())
         if known not in self._known:
@@ -83,7 +76,7 @@ class Fit:
             self._known[known] = built
         return self._known[known]
 
-    def wrong(self, values: Mapping[Key, float]) -> set[Entry]:
+    def wrong(self, values: Mapping[Key, int]) -> set[Entry]:
         """The sizes that come out as the model has not."""
         built = self.built(values)
         assert built is not None
@@ -113,7 +106,7 @@ class Fit:
         return self._without_halves(values, strict)
 
     def _trials(
-        self, values: Values, moves: Sequence[tuple[Key, float]], together: int, strict: bool
+        self, values: Values, moves: Sequence[tuple[Key, int]], together: int, strict: bool
     ) -> Iterator[tuple[int, Values]]:
         """What some moves together lead to that do no harm: how many sizes are wrong then, and the values."""
         for several in islice(combinations(moves, together), TRIALS):
@@ -149,8 +142,8 @@ class Fit:
         new = {**built.sizes, **built.floats}
         return {entry: each for entry, each in new.items() if each != before.get(entry)}
 
-    def _hopeful(self, moves: list[tuple[Key, float]]) -> list[tuple[Key, float]]:
-        """Leave out moves that make something wrong that no other number could put right.
+    def _hopeful(self, moves: list[tuple[Key, int]]) -> list[tuple[Key, int]]:
+        """Leave out moves that make something wrong that no other integer could put right.
 
         Such as a size for all layers, where one of them has another.
         """
@@ -171,7 +164,7 @@ class Fit:
     def _without_halves(self, values: Values, strict: bool) -> Values:
         """Leave out as few values as it takes for every width to be said wholly or not at all.
 
-        With the `eps` of a normalisation alone, say, a model that is built would not be what it was before.
+        Said by halves, a model that is built would be neither what it was before nor what it is now.
         """
         for count in range(len(values) + 1):
             choices = [
@@ -194,29 +187,19 @@ class Fit:
         assert self.written is not None
         return {entry for entry, size in built.sizes.items() if size != self.written.sizes[entry]}
 
-    def _moves(self) -> Iterator[tuple[Key, float]]:
-        """Numbers of the configuration that may hold what has changed, with their new values.
+    def _moves(self) -> Iterator[tuple[Key, int]]:
+        """Integers of the configuration that may hold what has changed, with their new values.
 
         Integers that it does not have, but that its class looks for in it, keep what a module has come to.
         """
         for key, value in keys_of(self._rebuilder.config):
-            asked = Counter(self._asked(value))
+            asked = Counter(s.now for s in self._sources if value in (None, s.before) and s.now != s.before)
             for now, _ in asked.most_common(VALUES if value is not None else 5 * VALUES):
                 if self.built({key: now}) != self.written:
                     yield key, now
         for key, value in absent_keys(self.model):
             if self.built({key: value + 1}) != self.written:
                 yield key, value
-
-    def _asked(self, value: float | None) -> Iterator[float]:
-        """What a number of the configuration would have to be, by each place that it may stand for."""
-        assert self.written is not None
-        if isinstance(value, float):
-            for entry in self._numbers:
-                if self.written.sizes[entry] == value != self.wanted.sizes[entry]:
-                    yield self.wanted.sizes[entry]
-        else:
-            yield from (s.now for s in self._sources if value in (None, s.before) and s.now != s.before)
 
     def _lengths(self) -> Iterator[_Source]:
         """The layouts of all places, and parts of them, with their lengths as they are written and now."""
@@ -249,7 +232,6 @@ class Fit:
         return {
             *((self._paths[slot.module], slot.name, slot.dim) for slot in width.slots),
             *((self._paths[each.module], each.name, each.index) for each in width.attributes),
-            *((self._paths[each.module], each.name, None) for each in width.rescaled),
         }
 
     def apart(self, unsaid: Mapping[str, int]) -> Iterator[tuple[Key, dict[str, int]]]:

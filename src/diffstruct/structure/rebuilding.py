@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from diffstruct.couple.attributes import HINT, integers
 from diffstruct.nn.undisturbed import undisturbed
@@ -58,15 +59,15 @@ class Key(NamedTuple):
         return ".".join((*self.path, self.name)) + ("" if self.position is None else f"[{self.position}]")
 
 
-def keys_of(config: object, path: tuple[str, ...] = ()) -> Iterator[tuple[Key, float | None]]:
-    """The numbers of a configuration, and of those inside of it; and what is None and named as a size is."""
+def keys_of(config: object, path: tuple[str, ...] = ()) -> Iterator[tuple[Key, int | None]]:
+    """The integers of a configuration, and of those inside of it; and what is None and named as a size is."""
     for name, index, value in integers(config):
         yield Key(path, name, index), value
     for name, value in vars(config).items():
         if name.startswith("_"):
             continue
-        if isinstance(value, float) or (value is None and HINT.search(name.lower())):
-            yield Key(path, name), value
+        if value is None and HINT.search(name.lower()):
+            yield Key(path, name), None
         elif len(path) < 3 and is_configuration(value):
             yield from keys_of(value, (*path, name))
 
@@ -104,7 +105,7 @@ class Sketch(NamedTuple):
     """What there is in a model to compare.
 
     Args:
-        sizes: of the dimensions of all tensors, and the numbers of modules that go with them.
+        sizes: of the dimensions of all tensors, and the integers of modules that hold sizes.
         integers: that its modules keep besides, such as those that nothing reads.
         floats: that its modules keep besides, such as the scale of attention.
         fleeting: the dimensions of buffers that state dicts do not hold, and that are computed anew.
@@ -134,10 +135,20 @@ def sketch(model: nn.Module, held: Collection[Entry]) -> Sketch:
     for path, name, index in held:
         value = getattr(modules.get(path), name, None)
         sizes[path, name, index] = value if index is None or value is None else value[index]
-    for entry in held:
-        floats.pop(entry, None)
-        whole.pop(entry, None)
+        whole.pop((path, name, index), None)
     return Sketch(sizes, whole, floats, fleeting)
+
+
+class _Empty(TorchFunctionMode):
+    """Leaves out drawing random numbers, which nobody looks at."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 class Rebuilder:
@@ -145,7 +156,7 @@ class Rebuilder:
 
     Args:
         model: whose class takes the configuration as its only argument.
-        held: the attributes of its modules that hold sizes, or go with them.
+        held: the attributes of its modules that hold sizes.
     """
 
     def __init__(self, model: nn.Module, held: Collection[Entry]) -> None:
@@ -156,7 +167,7 @@ class Rebuilder:
             self.config = copy.deepcopy(model.config)
         self._reloads = self._reloaded(copy.deepcopy(self.config)) is not None
 
-    def model_of(self, values: Mapping[Key, float]) -> nn.Module | None:
+    def model_of(self, values: Mapping[Key, int]) -> nn.Module | None:
         """What the class comes to with other values in its configuration; None if it does not take them."""
         if self.config is None:
             return None
@@ -168,12 +179,12 @@ class Rebuilder:
                 again = self._reloaded(config)
                 if again is None or any(key.of(again) != value for key, value in values.items()):
                     return None
-            with undisturbed(self.model), torch.device("meta"):
+            with undisturbed(self.model), torch.device("meta"), _Empty():
                 return type(self.model)(config)
         except Exception:  # whatever the user's class raises where it does not take these values
             return None
 
-    def sketch_of(self, values: Mapping[Key, float]) -> Sketch | None:
+    def sketch_of(self, values: Mapping[Key, int]) -> Sketch | None:
         """The sizes that the class comes to."""
         built = self.model_of(values)
         return None if built is None else sketch(built, self._held)

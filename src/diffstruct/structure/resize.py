@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffstruct.couple import FoundWidths, ProofError, find_widths
 from diffstruct.couple.declared import DeclaresWidth
 from diffstruct.errors import ConfigurationError, StructureError
+from diffstruct.structure.finish import write_eps
 from diffstruct.structure.resize_modules import resize_modules
 from diffstruct.structure.shapes import Shapes, apart, complete, refuse_other_shapes, unlike, wanted_shapes
 from diffstruct.surgery import Change, operate
@@ -76,6 +77,7 @@ def resize_to(
         elif sizes or apart(whole, wanted):
             found = find_widths(whole, example_inputs)
             undo.callback(operate(_changes(found, wanted, sizes or {})))
+            write_eps(found.widths.values())
             refuse_other_shapes(whole, wanted, f"which no width explains:\n{found.explain()}")
             _check_runs(found)
         _load(whole, state_dict, undo)

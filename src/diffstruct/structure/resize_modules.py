@@ -12,7 +12,7 @@ from diffstruct.errors import StructureError
 from diffstruct.structure.shapes import Shapes, tensors_of, unlike
 from diffstruct.surgery import Plan
 from diffstruct.surgery.commit import Resized
-from diffstruct.width import Axis
+from diffstruct.width import Attribute, Axis
 from diffstruct.width.solving import NoSizesError, solve
 
 
@@ -66,10 +66,11 @@ def _attributes(
     model: nn.Module, path: str, module: nn.Module, shapes: dict[int, tuple[int, ...]]
 ) -> Iterator[tuple[nn.Module, str, Any]]:
     """The integers of a module of `torch.nn`, or of a kind of one, at these shapes."""
-    axes: dict[str, Axis] = {}
+    axes: dict[tuple[str, int | None], Axis] = {}
 
-    def axis(name: str) -> Axis:
-        return axes.setdefault(name, Axis(getattr(module, name)))
+    def axis(name: str, index: int | None = None) -> Axis:
+        value = getattr(module, name)
+        return axes.setdefault((name, index), Axis(value if index is None else value[index]))
 
     dims = dims_of(module, axis)
     own = {n: t for n, t in (*module._parameters.items(), *module._buffers.items()) if t is not None}
@@ -91,5 +92,8 @@ def _attributes(
         sizes = solve(lengths, {})
     except NoSizesError as error:
         raise unlike(model, str(error)) from error
-    for name, each in axes.items():
-        yield module, name, sizes.get(each, each.size)
+    values: dict[str, Any] = {}
+    for (name, index), each in axes.items():
+        now = values.get(name, getattr(module, name))
+        values[name] = Attribute(module, name, each, index).changed(now, sizes)
+    yield from ((module, name, value) for name, value in values.items())
