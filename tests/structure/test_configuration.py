@@ -228,6 +228,16 @@ def test_an_error_on_the_way_leaves_the_configuration_as_it_was(monkeypatch):
     assert model.config == Config()
 
 
+def test_a_model_that_runs_on_its_example_inputs_no_more_is_judged_by_its_sizes():
+    model = built().double()
+    found = ds.find_widths(model, (X.double(),))
+    operate([ds.Change(found.widths["read"], (0, 1, 2, 3), 0)])
+    model.float()
+    assert write_sizes(model, found.widths, found.proof) is None
+    assert model.config == Config(stream=4)
+    assert_says(model)
+
+
 @pytest.mark.parametrize("config", [None, {"hidden": 8}, "base", 80])
 def test_a_model_without_a_configuration_is_left_alone(config):
     model = built()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from diffstruct.couple import Proof, ProofError
@@ -39,38 +39,46 @@ def write_sizes(
     fit = Fit(model, widths)
     if fit.written is None or not fit.wrong({}):
         return None
-    values = _proved(fit, proof)
-    before = proof.outputs()
+    expected = _outputs(proof)
+    values = fit.search(strict=True) if expected is None else _proved(fit, proof, expected)
     with ExitStack() as undo:
         for target in {id(each): each for each in (config, *(copy.config for copy in copies))}.values():
             for key, value in values.items():
                 undo.callback(key.put, target, key.of(target))
                 key.put(target, value)
         try:
-            proof.same(proof.outputs(), before, "the model reads its configuration while it runs")
+            if expected is not None:
+                proof.same(proof.outputs(), expected, "the model reads its configuration while it runs")
             undo.pop_all()
         except ProofError:
             values = {}
     return _remark(fit, values) if fit.wrong(values) else None
 
 
-def _proved(fit: Fit, proof: Proof) -> Values:
+def _outputs(proof: Proof) -> list[Tensor] | None:
+    """What the model gives for the example inputs; None if it has been moved to where these are not."""
+    try:
+        return proof.outputs()
+    except ProofError:
+        return None
+
+
+def _proved(fit: Fit, proof: Proof, expected: list[Tensor]) -> Values:
     """The values to write: of all sizes, if that gives the same function; else of what is beyond doubt."""
     strict = fit.search(strict=True)
     if not fit.wrong(strict):
-        return strict if _same_function(fit.rebuilt(strict), fit.model, proof) else {}
+        return strict if _same_function(fit.rebuilt(strict), proof, expected) else {}
     values = fit.search(strict=False)
-    whole = not fit.wrong(values) and _same_function(fit.rebuilt(values), fit.model, proof)
+    whole = not fit.wrong(values) and _same_function(fit.rebuilt(values), proof, expected)
     return values if whole else strict
 
 
-def _same_function(rebuilt: nn.Module | None, model: nn.Module, proof: Proof) -> bool:
-    """Whether a model that was built anew, with the tensors of `model`, gives the same outputs."""
-    tensors = {key: tensor for key, _, _, tensor in tensors_of(model)}
+def _same_function(rebuilt: nn.Module | None, proof: Proof, expected: list[Tensor]) -> bool:
+    """Whether a model that was built anew, with the tensors of the one of the proof, gives its outputs."""
+    tensors = {key: tensor for key, _, _, tensor in tensors_of(proof.model)}
     try:
         assert rebuilt is not None
-        expected = proof.outputs()
-        with undisturbed(model), torch.enable_grad():
+        with undisturbed(proof.model), torch.enable_grad():
             found = functional_call(rebuilt.eval(), tensors, proof.run.args, proof.run.keywords)
         proof.same([tensor.detach() for tensor in tensors_in(found)], expected, "another function")
     except Exception:  # whatever the user's code raises where it is not the same
