@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 from helpers.any_module import X, branches, learn, mlp, structured
+from helpers.resizable import Attention, Tied, assert_untouched, everything
 from torch import nn
 
 import diffstruct as ds
@@ -30,26 +31,6 @@ def cut(model, inputs, **options):
     return {name: width.size for name, width in found.widths.items()}
 
 
-def everything(model):
-    """Every tensor with its memory and shape, and every integer."""
-    tensors = {
-        id(t): (t.data_ptr(), t.shape, t.detach().clone()) for t in (*model.parameters(), *model.buffers())
-    }
-    return tensors, [
-        {k: v for k, v in vars(m).items() if isinstance(v, (int, tuple))} for m in model.modules()
-    ]
-
-
-def assert_untouched(model, before):
-    tensors, integers = before
-    now, same = everything(model)
-    assert same == integers
-    assert now.keys() == tensors.keys()
-    for key, (memory, shape, value) in tensors.items():
-        assert now[key][:2] == (memory, shape)
-        assert torch.equal(now[key][2], value)
-
-
 def convolutional():
     torch.manual_seed(0)
     return nn.Sequential(
@@ -71,19 +52,6 @@ class Tagger(nn.Module):
 
     def forward(self, x):
         return self.out(self.rnn(x[:, None])[0][:, 0])
-
-
-class Tied(nn.Module):
-    """Reads with the weights it embeds with."""
-
-    def __init__(self, hidden=8):
-        super().__init__()
-        self.embed, self.out = nn.Linear(hidden, 5, bias=False), nn.Linear(hidden, 5, bias=False)
-        self.out.weight = self.embed.weight
-        self.register_buffer("shift", torch.randn(hidden))
-
-    def forward(self, x):
-        return self.out((x @ self.embed.weight + self.shift).tanh())
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["with inputs", "without"])
@@ -117,26 +85,6 @@ def test_at_its_own_sizes_it_is_loaded():
     torch.manual_seed(1)
     model = branches().eval()
     assert torch.equal(ds.resize_to(branches(), model.state_dict()).eval()(X), model(X))
-
-
-class Attention(nn.Module):
-    """Holds its heads as an integer, and a scale that does not depend on their width."""
-
-    def __init__(self):
-        super().__init__()
-        self.heads, self.scale = 3, 0.5
-        self.q, self.k, self.v, self.out = (
-            nn.Linear(5, 12),
-            nn.Linear(5, 12),
-            nn.Linear(5, 12),
-            nn.Linear(12, 3),
-        )
-
-    def forward(self, x):  # each example is a step
-        q, k, v = (
-            layer(x).view(len(x), self.heads, -1).transpose(0, 1) for layer in (self.q, self.k, self.v)
-        )
-        return self.out(((q @ k.mT * self.scale).softmax(-1) @ v).transpose(0, 1).flatten(1))
 
 
 def test_without_inputs_an_integer_that_may_have_to_follow_is_refused():
