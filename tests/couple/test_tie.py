@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from helpers.any_module import EAGER, X, learn, structured
@@ -67,6 +68,18 @@ def test_a_unit_counts_and_costs_in_all_layers():
         for name, width in structure.widths.items():
             importance[name] = structure.criterion.importance(width)
     torch.testing.assert_close(importance["*.up"], importance["0.up"] + importance["1.up"])
+
+
+def test_the_derivatives_of_all_layers_add_up():
+    slopes = {}
+    for tie in ([], ["*.up"]):
+        model, optimizer, structure = structured(
+            blocks(6, 6), criterion=ds.TaylorImportance(), tie=tie, start=None, rule=ds.Rule()
+        )
+        learn(model, optimizer, structure, 5)
+        slopes |= structure.criterion.tracker.mean_slopes
+    np.testing.assert_allclose(slopes["*.up"], slopes["0.up"] + slopes["1.up"], rtol=1e-5, atol=1e-9)
+    assert np.abs(slopes["0.up"]).max() > 0
 
 
 @pytest.mark.parametrize(
