@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
@@ -34,6 +35,7 @@ def wanted_shapes(model: nn.Module, state_dict: Mapping[str, Any]) -> Shapes:
         if keys:
             raise unlike(model, f"{what} {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}")
     wanted: Shapes = {}
+    shared: dict[int, str] = {}
     for key, module, name, tensor in tensors_of(model):
         if key in own:
             if nn.parameter.is_lazy(tensor):
@@ -41,6 +43,9 @@ def wanted_shapes(model: nn.Module, state_dict: Mapping[str, Any]) -> Shapes:
             why = _unlikeness(tensor, state_dict[key])
             if why is not None:
                 raise unlike(model, f"{key} {why}")
+            other = shared.setdefault(id(tensor), key)
+            if not _equal(state_dict[key], state_dict[other]):
+                raise unlike(model, f"{key} and {other} are one parameter, of which it has two")
             wanted[module, name] = tuple(state_dict[key].shape)
     return wanted
 
@@ -61,6 +66,13 @@ def _unlikeness(tensor: Tensor, value: Any) -> str | None:
         if value.untyped_storage().nbytes() < value.numel() * value.element_size():
             return f"has shape {[*value.shape]} in it, but fewer entries"
     return None
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one, or have the same entries."""
+    if one.shape == other.shape and one.device == other.device and one.data_ptr() == other.data_ptr():
+        return True
+    return torch.equal(one, other.to(one.device))
 
 
 def tensors_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
