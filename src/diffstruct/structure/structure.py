@@ -244,9 +244,9 @@ class Structure(ActsBeforeSteps):
     def finish(self) -> nn.Module:
         """Remove the reserve, and all that is ours; return the plain model.
 
-        Of each width the units above the threshold stay, one at least, and `model.config` says how many, if
-        the model's class is built from it. The optimizer goes on working; `step` does not. `BatchNorm` follows
-        by what one batch shows; `torch.optim.swa_utils.update_bn(loader, model)` takes its statistics anew.
+        Of each width the units above the threshold stay, one at least, and `model.config` says how many if
+        the model's class is built from it. The optimizer goes on working; `step` does not. The statistics of
+        a `BatchNorm` follow by one batch; `torch.optim.swa_utils.update_bn(loader, model)` takes them anew.
 
         Raises:
             StructureError: a `ds.nn.Multiplier` cannot be folded into its readers; nothing has changed then.
