@@ -301,6 +301,23 @@ def test_a_library_model_of_another_depth_generates_saves_and_loads(kind, tmp_pa
     assert torch.equal(loaded(*inputs).logits, model(*inputs).logits)
 
 
+@pytest.mark.usefixtures("births")
+def test_widths_that_are_tied_stay_tied_whatever_blocks_come_and_go():
+    rules = {"blocks": ds.Rule(max_units=4)}
+    model, _, structure = run = made(Net, VECTORS, "blocks", start={"blocks": 1}, rule=rules, tie=["*.up"])
+    assert structure.widths["*.up"].size == 12
+    train(*run, VECTORS, 20)
+    assert len(model.blocks) == 4
+    assert [name for name in structure.widths if name.endswith("up")] == ["*.up"]
+    everything = {
+        name: ds.Decision(width.size, tuple(range(width.size)), 0, structure.states[name])
+        for name, width in structure.widths.items()
+    }
+    structure.carry_out({**everything, "*.up": ds.Decision(12, tuple(range(7)), 0, ds.RuleState.initial(7))})
+    assert [block.up.out_features for block in model.blocks] == [7] * 4
+    assert [block.down.in_features for block in model.blocks] == [7] * 4
+
+
 def test_names_and_history_follow_blocks():
     model, _, structure = made(Net, VECTORS, "blocks")
     names = [name for name in structure.widths if name.startswith("blocks.")]

@@ -15,11 +15,12 @@ from diffstruct.couple.findings import Findings
 from diffstruct.couple.found import FoundWidths
 from diffstruct.couple.proof import Proof, ProofError
 from diffstruct.couple.terms import unify
+from diffstruct.couple.tie import tie_widths
 from diffstruct.couple.trace import trace
 from diffstruct.couple.widths import TracedWidths, widths_of
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.nn.undisturbed import undisturbed
-from diffstruct.width.patterns import check_patterns, chosen
+from diffstruct.width.patterns import check_patterns, chosen, matches
 
 EXCLUDED = "is excluded by name"
 
@@ -30,6 +31,7 @@ def find_widths(
     *,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
+    tie: Sequence[str] = (),
 ) -> FoundWidths:
     """Find the sizes of a model that can be learned, and say why the others cannot.
 
@@ -40,11 +42,14 @@ def find_widths(
             `diffstruct.nn` declare, and the model is not run.
         include: patterns of the names of widths to learn.
         exclude: patterns of those among them to leave as they are.
+        tie: patterns of widths that are to be one: all that a pattern matches become a single width of the
+            pattern's name, so that layers stay equally large, as most configurations want them. They need
+            the same size now, and their units go together, the first of each, the second of each.
 
     Raises:
         StructureError: the model does not run on the example inputs, or returns no tensor; without example
             inputs, no module declares a width.
-        ConfigurationError: a pattern matches the name of no width.
+        ConfigurationError: a pattern matches the name of no width, or widths cannot be tied.
 
     Example:
         >>> import torch
@@ -67,16 +72,18 @@ def find_widths(
         for name in [*found.widths]:
             if not chosen(name, include, exclude):
                 found.refuse(name, EXCLUDED)
+        tie_widths(found, tie)
         return found
     run = runner(model, example_inputs)
     trains = any(module.training for module in model.modules())
     findings = _traced(model, run, example_inputs, trains)
     found, traced = _proved(widths_of(model, findings), Proof(model, run, trains), include, exclude)
     failed = [name for name in traced.widths if name not in found.widths and chosen(name, include, exclude)]
-    if _merge(traced, failed):
+    if _merge(traced, failed, tie):
         assert found.proof is not None
         found, traced = _proved(widths_of(model, findings), found.proof, include, exclude)
     _check_names([*traced.widths], include, exclude)
+    tie_widths(found, tie)
     _prove_together(found)
     return found
 
@@ -136,12 +143,12 @@ def _proved(
     return found, traced
 
 
-def _merge(traced: TracedWidths, failed: Sequence[str]) -> bool:
+def _merge(traced: TracedWidths, failed: Sequence[str], tie: Sequence[str]) -> bool:
     """Take for one axis those that fail alone, are as large, and hang together; whether there are any.
 
-    They hang together if they lie in one dimension (halves of `chunk`) or if one integer may hold the size of
-    both (heads of queries and of values): the model's code then needs both to have the same size, which no
-    operator shows.
+    They hang together if they lie in one dimension (halves of `chunk`), if one integer may hold the size of
+    both (heads of queries and of values), or if the user ties them: the model's code then needs both to have
+    the same size, which no operator shows.
     """
     merged = False
     for one, other in combinations(failed, 2):
@@ -152,7 +159,8 @@ def _merge(traced: TracedWidths, failed: Sequence[str]) -> bool:
         named = {(each.attribute.module, each.attribute.name) for each in traced.candidates[one]} & {
             (each.attribute.module, each.attribute.name) for each in traced.candidates[other]
         }
-        if first.size == second.size and (together or named):
+        tied = any(matches(one, each) and matches(other, each) for each in tie)
+        if first.size == second.size and (together or named or tied):
             unify(traced.leaves[one], traced.leaves[other], "must be as large as another axis")
             merged = True
     return merged

@@ -14,7 +14,7 @@ from diffstruct.criteria import Criterion, Training
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.nn import Residual
 from diffstruct.surgery import check_state
-from diffstruct.width import READERS, Depth, Role, Width
+from diffstruct.width import READERS, Depth, Role, Width, outside
 
 
 def widths_to_learn(
@@ -23,6 +23,7 @@ def widths_to_learn(
     found: FoundWidths | None,
     include: Sequence[str],
     exclude: Sequence[str],
+    tie: Sequence[str],
     depth: Sequence[str] = (),
 ) -> FoundWidths:
     """The widths of `model`, found now or handed over, and its depths; a record of its own.
@@ -32,11 +33,11 @@ def widths_to_learn(
         StructureError: no width is left, or what was found is of another model.
     """
     if found is None:
-        found = find_widths(model, example_inputs, include=include, exclude=exclude)
-    elif example_inputs is not None or (*include, *exclude) != ("*",):
+        found = find_widths(model, example_inputs, include=include, exclude=exclude, tie=tie)
+    elif example_inputs is not None or (*include, *exclude, *tie) != ("*",):
         raise ConfigurationError(
-            "give example_inputs, include and exclude to find_widths, whose result `widths` is, or leave "
-            "`widths` out"
+            "give example_inputs, include, exclude and tie to find_widths, whose result `widths` is, or "
+            "leave `widths` out"
         )
     if found.model is not model:
         raise StructureError(
@@ -75,6 +76,8 @@ def _add_depths(found: FoundWidths, wanted: Sequence[str]) -> None:
     found.refused += [each for each in depths.refused if each.reason != EXCLUDED]
     if not depths.depths:
         raise StructureError(f"none of the blocks of {patterns} can come or go:\n{depths.explain()}")
+    for each in depths.depths.values():
+        each.stack.shared |= outside(found.widths.values(), each.blocks)
     found.widths = {**depths.depths, **found.widths}
 
 

@@ -180,7 +180,7 @@ def _everywhere(
         block = blocks.get(child)
         if block is None or not block.copies:
             continue
-        own = outside(widths.values(), child)
+        own = outside(widths.values(), [child]) | depth.stack.shared
         behind = children[place + 1] if place + 1 < len(children) else None
         if first and depth.stack.front:
             found.append(newborn(model, depth, block, child, own, generator))

@@ -100,6 +100,8 @@ class Stack:
         blocks: in the order of units: new ones come last, wherever they stand in the container.
         counters: the integers that hold their number.
         indices: those that hold their places.
+        shared: the axes of widths that do not live in a block alone, such as a residual stream, and that new
+            blocks share, even if all other blocks have gone.
         most: blocks that the model came with.
         front: whether a silent copy of the first block may stand in front of it.
         moments: mean and standard deviation of every parameter of a block, by its name in the block, as the
@@ -111,6 +113,7 @@ class Stack:
     counters: Sequence[Counter] = ()
     indices: Sequence[Index] = ()
     moments: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    shared: set[Axis] = field(default_factory=set)
     most: int = 0
     front: bool = False
 

@@ -45,10 +45,14 @@ class Followed:
     new: bool
 
 
-def outside(widths: Iterable[Width], block: nn.Module) -> list[Axis]:
-    """The axes of widths that do not live in a block alone."""
-    inside = {*block.modules()}
-    return [width.axis for width in widths if not all(slot.module in inside for slot in width.slots)]
+def outside(widths: Iterable[Width], blocks: Iterable[nn.Module]) -> set[Axis]:
+    """The axes of widths that do not live in one of some blocks alone."""
+    inside = [{*block.modules()} for block in blocks]
+    return {
+        width.axis
+        for width in widths
+        if not any({slot.module for slot in width.slots} <= modules for modules in inside)
+    }
 
 
 def follow_blocks(
@@ -72,11 +76,13 @@ def follow_blocks(
         after: those that they have now.
     """
     found: dict[str, Followed] = {}
+    depths = [width for width in widths.values() if isinstance(width, Depth)]
+    shared = {axis for depth in depths for axis in depth.stack.shared}
     for name, width in widths.items():
         if isinstance(width, Depth):
             found[name] = Followed(width, name, False)
             continue
-        inner = any({slot.module for slot in width.slots} <= {*block.twins} for block in new)
+        inner = width.axis not in shared and any(_lives_in(width, block) for block in new)
         parts = [*_parts(width, gone)]
         for block in new if not inner else ():
             parts += _twins(parts, block)
@@ -85,7 +91,7 @@ def follow_blocks(
             found[title] = Followed(_made(width, title, width.axis, parts), name, False)
     for block in new:
         for name, width in widths.items():
-            if not isinstance(width, Depth) and {slot.module for slot in width.slots} <= {*block.twins}:
+            if not isinstance(width, Depth) and width.axis not in shared and _lives_in(width, block):
                 paths = {module: after[twin] for module, twin in block.twins.items()}
                 title = _free(_renamed(name, width.slots, before, paths), found)
                 axis = deepcopy(width.axis, block.memo)
@@ -96,6 +102,11 @@ def follow_blocks(
                     copy = replace(copy, normalisation=replace(width.normalisation, layout=layout))
                 found[title] = Followed(copy, name, True)
     return found
+
+
+def _lives_in(width: Width, block: NewBlock) -> bool:
+    """Whether a width lives in the block alone that a new one is a copy of."""
+    return {slot.module for slot in width.slots} <= {*block.twins}
 
 
 def _parts(width: Width, gone: Collection[nn.Module] = ()) -> Iterator[Part]:
