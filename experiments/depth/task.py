@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-STATE, STREAM, HIDDEN = 2, 24, 16
+STATE, STREAM, HIDDEN = 2, 24, 6
 """Numbers in a state; the width of the residual stream; that of each block, at most."""
 
-STRETCH = 2.5
+STRETCH = 2.0
 EXAMPLES, TEST = 8192, 2048
 
 

@@ -353,6 +353,16 @@ def test_declared_depths_are_learned_without_being_named():
     assert structure.widths["1"].size == 3
 
 
+def test_declared_depths_stay_where_the_criterion_does_not_judge_blocks():
+    torch.manual_seed(0)
+    model = declared()
+    optimizer = torch.optim.Adam(model.parameters())
+    options = {"example_inputs": VECTORS, "total_steps": 10, "criterion": ds.OutgoingNorm()}
+    structure = ds.Structure(model, optimizer, **options)
+    assert "1" not in structure.widths
+    assert "OutgoingNorm does not judge blocks" in structure.explain()
+
+
 def test_depths_are_left_alone_by_default():
     torch.manual_seed(0)
     model = Net()
@@ -367,6 +377,9 @@ def test_one_start_and_one_multiple_for_all():
     assert structure.widths["blocks"].size == 3
     _, _, structure = made(Net, VECTORS, "blocks", start=1)
     assert structure.widths["blocks"].size == 1
+    _, _, structure = made(Net, VECTORS, "blocks", rule=ds.Rule(max_units=64, threshold=0.2))
+    assert structure.training.rules["blocks"].max_units == 3
+    assert structure.training.threshold("blocks") == 0.2
 
 
 @pytest.mark.parametrize(

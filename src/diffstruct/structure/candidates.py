@@ -96,9 +96,11 @@ def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> N
         )
     for name, width in [*found.widths.items()]:
         if isinstance(width, Depth) and not criterion.learns_depths:
-            raise ConfigurationError(
-                f"{type(criterion).__name__} does not judge blocks: leave depth out, or use TaylorImportance"
-            )
+            why = f"{type(criterion).__name__} does not judge blocks"
+            if not isinstance(width.stack.container, Residual):
+                raise ConfigurationError(f"{why}: leave depth out, or use TaylorImportance")
+            found.refuse(name, why)
+            continue
         reason = untrained(width, held) or criterion.refusal(width, training)
         if reason is not None:
             found.refuse(name, reason)

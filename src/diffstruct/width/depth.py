@@ -124,6 +124,16 @@ class Depth(Width):
     Args:
         name: that of the container.
         stack: the blocks.
+
+    Example:
+        >>> from torch import nn
+        >>> import torch
+        >>> import diffstruct as ds
+        >>> branch = lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+        >>> model = nn.Sequential(nn.Linear(3, 4), ds.nn.Residual(branch, depth=2), nn.Linear(4, 1))
+        >>> depth = ds.find_depths(model, (torch.ones(5, 3),)).depths["1"]
+        >>> depth.size, depth.blocks[0] is model[1][0]
+        (2, True)
     """
 
     stack: Stack
