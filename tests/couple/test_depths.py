@@ -1,5 +1,7 @@
 """Blocks are found by what they do, proved by surgery, and refused for the true reason."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from zoo.blocks import (
     MLPBlock,
     Net,
     PostNormBlock,
+    ResNetBlock,
     Shared,
     TransformerBlock,
     Unrolled,
@@ -126,6 +129,34 @@ def test_a_block_of_its_own_kind_stays_while_the_others_are_units():
         "decoder.block": 2,
     }
     assert "encoder.block.0 (1): without it the model is another than with it silent" in found.explain()
+
+
+def transformer():
+    with warnings.catch_warnings():  # of nested tensors, which no pre-norm encoder uses
+        warnings.simplefilter("ignore")
+        return nn.Transformer(8, 2, 2, 3, 12, batch_first=True, norm_first=True)
+
+
+def stages():
+    def stage(before, after, count):
+        first = nn.Sequential(nn.Conv2d(before, after, 1, 2), nn.ReLU())
+        return nn.Sequential(first, *[ResNetBlock(after) for _ in range(count)])
+
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)]
+    return nn.Sequential(stage(3, 6, 2), stage(6, 8, 3), *head)
+
+
+@pytest.mark.parametrize(
+    ("build", "inputs", "depths"),
+    [
+        (transformer, (torch.ones(2, 5, 8), torch.ones(2, 4, 8)), {"encoder.layers": 2, "decoder.layers": 3}),
+        (stages, MODELS["ResNet stage"][1], {"0": 2, "1": 3}),
+    ],
+)
+def test_several_depths(build, inputs, depths):
+    found = ds.find_depths(made(build), inputs)
+    assert {name: depth.size for name, depth in found.depths.items()} == depths
+    assert all(block.copies for depth in found.depths.values() for block in depth.stack.blocks)
 
 
 def test_layers_that_keep_the_shape_are_no_blocks():
