@@ -37,5 +37,5 @@ def report(runs: Runs) -> Iterator[str]:
         medians = [median(b for m, b in pairs if m == maps) for maps in needs]
         every = spearmanr(*zip(*pairs, strict=True)).statistic
         of_medians = spearmanr(needs, medians).statistic if len({*medians}) > 1 else 0.0
-        yield "\nSpearman's correlation of maps and blocks: "
-        yield f"{of_medians:.2f} of the medians, {every:.2f} of all runs."
+        told = f"{of_medians:.2f} of the medians, {every:.2f} of all runs"
+        yield f"\nSpearman's correlation of maps and blocks: {told}."

@@ -136,6 +136,7 @@ def test_depths_are_learned_through_many_changes_and_plain_models_are_left(build
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @every_model
 @pytest.mark.usefixtures("births")
 def test_a_birth_changes_nothing_to_the_bit_but_the_number_of_blocks(build, inputs, name):
@@ -204,6 +205,7 @@ def test_a_block_comes_where_the_loss_falls_most_for_it():
     assert max(steepness) > 1.5 * min(steepness)
 
 
+@pytest.mark.slow
 def test_blocks_that_are_worth_nothing_go_and_the_others_stay_as_they_were():
     torch.manual_seed(0)
     model = Net(depth=4)
@@ -264,6 +266,7 @@ def test_a_budget_is_met_with_blocks_and_units_together():
     assert 0.85 * 600 <= used <= 600
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("births")
 def test_copies_of_everything_go_on_alike():
     build, inputs, name = MODELS["transformer"]

@@ -38,6 +38,14 @@ class FoundDepths:
         depths: those that can be learned, by name.
         refused: blocks that cannot be units of a depth, with reasons.
         proof: runs the model on the example inputs.
+
+    Example:
+        >>> import torch
+        >>> import diffstruct as ds
+        >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)  # its norm is behind the sum
+        >>> model = torch.nn.TransformerEncoder(layer, 2)
+        >>> ds.find_depths(model, (torch.ones(2, 5, 8),)).refused[0].reason
+        'is not the identity when its branches are silent'
     """
 
     model: nn.Module
