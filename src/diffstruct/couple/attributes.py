@@ -66,6 +66,14 @@ def _sizes(module: nn.Module, findings: Findings) -> Iterator[tuple[str, Term]]:
     for kind, attribute in _CHANNELS.items():  # such as have no weights
         if isinstance(module, kind) and module in findings.entered:
             yield attribute, findings.entered[module].term
+    if isinstance(module, nn.MultiheadAttention) and module in findings.attention:
+        heads, width = findings.attention[module]
+        inner = product_of([heads, width])
+        yield from (("embed_dim", inner), ("num_heads", heads), ("head_dim", width))
+        for name, own in (("kdim", "k_proj_weight"), ("vdim", "v_proj_weight")):
+            term = inner if module._qkv_same_embed_dim else _term(module, own, 1, findings)
+            if term is not None:
+                yield name, term
     groups = findings.groups.get(module)
     for kind, attribute in _GROUPS.items():
         if isinstance(module, kind) and groups is not None:
@@ -116,11 +124,13 @@ class Candidate(NamedTuple):
         likely: whether its name says that it holds a size, and nothing else there is as large; or that it
             counts heads or groups, which these units are.
         kind: its path without numbers: modules of repeated layers use such integers alike.
+        term: what the integer would hold the size of.
     """
 
     attribute: Attribute
     likely: bool
     kind: str
+    term: Term
 
 
 def candidates(
@@ -157,7 +167,7 @@ def candidates(
                 else:
                     likely = bool(_HINT.search(name.lower())) and value not in others
                 kind = re.sub(r"\d+", "#", f"{names[module]}.{name}.{index}")
-                found.append(Candidate(attribute, likely, kind))
+                found.append(Candidate(attribute, likely, kind, by_size[value]))
     return found
 
 

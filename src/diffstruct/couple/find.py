@@ -14,6 +14,7 @@ from diffstruct.couple.declared import declared_widths
 from diffstruct.couple.findings import Findings
 from diffstruct.couple.found import FoundWidths
 from diffstruct.couple.proof import Proof, ProofError
+from diffstruct.couple.sides import settled
 from diffstruct.couple.terms import unify
 from diffstruct.couple.trace import trace
 from diffstruct.couple.widths import TracedWidths, widths_of
@@ -71,11 +72,13 @@ def find_widths(
     run = _runner(model, example_inputs)
     trains = any(module.training for module in model.modules())
     findings = _traced(model, run, example_inputs, trains)
-    found, traced = _proved(widths_of(model, findings), Proof(model, run, trains), include, exclude)
-    failed = [name for name in traced.widths if name not in found.widths and chosen(name, include, exclude)]
-    if _merge(traced, failed):
-        assert found.proof is not None
-        found, traced = _proved(widths_of(model, findings), found.proof, include, exclude)
+    proof = Proof(model, run, trains)
+    found, traced = _proved(widths_of(model, findings), proof, include, exclude)
+    depths = sorted({name.count(".") for name, _ in model.named_modules()}, reverse=True)
+    for depth in depths:
+        failed = [name for name in traced.widths if name not in found.widths and chosen(name, include, exclude)]
+        if _merge(traced, failed, model, depth):
+            found, traced = _proved(widths_of(model, findings), proof, include, exclude)
     _check_names([*traced.widths], include, exclude)
     _prove_together(found)
     return found
@@ -125,31 +128,35 @@ def _proved(
             found.refuse(name, EXCLUDED)
             continue
         try:
-            found.widths[name] = proof.prove(width, traced.candidates[name])
+            found.widths[name] = proof.prove(traced.variants[name], traced.candidates[name])
         except ProofError as error:
             found.refuse(name, str(error))
     return found, traced
 
 
-def _merge(traced: TracedWidths, failed: Sequence[str]) -> bool:
+def _merge(traced: TracedWidths, failed: Sequence[str], model: nn.Module, depth: int) -> bool:
     """Take for one axis those that fail alone, are as large, and hang together; whether there are any.
 
-    They hang together if they lie in one dimension (halves of `chunk`) or if one integer may hold the size of
-    both (heads of queries and of values): the model's code then needs both to have the same size, which no
-    operator shows.
+    They hang together if they lie in one dimension (halves of `chunk`) or if one integer of a module at this
+    depth may hold the size of both (the width of a head of queries and of values): the model's code then needs
+    both to have the same size, which no operator shows.
     """
+    modules = {module for name, module in model.named_modules() if name.count(".") == depth}
     merged = False
     for one, other in combinations(failed, 2):
-        first, second = traced.widths[one], traced.widths[other]
-        together = {(slot.module, slot.name, slot.dim) for slot in first.slots} & {
-            (slot.module, slot.name, slot.dim) for slot in second.slots
-        }
-        named = {(each.attribute.module, each.attribute.name) for each in traced.candidates[one]} & {
-            (each.attribute.module, each.attribute.name) for each in traced.candidates[other]
-        }
-        if first.size == second.size and (together or named):
-            unify(traced.leaves[one], traced.leaves[other], "must be as large as another axis")
-            merged = True
+        pairs = []
+        ours, theirs = ({(s.module, s.name, s.dim) for s in traced.widths[name].slots} for name in (one, other))
+        if any(module in modules for module, _, _ in ours & theirs):
+            pairs.append((traced.leaves[one], traced.leaves[other]))
+        for mine in traced.candidates[one]:
+            for yours in traced.candidates[other]:
+                same = (mine.attribute.module, mine.attribute.name) == (yours.attribute.module, yours.attribute.name)
+                if same and mine.attribute.module in modules:
+                    pairs.append((mine.term, yours.term))
+        for first, second in pairs:
+            if first.size == second.size and settled(first) != settled(second):
+                unify(first, second, "must be as large as another axis")
+                merged = True
     return merged
 
 

@@ -38,7 +38,8 @@ class Place(NamedTuple):
 class Dim(NamedTuple):
     """A dimension of a tensor that the model computes.
 
-    `places` are the dimensions of parameters that it is, if the tensor was computed from parameters alone.
+    `places` are the dimensions of parameters that it is, if the tensor was computed from parameters alone, and
+    else those of the weights that write it, and gains and biases behind these, as far as that is known.
     """
 
     term: Term
@@ -50,7 +51,7 @@ class Average:
     """A dimension that is averaged over, as normalisations do.
 
     Args:
-        term: the dimension.
+        dim: the dimension.
         module: the module that runs.
         reason: why it cannot be learned, if it is no normalisation.
         centred: whether it is the mean of the values themselves, or of their deviations, rather than of their
@@ -58,11 +59,27 @@ class Average:
         eps: what is added to the variance, where the operator says it.
     """
 
-    term: Term
+    dim: Dim
     module: nn.Module
     reason: str
     centred: bool
     eps: float | None = None
+
+    @property
+    def term(self) -> Term:
+        """What the dimension is."""
+        return self.dim.term
+
+
+class Meeting(NamedTuple):
+    """A dimension that a product of two activations sums over, as that of queries and keys does.
+
+    `one` and `other` are the places of the weights that write it in the first and in the second factor.
+    """
+
+    term: Term
+    one: frozenset[Place]
+    other: frozenset[Place]
 
 
 @dataclass
@@ -79,8 +96,10 @@ class Findings:
     """The ids of the parameters and buffers that took part, in the order in which they did."""
     heads: list[Term] = field(default_factory=list)
     """What two activations have in common where they are multiplied (attention heads)."""
-    inner: list[Term] = field(default_factory=list)
+    inner: list[Meeting] = field(default_factory=list)
     """What such a product sums over (the width of a head)."""
+    attention: dict[nn.Module, tuple[Term, Term]] = field(default_factory=dict)
+    """The heads of each `nn.MultiheadAttention`, and their width."""
     groups: dict[nn.Module, Term] = field(default_factory=dict)
     """The groups of each module that divides its channels into some."""
     entered: dict[nn.Module, Dim] = field(default_factory=dict)

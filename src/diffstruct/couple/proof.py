@@ -36,6 +36,10 @@ class ProofError(Exception):
     """Surgery refutes a width; the message says how."""
 
 
+class ChangesOutputError(ProofError):
+    """The model runs at another size, but its output is another."""
+
+
 class Proof:
     """Tries widths on a model.
 
@@ -50,20 +54,30 @@ class Proof:
         self.model, self.run, self.trains = model, run, trains
         self.expected = self.outputs()
 
-    def prove(self, width: Width, candidates: Sequence[Candidate]) -> Width:
+    def prove(self, variants: Sequence[Sequence[Width]], candidates: Sequence[Candidate]) -> Width:
         """The width, with the attributes that must be kept in step.
+
+        Args:
+            variants: what the width may be: for each choice of parts, with what may be rescaled.
+            candidates: integers that may hold its size.
 
         Raises:
             ProofError: surgery changes the model's output, or the model fails.
         """
-        with self._even_gains(width):
+        first: ProofError | None = None
+        for widths in variants:
             try:
-                proved = self._with_attributes(width, candidates)
+                with self._even_gains(widths[0]):
+                    proved = self._with_attributes(widths, candidates)
+                    if proved.size > 1:  # the last unit cannot be removed
+                        self._removal(proved)
+                return proved
             except ProofError as error:
-                raise ProofError(lost_unit(str(error)) if width.size == 1 else str(error)) from error
-            if width.size > 1:  # the last unit cannot be removed
-                self._removal(proved)
-        return proved
+                first = first or error
+                if not isinstance(error, ChangesOutputError):
+                    break  # another choice of parts has the same shapes
+        assert first is not None
+        raise ProofError(lost_unit(str(first)) if variants[0][0].size == 1 else str(first)) from first
 
     @contextmanager
     def _even_gains(self, width: Width) -> Iterator[None]:
@@ -90,19 +104,33 @@ class Proof:
             for tensor, before in backup:
                 tensor.data.copy_(before)
 
-    def _with_attributes(self, width: Width, candidates: Sequence[Candidate]) -> Width:
+    def _with_attributes(self, widths: Sequence[Width], candidates: Sequence[Candidate]) -> Width:
         """The width with those of `candidates` that it needs, and those that are likely and do no harm."""
         first: ProofError | None = None
         for chosen in _subsets(candidates):
-            trial = _also(width, chosen)
-            try:
-                self._insertion(trial)
-            except ProofError as error:
-                first = first or error
-                continue
-            return self._without_idle(trial, chosen)
+            for index, width in enumerate(widths):
+                trial = _also(width, chosen)
+                try:
+                    self._insertion(trial)
+                except ProofError as error:
+                    if first is None or (isinstance(error, ChangesOutputError) > isinstance(first, ChangesOutputError)):
+                        first = error
+                    if not isinstance(error, ChangesOutputError):
+                        break  # with other things rescaled the model fails as well
+                    continue
+                if index == 0 and len(widths) == NUMBERS_TOO:
+                    trial = self._without_numbers(trial, _also(widths[-1], chosen))
+                return self._without_idle(trial, chosen)
         assert first is not None
         raise first
+
+    def _without_numbers(self, width: Width, fewer: Width) -> Width:
+        """The width with fewer numbers that are rescaled, if these make no difference."""
+        try:
+            self._insertion(fewer)
+        except ProofError:
+            return width
+        return fewer
 
     def _without_idle(self, width: Width, chosen: Iterable[Candidate]) -> Width:
         """Drop the attributes that make no difference, unless they are likely to hold the size."""
@@ -198,24 +226,24 @@ class Proof:
         """Compare outputs, up to rounding.
 
         Raises:
-            ProofError: they are not the same; the message begins with `what`.
+            ChangesOutputError: they are not the same; the message begins with `what`.
         """
         if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
-            raise ProofError(f"{what}: its shape")
+            raise ChangesOutputError(f"{what}: its shape")
         tolerance = torch.finfo(_precision(found)).eps ** 0.7  # rounding adds up on its way through the model
         for mine, right in zip(found, expected, strict=True):
             if not right.dtype.is_floating_point:
                 if not torch.equal(mine, right):
-                    raise ProofError(what)
+                    raise ChangesOutputError(what)
                 continue
             mine, right = mine.double(), right.double()
             finite = right.isfinite()
             if not torch.equal(mine.isfinite(), finite):
-                raise ProofError(f"{what}: it is not finite")
+                raise ChangesOutputError(f"{what}: it is not finite")
             scale = float(right[finite].abs().max()) if finite.any() else 1.0
             apart = float((mine - right)[finite].abs().max()) if finite.any() else 0.0
             if apart > tolerance * scale:
-                raise ProofError(f"{what}, by {apart / scale:.1g} of it")
+                raise ChangesOutputError(f"{what}, by {apart / scale:.1g} of it")
 
 
 def _silent_units(changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
@@ -236,10 +264,11 @@ def _silent_units(changes: Sequence[Change], values: Mapping[Tensor, Tensor]) ->
                     scale = slot.tensor.detach().float().abs().mean().item() + 0.1
                     noise = scale * (1 + torch.rand(shape, generator=generator))
                     value.index_copy_(slot.dim, where, noise.to(value))
+    new = {change.width.axis: torch.arange(change.new_size) >= len(change.keep) for change in changes}
     for change in changes:
+        axis = change.width.axis
         for slot in writers(change.width) if change.width.normalisation is not None else ():
-            new = torch.arange(change.new_size) >= len(change.keep)
-            silence_writers(change.width, slot, values[slot.tensor], new, sizes)
+            silence_writers(change.width, slot, values[slot.tensor], new[axis], sizes, new)
 
 
 def _precision(tensors: Sequence[Tensor]) -> torch.dtype:
@@ -256,6 +285,9 @@ def _one_line(error: BaseException) -> str:
 def _also(width: Width, chosen: Iterable[Candidate]) -> Width:
     return replace(width, attributes=(*width.attributes, *(candidate.attribute for candidate in chosen)))
 
+
+NUMBERS_TOO = 3
+"""As many ways to rescale there are if numbers may be rescaled, which is tried first, and without them last."""
 
 MANY = 8
 """As many candidates are tried one by one."""

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from diffstruct.couple.call import Call, Dims
 from diffstruct.couple.findings import Dim, Findings, Place
 from diffstruct.couple.registry import describe, expand, rule_failed
-from diffstruct.couple.terms import Leaf, fix, unify
+from diffstruct.couple.terms import Leaf, fix, product_of, unify
 from diffstruct.couple.tracing_state import TracingState
 from diffstruct.couple.unfused import unfused
 from diffstruct.nn.outputs import tensors_in
@@ -80,7 +80,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                         fix(dim.term, reason)
                     state.declare(tensor, dims)
             else:
-                state.declare(tensor, dims if weight else [Dim(dim.term) for dim in dims], weight)
+                state.declare(tensor, dims, weight)
 
 
 @contextmanager
@@ -126,10 +126,8 @@ def trace(model: nn.Module, run: Callable[[], Any], inputs: Any, findings: Findi
             dims.append(Dim(leaf, frozenset(places if parameter else ())))
         state.declare(tensor, dims, weight=True)
     for module in model.modules():
-        if isinstance(module, nn.MultiheadAttention):
-            embedding = Place(module, "in_proj_weight" if module._qkv_same_embed_dim else "q_proj_weight", 1)
-            projected = Place(module.out_proj, "weight", 0)
-            unify(findings.places[projected], findings.places[embedding], "")  # both are its embed_dim
+        if isinstance(module, nn.MultiheadAttention) and module not in findings.attention:
+            _heads_and_their_width(module, findings)
     for tensor in tree_leaves(inputs):
         if isinstance(tensor, Tensor) and not state.is_known(tensor):
             state.declare(tensor, [Dim(Leaf(size, "is a dimension of the input")) for size in tensor.shape])
@@ -138,6 +136,30 @@ def trace(model: nn.Module, run: Callable[[], Any], inputs: Any, findings: Findi
     for tensor in tensors_in(outputs):
         for leaving in state.dims(tensor):
             fix(leaving.term, "is a dimension of the output")
+
+
+def _heads_and_their_width(module: nn.MultiheadAttention, findings: Findings) -> None:
+    """Cut a module's `embed_dim` into heads: its code reads and writes as many channels as these have."""
+    heads, width = Leaf(module.num_heads), Leaf(module.head_dim)
+    findings.attention[module] = heads, width
+    inner = product_of([heads, width])
+    packed = product_of([Leaf(3, "holds queries, keys and values"), inner])
+    for owner, name, dim, term in (
+        (module, "in_proj_weight", 0, packed),
+        (module, "in_proj_weight", 1, inner),
+        (module, "in_proj_bias", 0, packed),
+        (module, "q_proj_weight", 0, inner),
+        (module, "q_proj_weight", 1, inner),
+        (module, "k_proj_weight", 0, inner),
+        (module, "v_proj_weight", 0, inner),
+        (module, "bias_k", 2, inner),
+        (module, "bias_v", 2, inner),
+        (module.out_proj, "weight", 0, inner),
+        (module.out_proj, "weight", 1, inner),
+    ):
+        place = Place(owner, name, dim)
+        if place in findings.places:
+            unify(findings.places[place], term, "does not consist of heads")
 
 
 def _owners(model: nn.Module) -> dict[int, tuple[Tensor, list[tuple[nn.Module, str]]]]:

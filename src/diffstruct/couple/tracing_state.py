@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from diffstruct.couple.findings import Dim, Findings
+from diffstruct.couple.findings import Dim, Findings, Meeting
 from diffstruct.couple.terms import Leaf, unify
 
 
@@ -63,4 +63,4 @@ class TracingState:
         elif one_is_weight or other_is_weight:
             self.findings.reading |= one.places if one_is_weight else other.places
         else:
-            self.findings.inner.append(one.term)
+            self.findings.inner.append(Meeting(one.term, one.places, other.places))

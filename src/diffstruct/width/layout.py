@@ -90,10 +90,32 @@ class Product(Generic[Part]):
         return math.prod(factor.size for factor in self.factors)
 
 
+@dataclass(frozen=True)
+class Unowned(Generic[Part]):
+    """Entries that lie like `inner` and change with it, but are not what a slot says of its units.
+
+    Example:
+        Queries, keys and values of one layer, of which only the queries are meant:
+
+        >>> import diffstruct as ds
+        >>> from diffstruct.width.layout import Unowned
+        >>> units = ds.Axis(4)
+        >>> ds.Sum((units, Unowned(units), Unowned(units))).size
+        12
+    """
+
+    inner: Part
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self.inner.size
+
+
 if TYPE_CHECKING:
-    Layout: TypeAlias = Axis | Fixed | Sum["Layout"] | Product["Layout"]
+    Layout: TypeAlias = Axis | Fixed | Sum["Layout"] | Product["Layout"] | Unowned["Layout"]
 else:  # `singledispatch` evaluates annotations where the name of a forward reference is not known
-    Layout = Axis | Fixed | Sum | Product
+    Layout = Axis | Fixed | Sum | Product | Unowned
 Sizes: TypeAlias = Mapping[Axis, int]
 NOW: Sizes = MappingProxyType({})
 """Every axis has the size that it has."""
@@ -110,10 +132,12 @@ def length(layout: Layout, sizes: Sizes = NOW) -> int:
             return sum(length(part, sizes) for part in layout.parts)
         case Product():
             return math.prod(length(factor, sizes) for factor in layout.factors)
+        case Unowned():
+            return length(layout.inner, sizes)
 
 
 def axes(layout: Layout) -> Iterator[Axis]:
-    """The axes of a layout in order, each once."""
+    """The axes of a layout that own entries, in order, each once."""
     return iter(dict.fromkeys(_occurrences(layout)))
 
 
@@ -147,6 +171,8 @@ def sources(layout: Layout, moves: Mapping[Axis, Tensor]) -> Tensor:
                 new = (outer < 0) | (inner < 0)
                 result = torch.where(new, -1, outer * length(factor) + inner).flatten()
             return result
+        case Unowned():
+            return sources(layout.inner, moves)
 
 
 def owners(layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:

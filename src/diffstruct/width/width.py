@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
@@ -30,6 +31,7 @@ from diffstruct.width.layout import (
     spread,
     unit_sums,
 )
+from diffstruct.width.parts import meant
 
 
 class Role(Enum):
@@ -195,16 +197,28 @@ class Rescaled:
         name: the name of the parameter, or of the number.
         layout: of the dimension on whose length it depends.
         power: see above.
+        part: a dimension of the tensor, and how it lies, where only the entries that belong to that layout
+            are multiplied, as the queries are in a layer that computes keys and values too.
     """
 
     module: nn.Module
     name: str
     layout: Layout
     power: float
+    part: tuple[int, Layout] | None = None
 
-    def factor(self, sizes: Sizes) -> float:
-        """What it is multiplied by in a change to `sizes`."""
-        return float((length(self.layout, sizes) / length(self.layout)) ** self.power)
+    def factor(self, sizes: Sizes, before: Sizes = NOW) -> float:
+        """What it is multiplied by in a change from the sizes `before` to `sizes`."""
+        return float((length(self.layout, sizes) / length(self.layout, before)) ** self.power)
+
+    def apply(self, tensor: Tensor, sizes: Sizes, before: Sizes = NOW, now: Sizes = NOW) -> Tensor:
+        """`tensor`, which has the sizes `now`, after a change from the sizes `before` to `sizes`."""
+        factor = self.factor(sizes, before)
+        if factor == 1 or self.part is None:
+            return tensor if factor == 1 else tensor * factor
+        dim, layout = self.part
+        factors = torch.where(meant(layout, now), factor, 1.0).to(tensor)
+        return tensor * along(factors, dim, tensor.ndim)
 
 
 @dataclass(frozen=True)
@@ -216,10 +230,13 @@ class Normalisation:
     Args:
         layout: of the dimension that is averaged over.
         centred: whether means are subtracted, as `LayerNorm` does.
+        inside: modules, names and dimensions of tensors that units are computed with elsewhere, and that
+            do not write what is averaged over.
     """
 
     layout: Layout
     centred: bool
+    inside: frozenset[tuple[nn.Module, str, int]] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,9 +311,9 @@ class Width:
 
     def having(self, *roles: Role) -> Iterator[Slot]:
         """The slots whose role is one of `roles`, in order; a dimension that modules share comes once."""
-        seen: set[tuple[int, int]] = set()
+        seen: set[tuple[int, int, Layout]] = set()
         for slot in self.slots:
-            place = id(slot.tensor), slot.dim
+            place = id(slot.tensor), slot.dim, slot.layout
             if slot.role in roles and place not in seen:
                 seen.add(place)
                 yield slot

@@ -15,8 +15,9 @@ def _embedding(call: Call) -> Sequence[Dims]:
     weight, index = call.args[:2]
     rows, *columns = call.dims(weight)
     call.fix(rows, "is looked up by index")
-    for column in columns:
-        call.state.findings.feeding |= column.places
+    if call.state.is_weight(weight):
+        for column in columns:
+            call.state.findings.feeding |= column.places
     return [(*call.dims(index), *columns)]
 
 
@@ -24,7 +25,8 @@ def _embedding(call: Call) -> Sequence[Dims]:
 def _embedding_bag(call: Call) -> Sequence[Dims]:
     rows, columns = call.dims(call.args[0])
     call.fix(rows, "is looked up by index")
-    call.state.findings.feeding |= columns.places
+    if call.state.is_weight(call.args[0]):
+        call.state.findings.feeding |= columns.places
     first, *others = call.results
     return [(fresh(first.shape[0]), columns), *(tuple(map(fresh, other.shape)) for other in others)]
 

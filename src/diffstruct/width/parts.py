@@ -1,0 +1,41 @@
+"""Layouts of which a slot means only a part: the queries, say, of a layer that computes keys and values too."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffstruct.width.canonical import canonical
+from diffstruct.width.layout import NOW, Layout, Product, Sizes, Sum, Unowned, length
+
+
+def whole(layout: Layout) -> Layout:
+    """The layout without the difference between the entries that are meant and the others."""
+    return canonical(_whole(layout))
+
+
+def _whole(layout: Layout) -> Layout:
+    match layout:
+        case Unowned():
+            return _whole(layout.inner)
+        case Sum():
+            return Sum(tuple(map(_whole, layout.parts)))
+        case Product():
+            return Product(tuple(map(_whole, layout.factors)))
+        case _:
+            return layout
+
+
+def meant(layout: Layout, sizes: Sizes = NOW) -> Tensor:
+    """For each position whether it is meant: bool `[length]`."""
+    match layout:
+        case Sum():
+            none = torch.zeros(0, dtype=torch.bool)
+            return torch.cat([none, *(meant(part, sizes) for part in layout.parts)])
+        case Product():
+            result = torch.ones(1, dtype=torch.bool)
+            for factor in layout.factors:
+                result = (result[:, None] & meant(factor, sizes)).flatten()
+            return result
+        case _:
+            return torch.full([length(layout, sizes)], not isinstance(layout, Unowned))
