@@ -136,7 +136,7 @@ class FusedByHead(nn.Module):
 class StoredScale(nn.Module):
     """The scale is a number of its own: heads can be learned, and the features that each has."""
 
-    def __init__(self, heads=3, head_dim=4, scale=0.5):
+    def __init__(self, heads=3, head_dim=4, scale=0.3):
         super().__init__()
         self.heads, self.head_dim, self.scale = heads, head_dim, scale
         self.q = nn.Linear(5, heads * head_dim)

@@ -358,8 +358,9 @@ CASES = (
         convnext,
         IMAGES,
         {"expanded": "trunk.1.expand.{wb}[0] trunk.1.project.weight[1]"},
+        # Each channel has a kernel of its own before the norm, and none makes the mean of the others.
         fixed={
-            "trunk.0.{wb}[0] trunk.1.norm.{wb}[0] trunk.1.gamma[0] trunk.1.project.{wb}[0]": "layernorm",
+            "trunk.0.{wb}[0] trunk.1.norm.{wb}[0] trunk.1.gamma[0] trunk.1.project.{wb}[0]": "silent unit",
         },
     ),
     case(

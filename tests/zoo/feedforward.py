@@ -284,9 +284,9 @@ def batchnorm_mlp(hidden=6, second=10):
     )
 
 
-def normed_mlp(norm, second=10, normed=6):
+def normed_mlp(norm, first=6, second=10):
     return nn.Sequential(
-        *(nn.Linear(5, normed), norm(normed), nn.ReLU()),
-        *(nn.Linear(normed, second), nn.ReLU()),
+        *(nn.Linear(5, first), norm(first), nn.ReLU()),
+        *(nn.Linear(first, second), nn.ReLU()),
         nn.Linear(second, 3),
     )

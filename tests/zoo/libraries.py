@@ -156,7 +156,7 @@ def library_cases() -> tuple[Case, ...]:
             TOKENS,
             bert_layer(0) | bert_layer(1),
             fixed={
-                "encoder.layer.{0,1}.output.LayerNorm.{wb}[0]": "layernorm",
+                "encoder.layer.{0,1}.output.LayerNorm.{wb}[0]": "output",
                 "pooler.dense.{wb}[0]": "output",
             },
             complete=False,
@@ -169,7 +169,7 @@ def library_cases() -> tuple[Case, ...]:
                 "heads": of("transformer.layer.0.attention.", "{q,k,v}_lin.{wb}[0] out_lin.weight[1]"),
                 "hidden": of("transformer.layer.0.ffn.", "lin1.{wb}[0] lin2.weight[1]"),
             },
-            fixed={"transformer.layer.0.output_layer_norm.{wb}[0]": "layernorm"},
+            fixed={"transformer.layer.0.output_layer_norm.{wb}[0]": "output"},
             complete=False,
         ),
         case(
@@ -177,7 +177,6 @@ def library_cases() -> tuple[Case, ...]:
             gpt2,
             TOKENS,
             {"hidden": "transformer.h.0.mlp.c_fc.{weight[1],bias[0]} transformer.h.0.mlp.c_proj.weight[0]"},
-            fixed={"transformer.{h.0.ln_1,h.0.ln_2,ln_f}.{wb}[0]": "layernorm"},
             complete=False,
             exports=False,  # its cache of keys and values is no type that export knows
         ),
@@ -186,7 +185,7 @@ def library_cases() -> tuple[Case, ...]:
             llama,
             TOKENS,
             llama_layer(0) | llama_layer(1),
-            fixed={"model.rotary_emb.inv_freq[0] model.norm.weight[0]": "", "lm_head.weight[0]": "output"},
+            fixed={"model.rotary_emb.inv_freq[0]": "", "lm_head.weight[0]": "output"},
             complete=False,
         ),
         case(
@@ -198,7 +197,6 @@ def library_cases() -> tuple[Case, ...]:
                 "hidden": of("model.layers.0.mlp.", SWIGLU),
             },
             allowed={"queries": of("model.layers.0.self_attn.", "q_proj.weight[0] o_proj.weight[1]")},
-            fixed={"model.norm.weight[0]": "mean"},
             complete=False,
         ),
         case(
@@ -241,7 +239,6 @@ def library_cases() -> tuple[Case, ...]:
                 "heads": of("vit.layers.0.attention.", "{q,k,v}_proj.{wb}[0] o_proj.weight[1]"),
                 "hidden": of("vit.layers.0.mlp.", "fc1.{wb}[0] fc2.weight[1]"),
             },
-            fixed={"vit.layernorm.{wb}[0] vit.layers.0.layernorm_{before,after}.{wb}[0]": "layernorm"},
             complete=False,
         ),
         case(

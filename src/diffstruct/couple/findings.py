@@ -56,6 +56,7 @@ class Average:
         reason: why it cannot be learned, if it is no normalisation.
         centred: whether it is the mean of the values themselves, or of their deviations, rather than of their
             squares.
+        result: the id of what the operator returned.
         eps: what is added to the variance, where the operator says it.
     """
 
@@ -63,6 +64,7 @@ class Average:
     module: nn.Module
     reason: str
     centred: bool
+    result: int
     eps: float | None = None
 
     @property

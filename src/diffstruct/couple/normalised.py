@@ -9,7 +9,7 @@ from torch import nn
 from diffstruct.couple.findings import Average, Findings, Place
 from diffstruct.couple.layouts import layout_of
 from diffstruct.couple.terms import Leaf, Term, find, fix, leaves
-from diffstruct.width.layout import Axis, Product, Sum
+from diffstruct.width.layout import Axis, Product, Sum, length
 from diffstruct.width.width import Normalisation, Rescaled
 
 
@@ -46,7 +46,8 @@ def normalisation_of(
         for place in _gains(average, findings):
             rescaled[place.module, place.name] = Rescaled(place.module, place.name, layout, -0.5)
         for name in _eps(average):
-            rescaled[average.module, name] = Rescaled(average.module, name, layout, -1.0)
+            written = getattr(average.module, name), length(layout)
+            rescaled[average.module, name] = Rescaled(average.module, name, layout, -1.0, written)
     centred = any(average.centred for average in own)
     layout = layout_of(own[0].term, axes)
     return Normalisation(layout, centred, _inside(leaf, own, findings)), (*rescaled.values(),)

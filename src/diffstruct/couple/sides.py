@@ -107,14 +107,14 @@ def occurrences(term: Term, wanted: Term, axes: Mapping[Leaf, Axis]) -> Iterator
 
     Both are settled. A part that is repeated a fixed number of times occurs as often.
     """
-    if _same([term], [wanted]):
+    if _same([term], [wanted], axes):
         yield layout_of(term, axes)
     elif isinstance(term, Sum):
         sought = wanted.parts if isinstance(wanted, Sum) else (wanted,)
         start = 0
         while start < len(term.parts):
             stop = start + len(sought)
-            if _same(term.parts[start:stop], sought):
+            if _same(term.parts[start:stop], sought, axes):
                 inner: Iterable[Layout] = [layout_of(sum_of(term.parts[start:stop]), axes)]
             else:
                 stop = start + 1
@@ -131,11 +131,11 @@ def _in_product(term: Product[Term], wanted: Term, axes: Mapping[Leaf, Axis]) ->
     factors, sought = term.factors, wanted.factors if isinstance(wanted, Product) else (wanted,)
     for index, factor in enumerate(factors):
         outer = [layout_of(each, axes) for each in factors[:index]]
-        if _same(factors[index : index + len(sought)], sought):
+        if _same(factors[index : index + len(sought)], sought, axes):
             yield canonical(layout_of(term, axes))
             return
         rest = product_of(factors[index + 1 :])
-        if isinstance(factor, Leaf) and factor not in axes and 1 < factor.size <= MANY:
+        if _is_fixed(factor, axes) and 1 < factor.size <= MANY:
             for inner in [*occurrences(rest, wanted, axes)]:
                 for copy in range(factor.size):
                     others: list[Layout] = [Unowned(layout_of(rest, axes))] * factor.size
@@ -150,22 +150,26 @@ def _unowned(parts: Sequence[Term], axes: Mapping[Leaf, Axis]) -> list[Layout]:
     return [Unowned(layout_of(part, axes)) for part in parts]
 
 
-def _same(ours: Sequence[Term], theirs: Sequence[Term]) -> bool:
-    """Whether settled terms are the same, one by one."""
+def _same(ours: Sequence[Term], theirs: Sequence[Term], axes: Mapping[Leaf, Axis]) -> bool:
+    """Whether settled terms are the same, one by one; what does not change is the same if it is as large."""
     if len(ours) != len(theirs):
         return False
     for one, other in zip(ours, theirs, strict=True):
         if one is other:
             continue
         if isinstance(one, Sum) and isinstance(other, Sum):
-            if not _same(one.parts, other.parts):
+            if not _same(one.parts, other.parts, axes):
                 return False
         elif isinstance(one, Product) and isinstance(other, Product):
-            if not _same(one.factors, other.factors):
+            if not _same(one.factors, other.factors, axes):
                 return False
-        else:
+        elif not (one.size == other.size and _is_fixed(one, axes) and _is_fixed(other, axes)):
             return False
     return True
+
+
+def _is_fixed(term: Term, axes: Mapping[Leaf, Axis]) -> bool:
+    return not any(leaf in axes for leaf in leaves(term))
 
 
 def others(layout: Layout) -> Layout:

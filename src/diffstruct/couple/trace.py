@@ -134,8 +134,11 @@ def trace(model: nn.Module, run: Callable[[], Any], inputs: Any, findings: Findi
     with _operator_by_operator(state), Trace(state):
         outputs = run()
     for tensor in tensors_in(outputs):
+        findings.used.setdefault(id(tensor))
         for leaving in state.dims(tensor):
             fix(leaving.term, "is a dimension of the output")
+    # Nobody looks at some, such as the mean of all heads' weights that `nn.MultiheadAttention` returns.
+    findings.averages = [each for each in findings.averages if each.result in findings.used]
 
 
 def _heads_and_their_width(module: nn.MultiheadAttention, findings: Findings) -> None:

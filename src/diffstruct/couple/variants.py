@@ -116,7 +116,7 @@ def _scales(
         for place in side.places:
             if place.name in place.module._parameters:
                 part = side.part(place, choice)
-                own = Rescaled(place.module, place.name, layout, 0.5, (place.dim, part))
+                own = Rescaled(place.module, place.name, layout, 0.5, part=(place.dim, part))
                 weights.setdefault(place.tensor_id, own)
         for module in model.modules():
             if any(each is side.places[0].module for each in module.modules()):
@@ -124,7 +124,7 @@ def _scales(
                     for power in (-0.5, 0.5):
                         exact = isinstance(value, float) and abs(value / size**power - 1) < 1e-9
                         if exact and size > 1 and _IS_SCALE(name.lower()):
-                            numbers[module, name] = Rescaled(module, name, layout, power)
+                            numbers[module, name] = Rescaled(module, name, layout, power, (value, size))
     return [*weights.values()], [*numbers.values()]
 
 

@@ -46,6 +46,7 @@ def finished(
         undo()
         raise
     forget_parameters(optimizers, [multiplier.weight for multiplier in folded])
+    _write_eps(widths.values(), copies)
     for copy in copies:
         make_plain(copy.modules[model], {copy.modules[multiplier] for multiplier in folded})
     return make_plain(model, folded), changes
@@ -88,6 +89,17 @@ def make_plain(model: nn.Module, folded: Collection[nn.Module]) -> nn.Module:
             if child in new:
                 module._modules[name] = new[child]
     return new.get(model, model)
+
+
+def _write_eps(widths: Iterable[Width], copies: Sequence[Copy]) -> None:
+    """Give normalisations the `eps` that the model came with: what its own code builds has that, too.
+
+    It followed the number of channels, so that the change is of the order of `eps` over the variance.
+    """
+    for each in (each for width in widths for each in width.rescaled):
+        if each.written is not None and each.power == -1:
+            for module in (each.module, *(copy.modules[each.module] for copy in copies)):
+                setattr(module, each.name, each.written[0])
 
 
 @torch.no_grad()

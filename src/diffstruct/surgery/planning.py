@@ -127,7 +127,7 @@ def _rescaled(
         if isinstance(now, Tensor):
             tensors.setdefault(now, []).append(each)
         else:
-            numbers[each.module, each.name] = now * each.factor(sizes)
+            numbers[each.module, each.name] = each.number(sizes)
     return tensors, numbers
 
 

@@ -197,7 +197,8 @@ class Rescaled:
         name: the name of the parameter, or of the number.
         layout: of the dimension on whose length it depends.
         power: see above.
-        part: a dimension of the tensor, and how it lies, where only the entries that belong to that layout
+        written: of a number: its value, and the length, that the model came with, so that it never drifts.
+        part: of a tensor: one of its dimensions, and how it lies, where only the entries that belong to that layout
             are multiplied, as the queries are in a layer that computes keys and values too.
     """
 
@@ -205,10 +206,11 @@ class Rescaled:
     name: str
     layout: Layout
     power: float
+    written: tuple[float, int] | None = None
     part: tuple[int, Layout] | None = None
 
     def factor(self, sizes: Sizes, before: Sizes = NOW) -> float:
-        """What it is multiplied by in a change from the sizes `before` to `sizes`."""
+        """What a tensor is multiplied by in a change from the sizes `before` to `sizes`."""
         return float((length(self.layout, sizes) / length(self.layout, before)) ** self.power)
 
     def apply(self, tensor: Tensor, sizes: Sizes, before: Sizes = NOW, now: Sizes = NOW) -> Tensor:
@@ -219,6 +221,12 @@ class Rescaled:
         dim, layout = self.part
         factors = torch.where(meant(layout, now), factor, 1.0).to(tensor)
         return tensor * along(factors, dim, tensor.ndim)
+
+    def number(self, sizes: Sizes) -> float:
+        """The value of a number at `sizes`."""
+        assert self.written is not None
+        value, own = self.written
+        return float(value * (length(self.layout, sizes) / own) ** self.power)
 
 
 @dataclass(frozen=True)
