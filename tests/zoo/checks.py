@@ -72,8 +72,14 @@ def silent_units(generator):
             normalisation = change.width.normalisation
             gains = {(each.module, each.name) for each in change.width.rescaled}
             for slot in change.width.slots if normalisation is not None else ():
-                if (slot.role not in READERS or slot.feeds) and (slot.module, slot.name) not in gains:
-                    new = owners(slot.layout, change.width.axis, sizes) >= change.size
+                place = slot.module, slot.name
+                if (*place, slot.dim) in normalisation.inside or place in gains:
+                    continue
+                if slot.role not in READERS or slot.feeds:
+                    axes = [(each.width.axis, each.size) for each in changes]  # also those of other widths
+                    new = torch.stack([owners(slot.layout, axis, sizes) >= size for axis, size in axes]).any(
+                        0
+                    )
                     entries = values[slot.tensor].movedim(slot.dim, 0)
                     entries[new] = entries[~new].mean(0) if normalisation.centred else 0.0
 

@@ -13,7 +13,10 @@ from zoo import CASES, library_cases
 from zoo.random_networks import networks
 
 ALL = (*CASES, *library_cases())
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")  # of torch, about its speed
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:LSTM with projections"),  # of torch, about its speed
+    pytest.mark.filterwarnings("ignore:enable_nested_tensor"),  # of torch, where heads are odd
+]
 
 
 def each_of(cases):

@@ -16,7 +16,7 @@ from diffstruct.couple.findings import Findings, Place
 from diffstruct.couple.layouts import layout_of
 from diffstruct.couple.terms import Leaf, Term, find, leaves, product_of
 from diffstruct.width.layout import Axis, Product, Sum
-from diffstruct.width.width import Attribute, Width
+from diffstruct.width.width import Attribute, WhileEven, Width
 
 # For each class the attribute, and the tensor and dimension whose size it is.
 _TABLE: tuple[tuple[type[nn.Module], str, str, int], ...] = (
@@ -54,6 +54,12 @@ def known_attributes(
             gain = _term(module, "weight", 0, findings)
             if gain is not None and leaf in leaves(gain):
                 yield Attribute(module, "normalized_shape", layout_of(gain, axes), 0)
+        if isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor:
+            for inner in module.modules():
+                heads, _ = findings.attention.get(inner, (None, None))
+                if heads is not None and leaf in leaves(heads):
+                    yield WhileEven(module, "use_nested_tensor", layout_of(heads, axes))
+                    break
 
 
 def _sizes(module: nn.Module, findings: Findings) -> Iterator[tuple[str, Term]]:

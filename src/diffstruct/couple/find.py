@@ -76,7 +76,9 @@ def find_widths(
     found, traced = _proved(widths_of(model, findings), proof, include, exclude)
     depths = sorted({name.count(".") for name, _ in model.named_modules()}, reverse=True)
     for depth in depths:
-        failed = [name for name in traced.widths if name not in found.widths and chosen(name, include, exclude)]
+        failed = [
+            name for name in traced.widths if name not in found.widths and chosen(name, include, exclude)
+        ]
         if _merge(traced, failed, model, depth):
             found, traced = _proved(widths_of(model, findings), proof, include, exclude)
     _check_names([*traced.widths], include, exclude)
@@ -145,12 +147,17 @@ def _merge(traced: TracedWidths, failed: Sequence[str], model: nn.Module, depth:
     merged = False
     for one, other in combinations(failed, 2):
         pairs = []
-        ours, theirs = ({(s.module, s.name, s.dim) for s in traced.widths[name].slots} for name in (one, other))
+        ours, theirs = (
+            {(s.module, s.name, s.dim) for s in traced.widths[name].slots} for name in (one, other)
+        )
         if any(module in modules for module, _, _ in ours & theirs):
             pairs.append((traced.leaves[one], traced.leaves[other]))
         for mine in traced.candidates[one]:
             for yours in traced.candidates[other]:
-                same = (mine.attribute.module, mine.attribute.name) == (yours.attribute.module, yours.attribute.name)
+                same = (mine.attribute.module, mine.attribute.name) == (
+                    yours.attribute.module,
+                    yours.attribute.name,
+                )
                 if same and mine.attribute.module in modules:
                     pairs.append((mine.term, yours.term))
         for first, second in pairs:

@@ -53,9 +53,7 @@ def normalisation_of(
     return Normalisation(layout, centred, _inside(leaf, own, findings)), (*rescaled.values(),)
 
 
-def _inside(
-    leaf: Leaf, averages: list[Average], findings: Findings
-) -> frozenset[tuple[nn.Module, str, int]]:
+def _inside(leaf: Leaf, averages: list[Average], findings: Findings) -> frozenset[tuple[nn.Module, str, int]]:
     """The places of the axis that write none of what is averaged over, as far as that is known."""
     written = frozenset[Place]().union(*(average.dim.places for average in averages))
     modules = {average.module for average in averages}

@@ -113,7 +113,9 @@ class Proof:
                 try:
                     self._insertion(trial)
                 except ProofError as error:
-                    if first is None or (isinstance(error, ChangesOutputError) > isinstance(first, ChangesOutputError)):
+                    if first is None or (
+                        isinstance(error, ChangesOutputError) > isinstance(first, ChangesOutputError)
+                    ):
                         first = error
                     if not isinstance(error, ChangesOutputError):
                         break  # with other things rescaled the model fails as well

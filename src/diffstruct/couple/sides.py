@@ -81,9 +81,7 @@ def _written_last(places: Iterable[Place], order: Mapping[int, int]) -> tuple[Pl
     return tuple(sorted(last, key=lambda place: order[place.tensor_id]))
 
 
-def _side(
-    term: Term, places: Sequence[Place], findings: Findings, axes: Mapping[Leaf, Axis]
-) -> Side | None:
+def _side(term: Term, places: Sequence[Place], findings: Findings, axes: Mapping[Leaf, Axis]) -> Side | None:
     parts = {}
     for place in places:
         parts[place] = [*occurrences(settled(findings.places[place]), settled(term), axes)]

@@ -82,8 +82,10 @@ def _slots(lies: Lies, choice: int, findings: Findings, axes: Mapping[Leaf, Axis
         elif place in reading:
             role = Role.RECURRENT if place in inside else Role.OUTGOING
             yield _slot(place, role, layout, findings)
-        elif place in parts and axis in axes_in(feeding := others(parts[place])):
-            yield _slot(place, Role.INCOMING, feeding, findings)
+        elif place in parts:
+            feeding = others(parts[place])
+            if axis in axes_in(feeding):
+                yield _slot(place, Role.INCOMING, feeding, findings)
             yield _slot(place, Role.OUTGOING, parts[place], findings)
         else:
             yield _slot(place, Role.INCOMING, layout, findings)

@@ -89,9 +89,7 @@ class NewUnits:
         """
         if self.width.normalisation is not None:
             for slot in writers(self.width):
-                silence_writers(
-                    self.width, slot, self.values[slot.tensor], self.is_new, self.sizes, new
-                )
+                silence_writers(self.width, slot, self.values[slot.tensor], self.is_new, self.sizes, new)
 
     def _by_themselves(self, slot: Slot) -> tuple[Layout, Axis, Sizes]:
         """Layout, axis and sizes of the new units' entries in `slot`, all others left out."""

@@ -186,6 +186,18 @@ class Attribute:
 
 
 @dataclass(frozen=True)
+class WhileEven(Attribute):
+    """A switch that must be off once the length of the layout is odd.
+
+    So it is with nested tensors in `nn.TransformerEncoder`, which need an even number of heads.
+    """
+
+    def changed(self, value: Any, sizes: Sizes) -> bool:
+        """The switch's `value` after a change to `sizes`."""
+        return bool(value) and length(self.layout, sizes) % 2 == 0
+
+
+@dataclass(frozen=True)
 class Rescaled:
     """A tensor, or a number, that is multiplied by `(length after / length before) ** power` of a layout.
 

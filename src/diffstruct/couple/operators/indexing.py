@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from diffstruct.couple.call import Call, Dims, broadcast, created, fresh, op_rule, unknown
+from diffstruct.couple.findings import Dim
 from diffstruct.couple.terms import fix
 
 
@@ -73,6 +74,7 @@ def _gather(call: Call) -> Sequence[Dims]:
                 call.fix(dim, f"is looked up by {call.name}")
             elif dim.term.size == found[index].term.size:
                 call.unify(found[index], dim)
+                found[index] = Dim(found[index].term, found[index].places | dim.places)
             else:
                 call.fix(dim, f"is taken in part by {call.name}")
                 fix(found[index].term, call.why)
