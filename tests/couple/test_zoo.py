@@ -23,10 +23,7 @@ from zoo.checks import (
 import diffstruct as ds
 from diffstruct.criteria import removal
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:enable_nested_tensor"),  # of torch, where heads are odd
-]
+pytestmark = pytest.mark.slow
 
 CASES = [*CASES, *library_cases()]
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -13,10 +13,7 @@ from zoo import CASES, library_cases
 from zoo.random_networks import networks
 
 ALL = (*CASES, *library_cases())
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:LSTM with projections"),  # of torch, about its speed
-    pytest.mark.filterwarnings("ignore:enable_nested_tensor"),  # of torch, where heads are odd
-]
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")  # of torch, about its speed
 
 
 def each_of(cases):

@@ -1,5 +1,7 @@
 """Whole transformers, and torch.nn's layers of them. Shapes: B batch, T time, S time of the source."""
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -180,7 +182,9 @@ class Translator(nn.Module):
         super().__init__()
         width = heads * head_dim
         self.source, self.target = nn.Embedding(11, width), nn.Embedding(13, width)
-        self.transformer = nn.Transformer(width, heads, 1, 2, 10, batch_first=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # with an odd number of heads there are no nested tensors
+            self.transformer = nn.Transformer(width, heads, 1, 2, 10, batch_first=True)
         layers = (*self.transformer.encoder.layers, *self.transformer.decoder.layers)
         for layer, size in zip(layers, hidden, strict=True):  # `dim_feedforward` is one for all of them
             layer.linear1, layer.linear2 = nn.Linear(width, size), nn.Linear(size, width)

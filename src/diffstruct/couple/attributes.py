@@ -151,13 +151,13 @@ def candidates(
     owners = {slot.module for slot in width.slots}
     names = {module: name for name, module in model.named_modules()}
     family = [module for module in model.modules() if any(inner in owners for inner in module.modules())]
-    by_size: dict[int, Term] = {}
+    with_leaf: dict[nn.Module, dict[int, Term]] = {module: {} for module in owners}
     others: set[int] = set()
     for place, term in findings.places.items():
         if place.module in owners:
             for part in parts_of(term):
                 if leaf in leaves(part):
-                    by_size.setdefault(part.size, part)
+                    with_leaf[place.module].setdefault(part.size, part)
                 else:
                     others.add(part.size)
     found = []
@@ -165,6 +165,10 @@ def candidates(
         settled = {name for name, _ in _sizes(module, findings)}
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
             settled.add("normalized_shape")
+        by_size: dict[int, Term] = {}
+        for inner in module.modules():  # another layer's sizes may be made of other axes
+            for size, part in with_leaf.get(inner, {}).items():
+                by_size.setdefault(size, part)
         for name, index, value in _integers(module):
             if name not in settled and value in by_size:
                 attribute = Attribute(module, name, layout_of(by_size[value], axes), index)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 from torch import nn
@@ -13,9 +12,8 @@ from torch import nn
 from diffstruct.couple.declared import declared_widths
 from diffstruct.couple.findings import Findings
 from diffstruct.couple.found import FoundWidths
-from diffstruct.couple.proof import Proof, ProofError
-from diffstruct.couple.sides import settled
-from diffstruct.couple.terms import unify
+from diffstruct.couple.merging import merge, merge_streams
+from diffstruct.couple.proof import ChangesOutputError, Proof, ProofError
 from diffstruct.couple.trace import trace
 from diffstruct.couple.widths import TracedWidths, widths_of
 from diffstruct.errors import StructureError, StructureWarning
@@ -72,15 +70,17 @@ def find_widths(
     run = _runner(model, example_inputs)
     trains = any(module.training for module in model.modules())
     findings = _traced(model, run, example_inputs, trains)
-    proof = Proof(model, run, trains)
-    found, traced = _proved(widths_of(model, findings), proof, include, exclude)
-    depths = sorted({name.count(".") for name, _ in model.named_modules()}, reverse=True)
-    for depth in depths:
-        failed = [
-            name for name in traced.widths if name not in found.widths and chosen(name, include, exclude)
-        ]
-        if _merge(traced, failed, model, depth):
-            found, traced = _proved(widths_of(model, findings), proof, include, exclude)
+    proof = Proof(model, run, trains, findings.draws)
+    traced = widths_of(model, findings)
+    found, misfits = _proved(traced, proof, include, exclude)
+    depths = {name.count(".") for name, _ in model.named_modules()}
+    for depth in sorted(depths, reverse=True):
+        if merge(traced, misfits, model, depth):
+            traced = widths_of(model, findings)
+            found, misfits = _proved(traced, proof, include, exclude)
+    if merge_streams(traced, misfits, findings):
+        traced = widths_of(model, findings)
+        found, misfits = _proved(traced, proof, include, exclude)
     _check_names([*traced.widths], include, exclude)
     _prove_together(found)
     return found
@@ -122,10 +122,15 @@ def _traced(model: nn.Module, run: partial[Any], inputs: Any, trains: bool) -> F
 
 def _proved(
     traced: TracedWidths, proof: Proof, include: Sequence[str], exclude: Sequence[str]
-) -> tuple[FoundWidths, TracedWidths]:
-    """Those of the widths that are wanted and proved; the others are refused."""
+) -> tuple[FoundWidths, list[str]]:
+    """Those of the widths that are wanted and proved; the names of those with which the model does not run.
+
+    All others are refused.
+    """
     found = FoundWidths(proof.model, dict(traced.widths), [*traced.refused], proof)
-    for name, width in traced.widths.items():
+    misfits = []
+    proof.sharpen(traced.variants.values())
+    for name in traced.widths:
         if not chosen(name, include, exclude):
             found.refuse(name, EXCLUDED)
             continue
@@ -133,38 +138,9 @@ def _proved(
             found.widths[name] = proof.prove(traced.variants[name], traced.candidates[name])
         except ProofError as error:
             found.refuse(name, str(error))
-    return found, traced
-
-
-def _merge(traced: TracedWidths, failed: Sequence[str], model: nn.Module, depth: int) -> bool:
-    """Take for one axis those that fail alone, are as large, and hang together; whether there are any.
-
-    They hang together if they lie in one dimension (halves of `chunk`) or if one integer of a module at this
-    depth may hold the size of both (the width of a head of queries and of values): the model's code then needs
-    both to have the same size, which no operator shows.
-    """
-    modules = {module for name, module in model.named_modules() if name.count(".") == depth}
-    merged = False
-    for one, other in combinations(failed, 2):
-        pairs = []
-        ours, theirs = (
-            {(s.module, s.name, s.dim) for s in traced.widths[name].slots} for name in (one, other)
-        )
-        if any(module in modules for module, _, _ in ours & theirs):
-            pairs.append((traced.leaves[one], traced.leaves[other]))
-        for mine in traced.candidates[one]:
-            for yours in traced.candidates[other]:
-                same = (mine.attribute.module, mine.attribute.name) == (
-                    yours.attribute.module,
-                    yours.attribute.name,
-                )
-                if same and mine.attribute.module in modules:
-                    pairs.append((mine.term, yours.term))
-        for first, second in pairs:
-            if first.size == second.size and settled(first) != settled(second):
-                unify(first, second, "must be as large as another axis")
-                merged = True
-    return merged
+            if not isinstance(error, ChangesOutputError):
+                misfits.append(name)
+    return found, misfits
 
 
 def _check_names(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> None:

@@ -38,8 +38,8 @@ class Place(NamedTuple):
 class Dim(NamedTuple):
     """A dimension of a tensor that the model computes.
 
-    `places` are the dimensions of parameters that it is, if the tensor was computed from parameters alone, and
-    else those of the weights that write it, and gains and biases behind these, as far as that is known.
+    `places` are the dimensions of parameters that it is, if the tensor was computed from parameters alone;
+    else they are those of the weights that write it, and of gains and biases behind these, as far as known.
     """
 
     term: Term
@@ -110,6 +110,8 @@ class Findings:
     """Dimensions that are averaged over by modules."""
     merged_ones: list[tuple[Term, str]] = field(default_factory=list)
     """Axes of one unit that a view merged with others, each with the view: there is no following them."""
+    draws: bool = False
+    """Whether the model draws random numbers in evaluation mode."""
     failed_rules: dict[str, str] = field(default_factory=dict)
     """The operators whose rule raised an error, by name, each with the error."""
 

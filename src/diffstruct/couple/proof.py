@@ -10,7 +10,7 @@ found on the way: with them kept in step the proof succeeds, without them it doe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from diffstruct.couple.attributes import Candidate
+from diffstruct.couple.even_draws import EvenDraws
 from diffstruct.couple.findings import lost_unit
+from diffstruct.couple.sharpening import FACTORS, Sharpening, apart
 from diffstruct.nn.outputs import tensors_in
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import Change, plan
@@ -48,11 +50,14 @@ class Proof:
         run: the model with the example inputs as its arguments. A deep copy of a proof together with its
             model runs the copy of the model.
         trains: whether it runs with the modes that its modules are in as well.
+        draws: whether the model draws random numbers in evaluation mode; they are made independent of sizes.
     """
 
-    def __init__(self, model: nn.Module, run: partial[Any], trains: bool) -> None:
-        self.model, self.run, self.trains = model, run, trains
+    def __init__(self, model: nn.Module, run: partial[Any], trains: bool, draws: bool = False) -> None:
+        self.model, self.run, self.trains, self.draws = model, run, trains, draws
         self.expected = self.outputs()
+        self._sharpening = Sharpening(())
+        self._sharp_outputs = self.expected
 
     def prove(self, variants: Sequence[Sequence[Width]], candidates: Sequence[Candidate]) -> Width:
         """The width, with the attributes that must be kept in step.
@@ -67,7 +72,7 @@ class Proof:
         first: ProofError | None = None
         for widths in variants:
             try:
-                with self._even_gains(widths[0]):
+                with self._sharp(len(widths) > 1), self._even_gains(widths[0]):
                     proved = self._with_attributes(widths, candidates)
                     if proved.size > 1:  # the last unit cannot be removed
                         self._removal(proved)
@@ -77,7 +82,37 @@ class Proof:
                 if not isinstance(error, ChangesOutputError):
                     break  # another choice of parts has the same shapes
         assert first is not None
-        raise ProofError(lost_unit(str(first)) if variants[0][0].size == 1 else str(first)) from first
+        raise type(first)(lost_unit(str(first)) if variants[0][0].size == 1 else str(first)) from first
+
+    def sharpen(self, variants: Iterable[Sequence[Sequence[Width]]]) -> None:
+        """Find out at which weights of attention its scale matters most: there it is tried what scale it has.
+
+        Args:
+            variants: of all widths, as `prove` takes them.
+        """
+        self._sharpening, self._sharp_outputs = Sharpening(variants), self.expected
+        best = 0.0
+        for factor in FACTORS if self._sharpening else ():
+            with self._sharpening.applied(factor):
+                here = self.outputs()
+            with self._sharpening.applied(1.1 * factor):
+                change = apart(here, self.outputs())
+            if change > best:
+                best, self._sharpening.factor, self._sharp_outputs = change, factor, here
+
+    @contextmanager
+    def _sharp(self, needed: bool) -> Iterator[None]:
+        """Let the output depend on the scale of attention meanwhile, where that is needed."""
+        expected = self.expected
+        if not needed:
+            yield
+            return
+        with self._sharpening.applied():
+            self.expected = self._sharp_outputs
+            try:
+                yield
+            finally:
+                self.expected = expected
 
     @contextmanager
     def _even_gains(self, width: Width) -> Iterator[None]:
@@ -218,7 +253,8 @@ class Proof:
             ProofError: the model fails.
         """
         # With gradients, which a model can need for its output (forces, from an energy).
-        with undisturbed(self.model, training), torch.enable_grad():
+        draws = EvenDraws() if self.draws and not training else nullcontext()
+        with undisturbed(self.model, training), torch.enable_grad(), draws:
             try:
                 return [tensor.detach().clone() for tensor in tensors_in(self.run())]
             except Exception as error:  # whatever the user's code raises where a size does not fit
@@ -289,7 +325,7 @@ def _also(width: Width, chosen: Iterable[Candidate]) -> Width:
 
 
 NUMBERS_TOO = 3
-"""As many ways to rescale there are if numbers may be rescaled, which is tried first, and without them last."""
+"""So many ways to rescale there are if numbers may be: it is tried first with them, and last without."""
 
 MANY = 8
 """As many candidates are tried one by one."""

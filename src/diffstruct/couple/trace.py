@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -45,6 +46,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         for tensor in tensors:
             self.state.findings.used.setdefault(id(tensor))
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self.state.draws = True
         failure = None
         simpler = expand(func)
         if simpler is not None:
@@ -133,6 +136,7 @@ def trace(model: nn.Module, run: Callable[[], Any], inputs: Any, findings: Findi
             state.declare(tensor, [Dim(Leaf(size, "is a dimension of the input")) for size in tensor.shape])
     with _operator_by_operator(state), Trace(state):
         outputs = run()
+    findings.draws |= state.draws and not any(module.training for module in model.modules())
     for tensor in tensors_in(outputs):
         findings.used.setdefault(id(tensor))
         for leaving in state.dims(tensor):

@@ -23,6 +23,8 @@ class TracingState:
         self.stack: list[nn.Module] = []
         self.squares: set[int] = set()
         """The ids of tensors that are squares, entry by entry."""
+        self.draws = False
+        """Whether random numbers were drawn."""
         self._known: dict[int, tuple[Tensor, tuple[Dim, ...], bool]] = {}
 
     def declare(self, tensor: Tensor, dims: Iterable[Dim], weight: bool = False) -> None:

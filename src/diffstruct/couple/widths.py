@@ -102,7 +102,7 @@ def _fix_what_cannot_be_learned(
     if not reading and not meets:
         views = [view for term, view in findings.merged_ones if find(term) is leaf]
         fix(leaf, lost_unit(f"it is merged by {views[0]}") if views else "no weights read it")
-    if reading.issuperset(places) and not findings.feeding.intersection(places):
+    if not {*places} - reading and not findings.feeding.intersection(places):
         fix(leaf, "no weights feed it")
     for place in places:
         if _nested(findings.places[place], leaf) > 1:

@@ -1,4 +1,4 @@
-"""Layouts of which a slot means only a part: the queries, say, of a layer that computes keys and values too."""
+"""Layouts of which a slot means only a part: the queries of a layer that computes keys and values too."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ NO_OTHERS: Mapping[Axis, Tensor] = MappingProxyType({})
 def writers(width: Width) -> Iterator[Slot]:
     """The slots of all that the units are computed with that normalisations average over.
 
-    Those of a tied embedding, which reads them, are among them, and those of queries, keys and values are not,
+    Those of a tied embedding, which reads them, are among them; those of queries, keys and values are not,
     where a head has channels of the stream.
     """
     inside = () if width.normalisation is None else width.normalisation.inside

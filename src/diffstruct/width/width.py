@@ -210,8 +210,8 @@ class Rescaled:
         layout: of the dimension on whose length it depends.
         power: see above.
         written: of a number: its value, and the length, that the model came with, so that it never drifts.
-        part: of a tensor: one of its dimensions, and how it lies, where only the entries that belong to that layout
-            are multiplied, as the queries are in a layer that computes keys and values too.
+        part: of a tensor: one of its dimensions, and how it lies, where only the entries that this layout
+            means are multiplied, as the queries are in a layer that computes keys and values too.
     """
 
     module: nn.Module

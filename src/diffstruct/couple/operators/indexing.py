@@ -60,6 +60,23 @@ def _index(call: Call) -> Sequence[Dims]:
     return [(*before, *looked, *after)]
 
 
+@op_rule("index_add", "index_copy")
+def _index_add(call: Call) -> Sequence[Dims]:
+    """Rows are looked up; along all other dimensions entry by entry."""
+    target, dim, _, source = call.args[:4]
+    dims, theirs = [*call.dims(target)], call.dims(source)
+    if target.ndim != source.ndim or not dims:
+        return unknown(call)
+    for index, other in enumerate(theirs):
+        if index == dim % len(dims):
+            call.fix(dims[index], f"is looked up by {call.name}")
+            call.fix(other, f"is looked up by {call.name}")
+        else:
+            call.unify(dims[index], other)
+            dims[index] = Dim(dims[index].term, dims[index].places | other.places)
+    return [tuple(dims)]
+
+
 @op_rule("gather", "scatter", "scatter_add", "scatter_reduce")
 def _gather(call: Call) -> Sequence[Dims]:
     """Along `dim` by index; along the others entry by entry, where all of them are taken."""
