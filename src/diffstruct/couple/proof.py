@@ -72,7 +72,7 @@ class Proof:
         first: ProofError | None = None
         for widths in variants:
             try:
-                with self._sharp(len(widths) > 1), self._even_gains(widths[0]):
+                with self._sharp(len(widths) > 1), self._even_gains(widths[:1]):
                     proved = self._with_attributes(widths, candidates)
                     if proved.size > 1:  # the last unit cannot be removed
                         self._removal(proved)
@@ -115,20 +115,21 @@ class Proof:
                 self.expected = expected
 
     @contextmanager
-    def _even_gains(self, width: Width) -> Iterator[None]:
+    def _even_gains(self, widths: Iterable[Width]) -> Iterator[None]:
         """Give all units of a `LayerNorm` the same gain and bias meanwhile.
 
         What a `LayerNorm` returns has the same mean for every example only then. Behind others a channel
         that equals the mean differs from the next mean, by about the gains' spread over the root of their
         number: surgery there is exact only to that.
         """
-        normalisation, expected = width.normalisation, self.expected
-        uneven = [slot.tensor for slot in width.having(Role.INCOMING) if slot.tensor.ndim == 1]
-        uneven = [each for each in uneven if each.is_floating_point() and (each != each.mean()).any()]
-        if normalisation is None or not normalisation.centred or not uneven:
+        expected = self.expected
+        centred = [each for each in widths if each.normalisation is not None and each.normalisation.centred]
+        slots = (slot for width in centred for slot in width.having(Role.INCOMING) if slot.tensor.ndim == 1)
+        uneven = {slot.tensor: None for slot in slots if slot.tensor.is_floating_point()}
+        backup = [(tensor, tensor.detach().clone()) for tensor in uneven if (tensor != tensor[0]).any()]
+        if not backup:
             yield
             return
-        backup = [(tensor, tensor.detach().clone()) for tensor in uneven]
         try:
             for tensor, before in backup:
                 tensor.data.fill_(before.mean())
@@ -237,11 +238,13 @@ class Proof:
         Raises:
             ProofError: it does.
         """
-        undo = self._operate(*(Change(width, tuple(range(width.size)), 1) for width in widths))
-        try:
-            self.same(self.outputs(), self.expected, "silent units together change the model's output")
-        finally:
-            undo()
+        widths = [*widths]
+        with self._even_gains(widths):
+            undo = self._operate(*(Change(width, tuple(range(width.size)), 1) for width in widths))
+            try:
+                self.same(self.outputs(), self.expected, "silent units together change the model's output")
+            finally:
+                undo()
 
     def _operate(self, *changes: Change) -> Callable[[], None]:
         return plan(changes, (), _silent_units).commit()

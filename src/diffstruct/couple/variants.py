@@ -50,7 +50,8 @@ def variants_of(
 ) -> list[list[Width]]:
     """What a width may be: for each choice of parts that read it, with what may be rescaled.
 
-    The first in each list is the most likely.
+    The first in each list is the most likely. Where means are subtracted, all of it comes twice: what is
+    normalised goes on as the units, or it does not.
     """
     leaf, sides = lies.leaf, lies.own_sides()
     attributes = tuple(known_attributes(model, findings, leaf, axes))
@@ -65,6 +66,9 @@ def variants_of(
             found[-1].append(replace(width, rescaled=(*rescaled, *weights)))
         if weights and numbers:
             found[-1].insert(0, replace(width, rescaled=(*rescaled, *weights, *numbers)))
+    if normalisation is not None and normalisation.centred:
+        returning = replace(normalisation, returns=True)
+        found += [[replace(width, normalisation=returning) for width in widths] for widths in found]
     return found
 
 

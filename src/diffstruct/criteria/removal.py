@@ -112,7 +112,8 @@ class Removals:
         proposed: dict[str, NDArray[np.int64]] = {}
         if pressure > 0:
             proposed = {name: units for name in widths if len(units := self._proposal(name, ages[name]))}
-            self.off = {name: off**0.98 for name, off in self.off.items()}
+            if self.budget is None:
+                self.off = {name: off**0.98 for name, off in self.off.items()}
         if proposed and self.tracker.loss is None:  # the outputs are not seen: there is nothing to measure by
             self.pending = {name: self._unmeasured(name, units) for name, units in proposed.items()}
         elif proposed and self.measurable and self._credit >= 2:
@@ -218,12 +219,15 @@ class Removals:
         self._norms.follow(shifts, changes, copies)
 
     def _proposal(self, name: str, ages: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The units to try: the least important of those that are not worth their price."""
+        """The units to try: the least important of those that are not worth their price.
+
+        With a budget, others as well: what is forced to go is compared by what was measured of each width.
+        """
         width = self.tracker.widths[name]
         least = self.training.rules[name].min_units or 1
         values = self.importance(name)
         below = np.flatnonzero(
-            (values <= self.training.threshold(name))
+            ((values <= self.training.threshold(name)) | (self.budget is not None))
             & grace_ended(self.training, name, ages)
             & ~self.shown[name]
         )

@@ -57,9 +57,11 @@ def silence_writers(
         return
     where = spread(silent, slot.layout, width.axis, sizes, False).to(value.device)
     layout = width.normalisation.layout if width.normalisation.centred else None
-    for gain in width.rescaled:
-        if gain.module is slot.module and gain.name == slot.name:
-            layout = gain.layout
+    own = {each.name: each for each in width.rescaled if each.module is slot.module and each.power < 0}
+    if slot.name in own:
+        layout = own[slot.name].layout
+    elif own and slot.tensor.ndim == 1 and not width.normalisation.returns:
+        layout = None  # a bias, which those who read the unit would see
     if layout is None:
         value.index_fill_(slot.dim, where.nonzero().flatten(), 0)
         return

@@ -252,11 +252,14 @@ class Normalisation:
         centred: whether means are subtracted, as `LayerNorm` does.
         inside: modules, names and dimensions of tensors that units are computed with elsewhere, and that
             do not write what is averaged over.
+        returns: whether what is normalised goes on as the units of the width, as with norms behind the sum
+            (post-norm), so that biases write units, too.
     """
 
     layout: Layout
     centred: bool
     inside: frozenset[tuple[nn.Module, str, int]] = frozenset()
+    returns: bool = False
 
 
 @dataclass(frozen=True, eq=False)
