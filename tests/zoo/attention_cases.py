@@ -27,7 +27,7 @@ STREAM_OF_HEADS = (
     "embed.weight[1] {ln_1,ln_2}.{wb}[0] c_attn.{wb}[0] c_attn.weight[1] c_proj.{wb}[0] c_proj.weight[1] "
     "mlp.0.weight[1] mlp.2.{wb}[0] out.weight[1]"
 )
-MULTIHEAD = "in_proj_weight[0] in_proj_weight[1] in_proj_bias[0] out_proj.weight[0] out_proj.weight[1] out_proj.bias[0]"
+MULTIHEAD = "in_proj_weight[0] in_proj_weight[1] in_proj_bias[0] out_proj.{wb}[0] out_proj.weight[1]"
 KEY_VALUE_HEADS = "{q,k,v}.weight[0] out.weight[1]"
 GROUPED_QUERIES = {"kv_heads": KEY_VALUE_HEADS, "head_dim": KEY_VALUE_HEADS}
 MORE_QUERIES = {"queries": "q.weight[0] out.weight[1]"}

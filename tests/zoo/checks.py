@@ -86,14 +86,14 @@ def silent_units(generator):
     return write
 
 
-def silent_units_come_and_go(model, inputs, widths):
+def silent_units_come_and_go(model, inputs, widths, rtol=1e-4):
     """As the proof does, but with other code: two units in all widths at once, which change no output."""
     widths = [*widths]
     expected, before = outputs_of(model, inputs), snapshot(model)
     gains = {id(getattr(each.module, each.name)) for width in widths for each in width.rescaled}
     grown = [Change(width, tuple(range(width.size)), 2) for width in widths]
     operate(grown, initialize=silent_units(torch.Generator().manual_seed(2)))
-    assert_same(outputs_of(model, inputs), expected)
+    assert_same(outputs_of(model, inputs), expected, rtol)
     operate([Change(width, tuple(range(width.size - 2)), 0) for width in widths])
     assert_unchanged(model, before, gains)
     assert_same(outputs_of(model, inputs), expected, rtol=1e-6 if gains else 0)

@@ -131,7 +131,7 @@ class MultiheadOnOtherWidths(nn.Module):
 
 
 class MultiheadByItself(nn.Module):
-    """Keys and values come with a width of their own, and a learned pair of them is added to each sequence."""
+    """Keys and values have a width of their own, and a learned pair of them is added to each sequence."""
 
     def __init__(self, heads=3, head_dim=4, key=10):
         super().__init__()

@@ -70,7 +70,7 @@ def find_widths(
     run = _runner(model, example_inputs)
     trains = any(module.training for module in model.modules())
     findings = _traced(model, run, example_inputs, trains)
-    proof = Proof(model, run, trains, findings.draws)
+    proof = Proof(model, run, trains, findings)
     traced = widths_of(model, findings)
     found, misfits = _proved(traced, proof, include, exclude)
     depths = {name.count(".") for name, _ in model.named_modules()}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from diffstruct.couple.terms import Leaf, Term
@@ -110,10 +111,17 @@ class Findings:
     """Dimensions that are averaged over by modules."""
     merged_ones: list[tuple[Term, str]] = field(default_factory=list)
     """Axes of one unit that a view merged with others, each with the view: there is no following them."""
+    coarsest: torch.dtype = torch.float64
+    """The coarsest type that numbers are rounded to on their way, as norms do that compute in float32."""
     draws: bool = False
     """Whether the model draws random numbers in evaluation mode."""
     failed_rules: dict[str, str] = field(default_factory=dict)
     """The operators whose rule raised an error, by name, each with the error."""
+
+
+def coarsest(types: Iterable[torch.dtype]) -> torch.dtype:
+    """The coarsest of some types of floating-point numbers; of none, float32."""
+    return max(types, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
 
 
 ONE_UNIT = "has one unit, which cannot be told from broadcasting"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from diffstruct.couple.attributes import Candidate
 from diffstruct.couple.even_draws import EvenDraws
-from diffstruct.couple.findings import lost_unit
+from diffstruct.couple.findings import Findings, coarsest, lost_unit
 from diffstruct.couple.sharpening import FACTORS, Sharpening, apart
 from diffstruct.nn.outputs import tensors_in
 from diffstruct.nn.undisturbed import undisturbed
@@ -50,11 +50,13 @@ class Proof:
         run: the model with the example inputs as its arguments. A deep copy of a proof together with its
             model runs the copy of the model.
         trains: whether it runs with the modes that its modules are in as well.
-        draws: whether the model draws random numbers in evaluation mode; they are made independent of sizes.
+        findings: what the trace found: whether the model draws random numbers in evaluation mode, which are
+            then made independent of sizes, and how coarsely it computes.
     """
 
-    def __init__(self, model: nn.Module, run: partial[Any], trains: bool, draws: bool = False) -> None:
-        self.model, self.run, self.trains, self.draws = model, run, trains, draws
+    def __init__(self, model: nn.Module, run: partial[Any], trains: bool, findings: Findings) -> None:
+        self.model, self.run, self.trains = model, run, trains
+        self.draws, self.precision = findings.draws, findings.coarsest
         self.expected = self.outputs()
         self._sharpening = Sharpening(())
         self._sharp_outputs = self.expected
@@ -271,7 +273,9 @@ class Proof:
         """
         if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
             raise ChangesOutputError(f"{what}: its shape")
-        tolerance = torch.finfo(_precision(found)).eps ** 0.7  # rounding adds up on its way through the model
+        types = [tensor.dtype for tensor in found if tensor.dtype.is_floating_point]
+        kept = coarsest([*types, self.precision] if types else [])
+        tolerance = torch.finfo(kept).eps ** 0.7  # rounding adds up on its way through the model
         for mine, right in zip(found, expected, strict=True):
             if not right.dtype.is_floating_point:
                 if not torch.equal(mine, right):
@@ -310,12 +314,6 @@ def _silent_units(changes: Sequence[Change], values: Mapping[Tensor, Tensor]) ->
         axis = change.width.axis
         for slot in writers(change.width) if change.width.normalisation is not None else ():
             silence_writers(change.width, slot, values[slot.tensor], new[axis], sizes, new)
-
-
-def _precision(tensors: Sequence[Tensor]) -> torch.dtype:
-    """The coarsest type among them."""
-    floats = [tensor.dtype for tensor in tensors if tensor.dtype.is_floating_point]
-    return max(floats, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
 
 
 def _one_line(error: BaseException) -> str:

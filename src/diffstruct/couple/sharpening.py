@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 from diffstruct.width.layout import along
-from diffstruct.width.parts import meant
+from diffstruct.width.parts import factors_where, meant
 from diffstruct.width.width import Rescaled, Width
 
 FACTORS = (1.0, 8.0, 64.0, 512.0)
@@ -49,7 +48,7 @@ class Sharpening:
                 tensor: Tensor = getattr(each.module, each.name)
                 assert each.part is not None
                 dim, layout = each.part
-                factors = torch.where(meant(layout), factor, 1.0).to(tensor)
+                factors = factors_where(meant(layout), factor).to(tensor)
                 backup.append((tensor, tensor.detach().clone()))
                 tensor.data.mul_(along(factors, dim, tensor.ndim))
             yield

@@ -127,21 +127,25 @@ def occurrences(term: Term, wanted: Term, axes: Mapping[Leaf, Axis]) -> Iterator
 
 def _in_product(term: Product[Term], wanted: Term, axes: Mapping[Leaf, Axis]) -> Iterator[Layout]:
     factors, sought = term.factors, wanted.factors if isinstance(wanted, Product) else (wanted,)
-    for index, factor in enumerate(factors):
+    starts = range(len(factors))
+    at = next((i for i in starts if _same(factors[i : i + len(sought)], sought, axes)), None)
+    if at is None:
+        for index, factor in enumerate(factors):
+            outer = [layout_of(each, axes) for each in factors[:index]]
+            rest = layout_of(product_of(factors[index + 1 :]), axes)
+            for inner in occurrences(factor, wanted, axes) if isinstance(factor, Sum) else ():
+                yield canonical(Product((*outer, inner, rest)))
+        return
+    counts = [i for i in range(at) if 1 < factors[i].size <= MANY and _is_fixed(factors[i], axes)]
+    if not counts:
+        yield canonical(layout_of(term, axes))
+    # Three is what queries, keys and values are; a number of heads that is fixed is another.
+    for index in sorted(counts, key=lambda i: factors[i].size != 3):
         outer = [layout_of(each, axes) for each in factors[:index]]
-        if _same(factors[index : index + len(sought)], sought, axes):
-            yield canonical(layout_of(term, axes))
-            return
-        rest = product_of(factors[index + 1 :])
-        if _is_fixed(factor, axes) and 1 < factor.size <= MANY:
-            for inner in [*occurrences(rest, wanted, axes)]:
-                for copy in range(factor.size):
-                    others: list[Layout] = [Unowned(layout_of(rest, axes))] * factor.size
-                    others[copy] = inner
-                    yield canonical(Product((*outer, Sum(tuple(others)))))
-            return
-        for inner in occurrences(factor, wanted, axes) if isinstance(factor, Sum) else ():
-            yield canonical(Product((*outer, inner, layout_of(rest, axes))))
+        inner = layout_of(product_of(factors[index + 1 :]), axes)
+        for copy in range(factors[index].size):
+            parts = [inner if each == copy else Unowned(inner) for each in range(factors[index].size)]
+            yield canonical(Product((*outer, Sum(tuple(parts)))))
 
 
 def _unowned(parts: Sequence[Term], axes: Mapping[Leaf, Axis]) -> list[Layout]:

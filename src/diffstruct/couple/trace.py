@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diffstruct.couple.call import Call, Dims
-from diffstruct.couple.findings import Dim, Findings, Place
+from diffstruct.couple.findings import Dim, Findings, Place, coarsest
 from diffstruct.couple.registry import describe, expand, rule_failed
 from diffstruct.couple.terms import Leaf, fix, product_of, unify
 from diffstruct.couple.tracing_state import TracingState
@@ -61,6 +61,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if results:
+            self.state.findings.coarsest = coarsest(
+                [self.state.findings.coarsest, *_rounded(tensors, results)]
+            )
             call = Call(self.state, func, args, kwargs, tensors, results)
             self._record(call, describe(call) if failure is None else rule_failed(call, failure))
         return result
@@ -84,6 +87,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     state.declare(tensor, dims)
             else:
                 state.declare(tensor, dims, weight)
+
+
+def _rounded(tensors: Sequence[Tensor], results: Sequence[Tensor]) -> Iterator[torch.dtype]:
+    """The types of results that are coarser than what they are computed from."""
+    for result in results:
+        if result.is_floating_point():
+            for tensor in tensors:
+                if tensor.is_floating_point() and coarsest([tensor.dtype, result.dtype]) != tensor.dtype:
+                    yield result.dtype
 
 
 @contextmanager

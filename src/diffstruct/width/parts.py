@@ -39,3 +39,10 @@ def meant(layout: Layout, sizes: Sizes = NOW) -> Tensor:
             return result
         case _:
             return torch.full([length(layout, sizes)], not isinstance(layout, Unowned))
+
+
+def factors_where(mask: Tensor, factor: float) -> Tensor:
+    """`factor` where `mask` is true, else one: float64, like `mask`."""
+    factors = torch.ones(mask.shape, dtype=torch.float64)
+    factors[mask] = factor
+    return factors

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
@@ -31,7 +30,7 @@ from diffstruct.width.layout import (
     spread,
     unit_sums,
 )
-from diffstruct.width.parts import meant
+from diffstruct.width.parts import factors_where, meant
 
 
 class Role(Enum):
@@ -231,8 +230,7 @@ class Rescaled:
         if factor == 1 or self.part is None:
             return tensor if factor == 1 else tensor * factor
         dim, layout = self.part
-        factors = torch.where(meant(layout, now), factor, 1.0).to(tensor)
-        return tensor * along(factors, dim, tensor.ndim)
+        return tensor * along(factors_where(meant(layout, now), factor).to(tensor), dim, tensor.ndim)
 
     def number(self, sizes: Sizes) -> float:
         """The value of a number at `sizes`."""
