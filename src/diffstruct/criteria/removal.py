@@ -32,6 +32,9 @@ from diffstruct.width.silence import silence_writers, writers
 FORWARDS_A_STEP = 0.03
 """Runs of the model that measuring may take, for each step of training: a hundredth of its time."""
 
+FORWARDS_WITH_A_BUDGET = 0.1
+"""The same where all widths have to be compared all the time."""
+
 FIRST_GROUP, LARGEST_GROUP, SMALLEST_GROUP = 0.1, 0.25, 0.02
 """The part of a width that is tried at once: at first, at most and at least."""
 
@@ -105,15 +108,16 @@ class Removals:
         """
         widths = self.tracker.widths
         most = 2.0 * (1 + len(widths))
-        self._credit = min(self._credit + FORWARDS_A_STEP * self.training.interval, most)
+        a_step = FORWARDS_A_STEP if self.budget is None else FORWARDS_WITH_A_BUDGET
+        self._credit = min(self._credit + a_step * self.training.interval, most)
         self.pending = {}
         for name, shown in self.shown.items():
             shown &= self.importance(name) <= self.training.threshold(name)
         proposed: dict[str, NDArray[np.int64]] = {}
-        if pressure > 0:
+        if pressure > 0 or (self.budget is not None and self.tracker.shares):
             proposed = {name: units for name in widths if len(units := self._proposal(name, ages[name]))}
-            if self.budget is None:
-                self.off = {name: off**0.98 for name, off in self.off.items()}
+        if self.budget is None and pressure > 0:
+            self.off = {name: off**0.98 for name, off in self.off.items()}
         if proposed and self.tracker.loss is None:  # the outputs are not seen: there is nothing to measure by
             self.pending = {name: self._unmeasured(name, units) for name, units in proposed.items()}
         elif proposed and self.measurable and self._credit >= 2:
@@ -269,7 +273,8 @@ class Removals:
         else:
             self._group[name] = max(SMALLEST_GROUP, 0.6 * self._group[name])
         ratio = np.clip(max(cost, 0.0) / max(estimated, 1e-3 * allowed, 1e-300), 0.05, 400.0)
-        self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), 0.2, MOST_OFF))
+        least = 0.2 if self.budget is None else 1.0  # less than estimated was lost by chance alone
+        self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), least, MOST_OFF))
 
     def _run(
         self, call: Call, reference: Statistics | None = None, training: bool = True
