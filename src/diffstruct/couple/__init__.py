@@ -8,6 +8,7 @@ proved by surgery (`proof`). `multiply_adds` is what a model costs by the sizes 
 from diffstruct.couple.find import find_widths
 from diffstruct.couple.found import FoundWidths, Refusal
 from diffstruct.couple.multiply_adds import MultiplyAdds
-from diffstruct.couple.proof import Proof, ProofError
+from diffstruct.couple.proof import Proof
+from diffstruct.couple.trials import ProofError
 
 __all__ = ["FoundWidths", "MultiplyAdds", "Proof", "ProofError", "Refusal", "find_widths"]

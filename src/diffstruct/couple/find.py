@@ -13,8 +13,9 @@ from diffstruct.couple.declared import declared_widths
 from diffstruct.couple.findings import Findings
 from diffstruct.couple.found import FoundWidths
 from diffstruct.couple.merging import merge, merge_streams
-from diffstruct.couple.proof import ChangesOutputError, Proof, ProofError
+from diffstruct.couple.proof import Proof
 from diffstruct.couple.trace import trace
+from diffstruct.couple.trials import ChangesOutputError, ProofError
 from diffstruct.couple.widths import TracedWidths, widths_of
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.nn.undisturbed import undisturbed
@@ -130,16 +131,18 @@ def _proved(
     found = FoundWidths(proof.model, dict(traced.widths), [*traced.refused], proof)
     misfits = []
     proof.sharpen(traced.variants.values())
+    wanted = {name: each for name, each in traced.variants.items() if chosen(name, include, exclude)}
+    proved = proof.prove_all(wanted, traced.candidates)
     for name in traced.widths:
-        if not chosen(name, include, exclude):
+        result = proved.get(name)
+        if result is None:
             found.refuse(name, EXCLUDED)
-            continue
-        try:
-            found.widths[name] = proof.prove(traced.variants[name], traced.candidates[name])
-        except ProofError as error:
-            found.refuse(name, str(error))
-            if not isinstance(error, ChangesOutputError):
+        elif isinstance(result, ProofError):
+            found.refuse(name, str(result))
+            if not isinstance(result, ChangesOutputError):
                 misfits.append(name)
+        else:
+            found.widths[name] = result
     return found, misfits
 
 

@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves
 
 from diffstruct.couple.counting import Sizes, products_of
 from diffstruct.couple.found import FoundWidths
-from diffstruct.couple.proof import Proof, ProofError
+from diffstruct.couple.proof import Proof
+from diffstruct.couple.trials import ProofError
 from diffstruct.errors import StructureError
 from diffstruct.surgery import Change, plan
 
