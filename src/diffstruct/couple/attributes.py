@@ -15,6 +15,7 @@ from torch import nn
 from diffstruct.couple.findings import Findings, Place
 from diffstruct.couple.layouts import layout_of
 from diffstruct.couple.terms import Leaf, Term, find, leaves, product_of
+from diffstruct.couple.tree import Tree
 from diffstruct.width.layout import Axis, Product, Sum
 from diffstruct.width.width import Attribute, WhileEven, Width
 
@@ -41,25 +42,34 @@ _GROUPS = {nn.GroupNorm: "num_groups", nn.modules.conv._ConvNd: "groups"}
 
 
 def known_attributes(
-    model: nn.Module, findings: Findings, leaf: Leaf, axes: Mapping[Leaf, Axis]
-) -> Iterator[Attribute]:
-    """The attributes of `torch.nn`'s modules that change with the axis of `leaf`."""
-    seen: set[tuple[nn.Module, str]] = set()
+    model: nn.Module, findings: Findings, axes: Mapping[Leaf, Axis]
+) -> dict[Leaf, list[Attribute]]:
+    """The attributes of `torch.nn`'s modules that change with each axis."""
+    found: dict[Leaf, list[Attribute]] = {}
+    seen: set[tuple[nn.Module, str, Leaf]] = set()
+    for attribute, term in _known(model, findings, axes):
+        for leaf in leaves(term):
+            if (attribute.module, attribute.name, leaf) not in seen:
+                seen.add((attribute.module, attribute.name, leaf))
+                found.setdefault(leaf, []).append(attribute)
+    return found
+
+
+def _known(
+    model: nn.Module, findings: Findings, axes: Mapping[Leaf, Axis]
+) -> Iterator[tuple[Attribute, Term]]:
+    """The attributes of `torch.nn`'s modules, each with the term whose size it is."""
     for module in model.modules():
         for name, term in _sizes(module, findings):
-            if leaf in leaves(term) and (module, name) not in seen and getattr(module, name) == term.size:
-                seen.add((module, name))
-                yield Attribute(module, name, layout_of(term, axes))
+            if getattr(module, name) == term.size:
+                yield Attribute(module, name, layout_of(term, axes)), term
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) == 1:
             gain = _term(module, "weight", 0, findings)
-            if gain is not None and leaf in leaves(gain):
-                yield Attribute(module, "normalized_shape", layout_of(gain, axes), 0)
+            if gain is not None:
+                yield Attribute(module, "normalized_shape", layout_of(gain, axes), 0), gain
         if isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor:
-            for inner in module.modules():
-                heads, _ = findings.attention.get(inner, (None, None))
-                if heads is not None and leaf in leaves(heads):
-                    yield WhileEven(module, "use_nested_tensor", layout_of(heads, axes))
-                    break
+            for heads, _ in (findings.attention[m] for m in module.modules() if m in findings.attention):
+                yield WhileEven(module, "use_nested_tensor", layout_of(heads, axes)), heads
 
 
 def _sizes(module: nn.Module, findings: Findings) -> Iterator[tuple[str, Term]]:
@@ -140,7 +150,7 @@ class Candidate(NamedTuple):
 
 
 def candidates(
-    model: nn.Module, width: Width, leaf: Leaf, findings: Findings, axes: Mapping[Leaf, Axis]
+    tree: Tree, width: Width, leaf: Leaf, findings: Findings, axes: Mapping[Leaf, Axis]
 ) -> list[Candidate]:
     """The integers that may hold a size that changes with `leaf`, other than those of `torch.nn`'s modules.
 
@@ -149,8 +159,6 @@ def candidates(
     """
     counted = {each for term in (*findings.heads, *findings.groups.values()) for each in leaves(term)}
     owners = {slot.module for slot in width.slots}
-    names = {module: name for name, module in model.named_modules()}
-    family = [module for module in model.modules() if any(inner in owners for inner in module.modules())]
     with_leaf: dict[nn.Module, dict[int, Term]] = {module: {} for module in owners}
     others: set[int] = set()
     for place, term in findings.places.items():
@@ -161,22 +169,23 @@ def candidates(
                 else:
                     others.add(part.size)
     found = []
-    for module in family:
+    for module in tree.around(owners):
         settled = {name for name, _ in _sizes(module, findings)}
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
             settled.add("normalized_shape")
+        integers = [each for each in _integers(module) if each[0] not in settled]
         by_size: dict[int, Term] = {}
-        for inner in module.modules():  # another layer's sizes may be made of other axes
+        for inner in module.modules() if integers else ():  # another layer's sizes may be made of other axes
             for size, part in with_leaf.get(inner, {}).items():
                 by_size.setdefault(size, part)
-        for name, index, value in _integers(module):
-            if name not in settled and value in by_size:
+        for name, index, value in integers:
+            if value in by_size:
                 attribute = Attribute(module, name, layout_of(by_size[value], axes), index)
                 if _COUNT.search(name.lower()):
                     likely = leaf in counted
                 else:
                     likely = bool(_HINT.search(name.lower())) and value not in others
-                kind = re.sub(r"\d+", "#", f"{names[module]}.{name}.{index}")
+                kind = re.sub(r"\d+", "#", f"{tree.names[module][0]}.{name}.{index}")
                 found.append(Candidate(attribute, likely, kind, by_size[value]))
     return found
 

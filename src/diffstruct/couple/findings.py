@@ -113,6 +113,8 @@ class Findings:
     """Axes of one unit that a view merged with others, each with the view: there is no following them."""
     coarsest: torch.dtype = torch.float64
     """The coarsest type that numbers are rounded to on their way, as norms do that compute in float32."""
+    spreads: dict[int, tuple[float, float | None]] = field(default_factory=dict)
+    """By id, mean and standard deviation of parameters and buffers; None of a single number."""
     draws: bool = False
     """Whether the model draws random numbers in evaluation mode."""
     failed_rules: dict[str, str] = field(default_factory=dict)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffstruct.surgery import Change
-from diffstruct.width.layout import owners
+from diffstruct.width.parts import positions
 from diffstruct.width.silence import silence_writers, writers
 from diffstruct.width.width import READERS, Role
 
@@ -24,8 +24,7 @@ def silent_units(changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> 
         for change in changes:
             for slot in change.width.having(*roles):
                 value = values[slot.tensor]
-                units = owners(slot.layout, change.width.axis, sizes)
-                where = (units >= len(change.keep)).nonzero()[:, 0].to(value.device)
+                where = positions(slot.layout, change.width.axis, len(change.keep), sizes).to(value.device)
                 if roles is READERS:
                     value.index_fill_(slot.dim, where, 0)
                 elif value.is_floating_point():

@@ -7,21 +7,21 @@ and whether the scale of attention is computed from the width of a head or stays
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
-from diffstruct.couple.attributes import known_attributes
 from diffstruct.couple.findings import Findings, Place
 from diffstruct.couple.layouts import layout_of
 from diffstruct.couple.normalised import normalisation_of
 from diffstruct.couple.sides import Side, others
 from diffstruct.couple.terms import Leaf, leaves
+from diffstruct.couple.tree import Tree
 from diffstruct.nn.multiplier import Multiplier
 from diffstruct.width.layout import Axis, Layout
 from diffstruct.width.layout import axes as axes_in
-from diffstruct.width.width import READERS, Rescaled, Role, Slot, Width
+from diffstruct.width.width import READERS, Attribute, Rescaled, Role, Slot, Width
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,12 @@ class Lies:
 
 
 def variants_of(
-    name: str, lies: Lies, model: nn.Module, findings: Findings, axes: Mapping[Leaf, Axis]
+    name: str,
+    lies: Lies,
+    attributes: Iterable[Attribute],
+    tree: Tree,
+    findings: Findings,
+    axes: Mapping[Leaf, Axis],
 ) -> list[list[Width]]:
     """What a width may be: for each choice of parts that read it, with what may be rescaled.
 
@@ -54,13 +59,12 @@ def variants_of(
     normalised goes on as the units, or it does not.
     """
     leaf, sides = lies.leaf, lies.own_sides()
-    attributes = tuple(known_attributes(model, findings, leaf, axes))
     normalisation, rescaled = normalisation_of(leaf, findings, axes)
     found = []
     for choice in range(max((side.choices for side in sides), default=1)):
         slots = tuple(_slots(lies, choice, findings, axes))
-        width = Width(name, axes[leaf], slots, attributes, rescaled, normalisation)
-        weights, numbers = _scales(sides, choice, model, axes)
+        width = Width(name, axes[leaf], slots, tuple(attributes), rescaled, normalisation)
+        weights, numbers = _scales(sides, choice, tree, axes)
         found.append([width])
         if weights:
             found[-1].append(replace(width, rescaled=(*rescaled, *weights)))
@@ -98,17 +102,19 @@ def _slots(lies: Lies, choice: int, findings: Findings, axes: Mapping[Leaf, Axis
 def _slot(place: Place, role: Role, layout: Layout, findings: Findings) -> Slot:
     tensor = place.tensor
     alone = tensor.numel() == tensor.shape[place.dim] or place.name in place.module._buffers
-    values = tensor.detach().double()
+    if place.tensor_id not in findings.spreads:
+        values = tensor.detach().double()
+        spread = values.std().item() if tensor.numel() > 1 else None
+        findings.spreads[place.tensor_id] = values.mean().item(), spread
+    mean, scale = findings.spreads[place.tensor_id]
     # A new unit begins as the others did: with their mean where it has one number, else at random.
-    fill = values.mean().item() if alone and tensor.is_floating_point() else None
-    fill = None if role is not Role.INCOMING else fill
-    scale = values.std().item() if tensor.numel() > 1 else None
+    fill = mean if alone and tensor.is_floating_point() and role is Role.INCOMING else None
     feeds = role in READERS and place in findings.feeding
     return Slot(place.module, place.name, place.dim, role, layout, fill, scale, feeds)
 
 
 def _scales(
-    sides: Sequence[Side], choice: int, model: nn.Module, axes: Mapping[Leaf, Axis]
+    sides: Sequence[Side], choice: int, tree: Tree, axes: Mapping[Leaf, Axis]
 ) -> tuple[list[Rescaled], list[Rescaled]]:
     """What can make up for another scale of attention, and the numbers that may hold the scale.
 
@@ -124,13 +130,12 @@ def _scales(
                 part = side.part(place, choice)
                 own = Rescaled(place.module, place.name, layout, 0.5, part=(place.dim, part))
                 weights.setdefault(place.tensor_id, own)
-        for module in model.modules():
-            if any(each is side.places[0].module for each in module.modules()):
-                for name, value in vars(module).items():
-                    for power in (-0.5, 0.5):
-                        exact = isinstance(value, float) and abs(value / size**power - 1) < 1e-9
-                        if exact and size > 1 and _IS_SCALE(name.lower()):
-                            numbers[module, name] = Rescaled(module, name, layout, power, (value, size))
+        for module in tree.around([side.places[0].module]):
+            for name, value in vars(module).items():
+                for power in (-0.5, 0.5):
+                    exact = isinstance(value, float) and abs(value / size**power - 1) < 1e-9
+                    if exact and size > 1 and _IS_SCALE(name.lower()):
+                        numbers[module, name] = Rescaled(module, name, layout, power, (value, size))
     return [*weights.values()], [*numbers.values()]
 
 

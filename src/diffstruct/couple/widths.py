@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from diffstruct.couple.attributes import Candidate, candidates
+from diffstruct.couple.attributes import Candidate, candidates, known_attributes
 from diffstruct.couple.findings import ONE_UNIT, Findings, Place, lost_unit
 from diffstruct.couple.found import Refusal
 from diffstruct.couple.normalised import fix_averaged
 from diffstruct.couple.sides import Side, sides_of
 from diffstruct.couple.terms import Leaf, Term, find, fix, leaves
 from diffstruct.couple.titles import titles_of
+from diffstruct.couple.tree import Tree
 from diffstruct.couple.variants import Lies, variants_of
 from diffstruct.width.layout import Axis, Sum
 from diffstruct.width.width import Width
@@ -56,15 +57,17 @@ def widths_of(model: nn.Module, findings: Findings) -> TracedWidths:
             axes.pop(leaf, None)
     sides = sides_of(findings, axes)  # parts that lie beside others of another size, which is fixed now
     titles = titles_of({leaf: lives[leaf] for leaf in axes}, findings, names)
+    attributes, tree = known_attributes(model, findings, axes), Tree(model)
     found = TracedWidths({}, {}, {}, [], {})
     for leaf, places in lives.items():
         if leaf in axes:
             title = titles[leaf]
             found.leaves[title] = leaf
             lies = Lies(leaf, places, reading[leaf], sides)
-            found.variants[title] = variants_of(title, lies, model, findings, axes)
+            own = attributes.get(leaf, [])
+            found.variants[title] = variants_of(title, lies, own, tree, findings, axes)
             found.widths[title] = found.variants[title][0][0]
-            found.candidates[title] = candidates(model, found.widths[title], leaf, findings, axes)
+            found.candidates[title] = candidates(tree, found.widths[title], leaf, findings, axes)
         elif _worth_a_word(leaf, any(place in reading[leaf] for place in places)):
             shown = tuple(place.path(names) for place in places)
             found.refused.append(Refusal(shown, leaf.size, leaf.fixed or ""))

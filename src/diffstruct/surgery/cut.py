@@ -81,12 +81,14 @@ def cuts_of(changes: Sequence[Change]) -> dict[Tensor, Cuts]:
         width.check_lengths()
         for slot in width.slots:
             other, same = known.setdefault((slot.tensor, slot.dim), (width, slot))
-            layout = whole(slot.layout)
-            if whole(same.layout) != layout:
+            if same.layout != slot.layout and whole(same.layout) != whole(slot.layout):
                 raise StructureError(
                     f"{slot} belongs to width {width.name!r} and, as {same}, to {other.name!r}: "
                     "let one width cover both, or one layout mention both"
                 )
+            if same is not slot:
+                continue
+            layout = whole(slot.layout)
             if layout not in made:
                 made[layout] = Cut.of(sources(layout, moves))
             cuts.setdefault(slot.tensor, {})[slot.dim] = made[layout]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffstruct.width.canonical import canonical
-from diffstruct.width.layout import NOW, Layout, Product, Sizes, Sum, Unowned, length
+from diffstruct.width.layout import NOW, Axis, Layout, Product, Sizes, Sum, Unowned, axes, length
 
 
 def whole(layout: Layout) -> Layout:
@@ -46,3 +46,27 @@ def factors_where(mask: Tensor, factor: float) -> Tensor:
     factors = torch.ones(mask.shape, dtype=torch.float64)
     factors[mask] = factor
     return factors
+
+
+def positions(layout: Layout, axis: Axis, first: int, sizes: Sizes = NOW) -> Tensor:
+    """Where the units of `axis` from the one numbered `first` on lie, in order: int64."""
+    match layout:
+        case Axis() if layout is axis:
+            return torch.arange(first, length(axis, sizes))
+        case Sum():
+            parts, before = [torch.zeros(0, dtype=torch.int64)], 0
+            for part in layout.parts:
+                if axis in axes(part):
+                    parts.append(before + positions(part, axis, first, sizes))
+                before += length(part, sizes)
+            return torch.cat(parts)
+        case Product():
+            result = torch.zeros(1, dtype=torch.int64)
+            for factor in layout.factors:
+                size = length(factor, sizes)
+                has = axis in axes(factor)
+                inner = positions(factor, axis, first, sizes) if has else torch.arange(size)
+                result = (result[:, None] * size + inner).flatten()
+            return result
+        case _:
+            return torch.zeros(0, dtype=torch.int64)
