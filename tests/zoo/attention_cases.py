@@ -132,6 +132,15 @@ CASES = (
         | {"memory": "memory.{wb}[0] kv.weight[1]"},
     ),
     case(
+        "graph_attention",
+        att.GraphAttention,
+        given((6, 5), ids(6, 2, 15)),
+        {
+            "heads": "project.weight[0] source[0] target[0] out.weight[1]",
+            "head_dim": "project.weight[0] source[1] target[1] out.weight[1]",
+        },
+    ),
+    case(
         "attention_pooling",
         att.AttentionPooling,
         SEQUENCE,

@@ -66,7 +66,7 @@ class Call:
         if self.state.stack:
             reason, module = f"{what} in {self.state.where}", self.state.stack[-1]
             average = Average(dim, module, reason, centred, id(self.results[0]), eps)
-            self.state.findings.averages.append(average)
+            self.state.averages.append(average)
         else:
             self.fix(dim, what)
 

@@ -46,6 +46,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         for tensor in tensors:
             self.state.findings.used.setdefault(id(tensor))
+            self.state.consumed.add(id(tensor))
         if torch.Tag.nondeterministic_seeded in func.tags:
             self.state.draws = True
         failure = None
@@ -150,11 +151,11 @@ def trace(model: nn.Module, run: Callable[[], Any], inputs: Any, findings: Findi
         outputs = run()
     findings.draws |= state.draws and not any(module.training for module in model.modules())
     for tensor in tensors_in(outputs):
-        findings.used.setdefault(id(tensor))
+        state.consumed.add(id(tensor))
         for leaving in state.dims(tensor):
             fix(leaving.term, "is a dimension of the output")
     # Nobody looks at some, such as the mean of all heads' weights that `nn.MultiheadAttention` returns.
-    findings.averages = [each for each in findings.averages if each.result in findings.used]
+    findings.averages += [each for each in state.averages if each.result in state.consumed]
 
 
 def _heads_and_their_width(module: nn.MultiheadAttention, findings: Findings) -> None:

@@ -52,7 +52,7 @@ def positions(layout: Layout, axis: Axis, first: int, sizes: Sizes = NOW) -> Ten
     """Where the units of `axis` from the one numbered `first` on lie, in order: int64."""
     match layout:
         case Axis() if layout is axis:
-            return torch.arange(first, length(axis, sizes))
+            return torch.arange(length(axis, sizes))[first:]
         case Sum():
             parts, before = [torch.zeros(0, dtype=torch.int64)], 0
             for part in layout.parts:

@@ -19,7 +19,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def places(width: Width, model: nn.Module) -> str:
     """Where a width lies, by the names that modules have in the model."""
     names = {module: name for name, module in model.named_modules()}
-    return ", ".join(_place(slot, names) for slot in width.slots)
+    return ", ".join(dict.fromkeys(_place(slot, names) for slot in width.slots))
 
 
 def _place(slot: Slot, names: Mapping[nn.Module, str]) -> str:

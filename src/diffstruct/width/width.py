@@ -30,7 +30,7 @@ from diffstruct.width.layout import (
     spread,
     unit_sums,
 )
-from diffstruct.width.parts import factors_where, meant
+from diffstruct.width.parts import factors_where, meant, whole
 
 
 class Role(Enum):
@@ -133,7 +133,7 @@ class Slot:
         return per_unit(values, self.dim, self.layout, axis)
 
     def __str__(self) -> str:
-        return f"{type(self.module).__name__}.{self.name}[dim {self.dim}{_arrangement(self.layout)}]"
+        return f"{type(self.module).__name__}.{self.name}[dim {self.dim}{_arrangement(whole(self.layout))}]"
 
 
 def per_unit(values: Tensor, dim: int, layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
