@@ -10,6 +10,7 @@ from torch import nn
 import diffstruct as ds
 from diffstruct.surgery import Change, operate
 from diffstruct.width.canonical import canonical
+from diffstruct.width.follows import Rescaled
 from diffstruct.width.layout import (
     Axis,
     Fixed,
@@ -25,7 +26,6 @@ from diffstruct.width.layout import (
     unit_sums,
 )
 from diffstruct.width.parts import meant, positions, whole
-from diffstruct.width.width import Rescaled
 
 HEADS, WIDTH = Axis(2), Axis(3)
 EACH = Product((HEADS, WIDTH))

@@ -16,8 +16,9 @@ from diffstruct.couple.findings import Findings, Place
 from diffstruct.couple.layouts import layout_of
 from diffstruct.couple.terms import Leaf, Term, find, leaves, product_of
 from diffstruct.couple.tree import Tree
+from diffstruct.width.follows import Attribute, WhileEven
 from diffstruct.width.layout import Axis, Product, Sum
-from diffstruct.width.width import Attribute, WhileEven, Width
+from diffstruct.width.width import Width
 
 # For each class the attribute, and the tensor and dimension whose size it is.
 _TABLE: tuple[tuple[type[nn.Module], str, str, int], ...] = (

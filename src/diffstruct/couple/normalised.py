@@ -9,8 +9,8 @@ from torch import nn
 from diffstruct.couple.findings import Average, Findings, Place
 from diffstruct.couple.layouts import layout_of
 from diffstruct.couple.terms import Leaf, Term, find, fix, leaves
+from diffstruct.width.follows import Normalisation, Rescaled
 from diffstruct.width.layout import Axis, Product, Sum, length
-from diffstruct.width.width import Normalisation, Rescaled
 
 
 def fix_averaged(findings: Findings) -> None:

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
+from diffstruct.width.follows import Rescaled
 from diffstruct.width.layout import along
 from diffstruct.width.parts import factors_where, meant
-from diffstruct.width.width import Rescaled, Width
+from diffstruct.width.width import Width
 
 FACTORS = (1.0, 8.0, 64.0, 512.0)
 """What weights of attention are multiplied by, to see at which the scale matters most."""

@@ -20,6 +20,7 @@ from diffstruct.couple.even_draws import EvenDraws
 from diffstruct.couple.findings import Findings, coarsest
 from diffstruct.couple.sharpening import FACTORS, Sharpening, apart
 from diffstruct.couple.silent_units import silent_units
+from diffstruct.errors import StructureError
 from diffstruct.nn.outputs import tensors_in
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import Change, plan
@@ -198,7 +199,10 @@ class Trials:
                 undo()
 
     def _operate(self, *changes: Change) -> Callable[[], None]:
-        return plan(changes, (), silent_units).commit()
+        try:
+            return plan(changes, (), silent_units).commit()
+        except StructureError as error:  # no unit can be silent for what normalises it
+            raise ChangesOutputError(str(error)) from error
 
     def outputs(self, training: bool = False) -> list[Tensor]:
         """The model's outputs on the example inputs.

@@ -19,9 +19,10 @@ from diffstruct.couple.sides import Side, others
 from diffstruct.couple.terms import Leaf, leaves
 from diffstruct.couple.tree import Tree
 from diffstruct.nn.multiplier import Multiplier
+from diffstruct.width.follows import Attribute, Rescaled
 from diffstruct.width.layout import Axis, Layout
 from diffstruct.width.layout import axes as axes_in
-from diffstruct.width.width import READERS, Attribute, Rescaled, Role, Slot, Width
+from diffstruct.width.width import READERS, Role, Slot, Width
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from diffstruct.surgery.commit import Plan, Resized
 from diffstruct.surgery.copies import Copy
 from diffstruct.surgery.cut import Cuts, cut_along, cut_and_fill, cuts_of
 from diffstruct.surgery.optimizer_state import check_optimizer, check_state, initial_value, state_dims
+from diffstruct.width.follows import Rescaled
 from diffstruct.width.layout import Axis
-from diffstruct.width.width import Rescaled
 
 Initialize: TypeAlias = Callable[[Sequence[Change], Mapping[Tensor, Tensor]], None]
 """Initialises new units: gets the changes and, by every tensor that is resized, its new value, in which new

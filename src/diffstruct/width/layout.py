@@ -11,7 +11,7 @@ concatenation makes) or a product of layouts (every combination, as flattening m
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
@@ -205,27 +205,6 @@ def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
     shape = [1] * ndim
     shape[dim] = -1
     return vector.view(shape)
-
-
-def belongs(layout: Layout, some: Collection[Axis]) -> Tensor | None:
-    """For each position whether it belongs to a unit of `some` axes: bool `[length]`; None if all do."""
-    if _all_belong(layout, some):
-        return None
-    found = torch.zeros(length(layout), dtype=torch.bool)
-    for axis in axes(layout):
-        if axis in some:
-            found |= owners(layout, axis) >= 0
-    return found
-
-
-def _all_belong(layout: Layout, some: Collection[Axis]) -> bool:
-    match layout:
-        case Sum():
-            return all(_all_belong(part, some) for part in layout.parts)
-        case Product():
-            return any(_all_belong(factor, some) for factor in layout.factors)
-        case _:
-            return layout in some
 
 
 def only(layout: Layout, axis: Axis) -> Layout:

@@ -1,12 +1,14 @@
-"""Layouts of which a slot means only a part: the queries of a layer that computes keys and values too."""
+"""Layouts of which only a part is meant: the queries of a layer that computes keys and values too."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from diffstruct.width.canonical import canonical
-from diffstruct.width.layout import NOW, Axis, Layout, Product, Sizes, Sum, Unowned, axes, length
+from diffstruct.width.layout import NOW, Axis, Layout, Product, Sizes, Sum, Unowned, axes, length, owners
 
 
 def whole(layout: Layout) -> Layout:
@@ -39,6 +41,27 @@ def meant(layout: Layout, sizes: Sizes = NOW) -> Tensor:
             return result
         case _:
             return torch.full([length(layout, sizes)], not isinstance(layout, Unowned))
+
+
+def belongs(layout: Layout, some: Collection[Axis]) -> Tensor | None:
+    """For each position whether it belongs to a unit of `some` axes: bool `[length]`; None if all do."""
+    if _all_belong(layout, some):
+        return None
+    found = torch.zeros(length(layout), dtype=torch.bool)
+    for axis in axes(layout):
+        if axis in some:
+            found |= owners(layout, axis) >= 0
+    return found
+
+
+def _all_belong(layout: Layout, some: Collection[Axis]) -> bool:
+    match layout:
+        case Sum():
+            return all(_all_belong(part, some) for part in layout.parts)
+        case Product():
+            return any(_all_belong(factor, some) for factor in layout.factors)
+        case _:
+            return layout in some
 
 
 def factors_where(mask: Tensor, factor: float) -> Tensor:
