@@ -34,7 +34,7 @@ from diffstruct.errors import (
     StructureWarning,
 )
 from diffstruct.rule import Decision, Rule, RuleState
-from diffstruct.structure import Event, History, Measurement, Structure
+from diffstruct.structure import Event, History, Measurement, Structure, resize_to
 from diffstruct.surgery import Change, register_initial_state
 from diffstruct.width import Attribute, Axis, Fixed, ParameterCount, Product, Role, Slot, Sum, Width
 
@@ -94,4 +94,5 @@ __all__ = [
     "nn",
     "paper",
     "register_initial_state",
+    "resize_to",
 ]

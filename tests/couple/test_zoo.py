@@ -23,7 +23,11 @@ from zoo.checks import (
 import diffstruct as ds
 from diffstruct.criteria import removal
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Each layer is learned for itself here; tests/structure/test_configuration.py is about what then is said.
+    pytest.mark.filterwarnings(r"ignore:\w+ cannot say these sizes:diffstruct.StructureWarning"),
+]
 
 CASES = [*CASES, *library_cases()]
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -112,7 +112,7 @@ def _term(module: nn.Module, tensor: str, dim: int, findings: Findings) -> Term 
     return next((findings.places[place] for place in places if place in findings.places), None)
 
 
-_HINT = re.compile(
+HINT = re.compile(
     "head|hidden|dim|size|width|channel|feature|emb|inner|unit|filter|plane|split|group|nf|nx|rank"
 )
 
@@ -174,26 +174,26 @@ def candidates(
         settled = {name for name, _ in _sizes(module, findings)}
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
             settled.add("normalized_shape")
-        integers = [each for each in _integers(module) if each[0] not in settled]
+        own = [each for each in integers(module) if each[0] not in settled]
         by_size: dict[int, Term] = {}
-        for inner in module.modules() if integers else ():  # another layer's sizes may be made of other axes
+        for inner in module.modules() if own else ():  # another layer's sizes may be made of other axes
             for size, part in with_leaf.get(inner, {}).items():
                 by_size.setdefault(size, part)
-        for name, index, value in integers:
+        for name, index, value in own:
             if value in by_size:
                 attribute = Attribute(module, name, layout_of(by_size[value], axes), index)
                 if _COUNT.search(name.lower()):
                     likely = leaf in counted
                 else:
-                    likely = bool(_HINT.search(name.lower())) and value not in others
+                    likely = bool(HINT.search(name.lower())) and value not in others
                 kind = re.sub(r"\d+", "#", f"{tree.names[module][0]}.{name}.{index}")
                 found.append(Candidate(attribute, likely, kind, by_size[value]))
     return found
 
 
-def _integers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
-    """The integers among a module's attributes, also within tuples and lists: name, index, value."""
-    for name, value in vars(module).items():
+def integers(holder: object) -> Iterator[tuple[str, int | None, int]]:
+    """The integers among an object's attributes, also within tuples and lists: name, index, value."""
+    for name, value in vars(holder).items():
         if name.startswith("_"):
             continue
         if isinstance(value, (tuple, list)):

@@ -14,6 +14,7 @@ from diffstruct.couple.findings import Findings
 from diffstruct.couple.found import FoundWidths
 from diffstruct.couple.merging import merge, merge_streams
 from diffstruct.couple.proof import Proof
+from diffstruct.couple.tie import tie_widths
 from diffstruct.couple.trace import trace
 from diffstruct.couple.trials import ChangesOutputError, ProofError
 from diffstruct.couple.widths import TracedWidths, widths_of
@@ -30,6 +31,7 @@ def find_widths(
     *,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
+    tie: Sequence[str] = (),
 ) -> FoundWidths:
     """Find the sizes of a model that can be learned, and say why the others cannot.
 
@@ -40,11 +42,14 @@ def find_widths(
             `diffstruct.nn` declare, and the model is not run.
         include: patterns of the names of widths to learn.
         exclude: patterns of those among them to leave as they are.
+        tie: patterns of widths that are to be one: all that a pattern matches become a single width of the
+            pattern's name, so that layers stay equally large, as most configurations want them. They need
+            the same size now, and their units go together, the first of each, the second of each.
 
     Raises:
         StructureError: the model does not run on the example inputs, or returns no tensor; without example
             inputs, no module declares a width.
-        ConfigurationError: a pattern matches the name of no width.
+        ConfigurationError: a pattern matches the name of no width, or widths cannot be tied.
 
     Example:
         >>> import torch
@@ -67,6 +72,7 @@ def find_widths(
         for name in [*found.widths]:
             if not chosen(name, include, exclude):
                 found.refuse(name, EXCLUDED)
+        tie_widths(found, tie)
         return found
     run = _runner(model, example_inputs)
     trains = any(module.training for module in model.modules())
@@ -76,13 +82,14 @@ def find_widths(
     found, misfits = _proved(traced, proof, include, exclude)
     depths = {name.count(".") for name, _ in model.named_modules()}
     for depth in sorted(depths, reverse=True):
-        if merge(traced, misfits, model, depth):
+        if merge(traced, misfits, model, depth, tie):
             traced = widths_of(model, findings)
             found, misfits = _proved(traced, proof, include, exclude)
     if merge_streams(traced, misfits, findings):
         traced = widths_of(model, findings)
         found, misfits = _proved(traced, proof, include, exclude)
     _check_names([*traced.widths], include, exclude)
+    tie_widths(found, tie)
     _prove_together(found)
     return found
 

@@ -12,9 +12,12 @@ from diffstruct.couple.findings import Findings
 from diffstruct.couple.sides import settled
 from diffstruct.couple.terms import Leaf, Term, leaves, unify
 from diffstruct.couple.widths import TracedWidths
+from diffstruct.width.patterns import matches
 
 
-def merge(traced: TracedWidths, misfits: Sequence[str], model: nn.Module, depth: int) -> bool:
+def merge(
+    traced: TracedWidths, misfits: Sequence[str], model: nn.Module, depth: int, tie: Sequence[str] = ()
+) -> bool:
     """Take for one axis those that have to be; whether there are any.
 
     These are such as fail alone, since the model then does not run, and hang together: they lie in one
@@ -27,12 +30,16 @@ def merge(traced: TracedWidths, misfits: Sequence[str], model: nn.Module, depth:
         model: the model.
         depth: of the modules that are looked at. The deepest come first: what a block's own integers tie
             together is not to be tied to other blocks.
+        tie: patterns of the names of widths that the user ties.
     """
     modules = {module for name, module in model.named_modules() if name.count(".") == depth}
     free = {traced.leaves[name] for name in misfits}
     merged = False
     for one, other in combinations(misfits, 2):
-        for first, second in _pairs(traced, one, other, modules):
+        pairs = [*_pairs(traced, one, other, modules)]
+        if any(matches(one, each) and matches(other, each) for each in tie):
+            pairs.append((traced.leaves[one], traced.leaves[other]))
+        for first, second in pairs:
             if (
                 first.size == second.size
                 and settled(first) != settled(second)

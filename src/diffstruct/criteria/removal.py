@@ -266,11 +266,11 @@ class Removals:
         each = self.tracker.fair_share(name)
         allowed = len(units) * each * pressure
         estimated = self._estimated(name, units)
-        if cost <= allowed:
+        if pressure > 0 and cost <= allowed:  # without pressure, only to know how widths compare
             self.pending[name] = Removal(units, change, cost, differences(seen, reference), gains)
             self.shown[name][units] = True
             self._group[name] = min(LARGEST_GROUP, 1.3 * self._group[name])
-        else:
+        elif pressure > 0:
             self._group[name] = max(SMALLEST_GROUP, 0.6 * self._group[name])
         ratio = np.clip(max(cost, 0.0) / max(estimated, 1e-3 * allowed, 1e-300), 0.05, 400.0)
         least = 0.2 if self.budget is None else 1.0  # less than estimated was lost by chance alone

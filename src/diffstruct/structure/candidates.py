@@ -22,6 +22,7 @@ def widths_to_learn(
     found: FoundWidths | None,
     include: Sequence[str],
     exclude: Sequence[str],
+    tie: Sequence[str],
 ) -> FoundWidths:
     """The widths of `model`, found now or handed over; a record of its own.
 
@@ -30,11 +31,11 @@ def widths_to_learn(
         StructureError: no width is left, or what was found is of another model.
     """
     if found is None:
-        found = find_widths(model, example_inputs, include=include, exclude=exclude)
-    elif example_inputs is not None or (*include, *exclude) != ("*",):
+        found = find_widths(model, example_inputs, include=include, exclude=exclude, tie=tie)
+    elif example_inputs is not None or (*include, *exclude, *tie) != ("*",):
         raise ConfigurationError(
-            "give example_inputs, include and exclude to find_widths, whose result `widths` is, or leave "
-            "`widths` out"
+            "give example_inputs, include, exclude and tie to find_widths, whose result `widths` is, or "
+            "leave `widths` out"
         )
     if found.model is not model:
         raise StructureError(

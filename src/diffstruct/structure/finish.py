@@ -46,7 +46,7 @@ def finished(
         undo()
         raise
     forget_parameters(optimizers, [multiplier.weight for multiplier in folded])
-    _write_eps(widths.values(), copies)
+    write_eps(widths.values(), copies)
     for copy in copies:
         make_plain(copy.modules[model], {copy.modules[multiplier] for multiplier in folded})
     return make_plain(model, folded), changes
@@ -91,7 +91,7 @@ def make_plain(model: nn.Module, folded: Collection[nn.Module]) -> nn.Module:
     return new.get(model, model)
 
 
-def _write_eps(widths: Iterable[Width], copies: Sequence[Copy]) -> None:
+def write_eps(widths: Iterable[Width], copies: Sequence[Copy] = ()) -> None:
     """Give normalisations the `eps` that the model came with: what its own code builds has that, too.
 
     It followed the number of channels, so that the change is of the order of `eps` over the variance.

@@ -19,6 +19,7 @@ from diffstruct.criteria import Budget, Criterion, TaylorImportance
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
+from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.decide import decide_all
 from diffstruct.structure.finish import finished
 from diffstruct.structure.hidden_state import carry_state
@@ -58,6 +59,7 @@ class Structure(ActsBeforeSteps):
             `TaylorImportance` grows them back to these within some steps; by patterns where widths differ.
         include: patterns of the names of widths to learn; the others keep their sizes.
         exclude: patterns of names to leave out of these.
+        tie: patterns of widths that are to stay equally large, as one width of the pattern's name.
         multiple_of: sizes are multiples of this, as tensor cores like them; by patterns where widths differ.
         interval: steps between two decisions, over which the rule's chances add up; None: the criterion's.
         seed: of the generator that the rule and the new units draw from.
@@ -96,13 +98,14 @@ class Structure(ActsBeforeSteps):
         start: int | Mapping[str, int | None] | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
+        tie: Sequence[str] = (),
         multiple_of: int | Mapping[str, int] = 1,
         interval: int | None = None,
         seed: int = 0,
         budget: Budget | None = None,
     ) -> None:
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
-        self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude)
+        self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
         self.multiple_of = by_name(multiple_of, self._found.widths, 1, "multiple_of")
         run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
@@ -241,9 +244,9 @@ class Structure(ActsBeforeSteps):
     def finish(self) -> nn.Module:
         """Remove the reserve, and all that is ours; return the plain model.
 
-        Of each width the units above the threshold stay, one at least. The optimizer goes on working; `step`
-        does not. The running statistics of a `BatchNorm` follow what was measured on one batch;
-        `torch.optim.swa_utils.update_bn(loader, model)` takes them anew.
+        Of each width the units above the threshold stay, one at least, and `model.config` says how many if
+        the model's class is built from it. The optimizer goes on working; `step` does not. The statistics of
+        a `BatchNorm` follow by one batch; `torch.optim.swa_utils.update_bn(loader, model)` takes them anew.
 
         Raises:
             StructureError: a `ds.nn.Multiplier` cannot be folded into its readers; nothing has changed then.
@@ -262,7 +265,9 @@ class Structure(ActsBeforeSteps):
         self.widths = dict(self._found.widths)
         self.history.record(self.steps, changes, costs)
         self._last, self._finished = changes, True
-        for remark in remarks:
+        copies = [copy.modules[self.model] for copy in self.training.copies]
+        unsaid = write_sizes(plain, self.widths, self._found.proof, copies)
+        for remark in [*remarks, unsaid] if unsaid else remarks:
             warnings.warn(remark, StructureWarning, stacklevel=2)
         return plain
 

@@ -30,16 +30,14 @@ def by_name(option: T | Mapping[str, T], names: Iterable[str], default: T, what:
         if not _matches(pattern, names):
             raise ConfigurationError(f"{what} has a value for {pattern!r}, but the widths are {names}")
     return {
-        name: next((value for pattern, value in option.items() if fnmatchcase(name, pattern)), default)
+        name: next((value for pattern, value in option.items() if matches(name, pattern)), default)
         for name in names
     }
 
 
 def chosen(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     """Whether a width of this name is to be learned."""
-    return any(fnmatchcase(name, each) for each in include) and not any(
-        fnmatchcase(name, each) for each in exclude
-    )
+    return any(matches(name, each) for each in include) and not any(matches(name, each) for each in exclude)
 
 
 def check_patterns(patterns: Sequence[str], names: Sequence[str], what: str) -> None:
@@ -60,5 +58,10 @@ def check_patterns(patterns: Sequence[str], names: Sequence[str], what: str) -> 
             raise ConfigurationError(f"{what} has {pattern!r}, but the widths are {[*names]}")
 
 
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern matches a name, or is it: widths that were tied are called by patterns."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
 def _matches(pattern: str, names: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for name in names)
+    return any(matches(name, pattern) for name in names)
