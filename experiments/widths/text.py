@@ -60,7 +60,8 @@ def transformer(size: Size) -> nn.Module:
     return Transformer(*size, context=CONTEXT)
 
 
-def _task(build: Callable[[Size], nn.Module], rate: float, seed: int, quick: bool) -> Task:
+def language_task(build: Callable[[Size], nn.Module], rate: float, seed: int, quick: bool) -> Task:
+    """The next byte, of the standard library; the arguments as of `task.Task` and `task.Study`."""
     train, validation = _text()  # the same for every seed, which draws weights and windows
     updates, scored = (4, 32) if quick else (UPDATES, SCORED)
 
@@ -85,7 +86,7 @@ STUDIES = (
         ((16,), (32,), (64,), (96,), (128,), (192,), (256,)),
         (192,),
         *METRIC,
-        partial(_task, GRU, 3e-3),
+        partial(language_task, GRU, 3e-3),
         regulariser=None,  # it finds nothing to cut in nn.GRU
         language=True,
     ),
@@ -95,7 +96,7 @@ STUDIES = (
         ((64, 1), (128, 2), (256, 4), (384, 6), (512, 8), (768, 12)),
         (768, 12),
         *METRIC,
-        partial(_task, transformer, 1e-3),
+        partial(language_task, transformer, 1e-3),
         shares=(1 / 4, 3 / 8, 1 / 2, 3 / 4),  # an eighth of it are embeddings and readout, which stay
         regulariser=1e-6,
         language=True,
