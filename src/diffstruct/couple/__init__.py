@@ -10,7 +10,8 @@ from diffstruct.couple.depths import FoundDepths, depths_of, find_depths
 from diffstruct.couple.find import EXCLUDED, find_widths
 from diffstruct.couple.found import FoundWidths, Refusal
 from diffstruct.couple.multiply_adds import MultiplyAdds
-from diffstruct.couple.proof import Proof, ProofError
+from diffstruct.couple.proof import Proof
+from diffstruct.couple.trials import ProofError
 
 __all__ = [
     "EXCLUDED",

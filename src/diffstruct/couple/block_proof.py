@@ -17,10 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from diffstruct.couple.block_calls import BlockCall, watched
-from diffstruct.couple.proof import SEED, Proof, ProofError, one_line
+from diffstruct.couple.proof import Proof
+from diffstruct.couple.trials import ProofError, one_line
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import Change, change_blocks, newborn, silence
 from diffstruct.width.depth import Block, Counter, Depth, Stack
+
+SEED = 0
+"""Of new blocks that are tried, and of the gradients at the outputs of silent ones."""
 
 
 class BlockProof:

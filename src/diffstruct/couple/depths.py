@@ -16,8 +16,10 @@ from diffstruct.couple.block_calls import BlockCall, all_trained, watched
 from diffstruct.couple.block_proof import BlockProof
 from diffstruct.couple.counters import counters, indices
 from diffstruct.couple.find import EXCLUDED, runner
+from diffstruct.couple.findings import Findings
 from diffstruct.couple.found import Refusal
-from diffstruct.couple.proof import Proof, ProofError
+from diffstruct.couple.proof import Proof
+from diffstruct.couple.trials import ProofError
 from diffstruct.errors import StructureError
 from diffstruct.nn.residual import Residual
 from diffstruct.nn.undisturbed import undisturbed
@@ -105,7 +107,7 @@ def find_depths(
     run = runner(model, example_inputs)
     trains = any(module.training for module in model.modules())
     try:
-        proof = Proof(model, run, trains)
+        proof = Proof(model, run, trains, Findings())
     except ProofError as error:
         raise StructureError(f"{type(model).__name__} does not run on the example inputs: {error}") from error
     return depths_of(proof, include, exclude)

@@ -2,8 +2,8 @@
 
 Every size that a matrix product or a convolution multiplies is a polynomial of the widths' sizes: their sum
 behind a concatenation, say, or the product of heads and features a head. A run at the sizes that the model
-has, and one with a unit more of each width, give the polynomials' coefficients; a run at half of all sizes
-checks them.
+has, and one with a unit more of each width, and of several where sizes are multiplied, give the polynomials'
+coefficients; a run at half of all sizes checks them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from torch.utils._pytree import tree_leaves
 
 from diffstruct.couple.counting import Sizes, placed_products_of, products_of
 from diffstruct.couple.found import FoundWidths
-from diffstruct.couple.proof import Proof, ProofError
+from diffstruct.couple.proof import Proof
+from diffstruct.couple.trials import ProofError
 from diffstruct.errors import StructureError
 from diffstruct.surgery import Change, plan
 from diffstruct.width import Depth
+
+MOST = 4
+"""So many sizes may be multiplied in one dimension: of groups, of heads in each, of features in these."""
 
 
 class MultiplyAdds:
@@ -69,8 +73,8 @@ class MultiplyAdds:
         self._depths = {depth.name: depth.size for depth in depths}
         self._base = {name: w.size for name, w in found.widths.items() if name not in self._depths}
         self.examples = _examples(found.proof)
-        self._pairs: list[tuple[str, str]] = []
-        """Widths of which the product of sizes counts."""
+        self._products: list[tuple[str, ...]] = []
+        """Widths of which the product of sizes counts: of two of them, or of more."""
         self._sizes: NDArray[np.float64]
         """The coefficients of every size that is multiplied and changes, by what `_features` gives."""
         self._terms: list[tuple[int, tuple[int, ...], str | None]]
@@ -99,7 +103,8 @@ class MultiplyAdds:
     def _features(self, sizes: Mapping[str, int]) -> NDArray[np.float64]:
         """One, how many units more each width has, and products of such numbers."""
         more = {name: sizes.get(name, base) - base for name, base in self._base.items()}
-        return np.array([1, *more.values(), *(more[one] * more[two] for one, two in self._pairs)], np.float64)
+        products = (prod(more[name] for name in names) for names in self._products)
+        return np.array([1, *more.values(), *products], np.float64)
 
     def _fit(self, found: FoundWidths, blocks: Mapping[nn.Module, str]) -> None:
         """Run the model at a few sizes, and keep what that shows."""
@@ -113,16 +118,25 @@ class MultiplyAdds:
         products = _products(found, {})
         shapes = [len(each) for each in products]
         flat = _flat(products, shapes)
-        alone = {name: more(name) - flat for name in base}
-        joint = more(*base) - flat - sum(alone.values(), np.zeros_like(flat))
-        columns = [flat, *alone.values()]
+        known: dict[tuple[str, ...], NDArray[np.int64]] = {(): flat}
+
+        def unknown(*names: str) -> NDArray[np.int64]:
+            """What a unit more of all of these adds beyond what is known of fewer of them."""
+            return more(*names) - sum(each for some, each in known.items() if {*some} <= {*names})
+
+        for name in base:
+            known[(name,)] = more(name) - flat
+        moved = np.array([known[(name,)] != 0 for name in base]).reshape(len(base), len(flat))
         names = np.array([*base])
-        moved = np.array([change != 0 for change in alone.values()]).reshape(len(base), len(flat))
-        wrong = {tuple(names[moved[:, entry]].tolist()) for entry in joint.nonzero()[0]}
-        for one, two in sorted({pair for several in wrong for pair in combinations(several, 2)}):
-            self._pairs.append((one, two))
-            columns.append(more(one, two) - flat - alone[one] - alone[two])
-        self._keep(np.stack(columns, 1), shapes, depths)
+        for together in range(2, MOST + 1):
+            wrong = {tuple(names[moved[:, entry]].tolist()) for entry in unknown(*base).nonzero()[0]}
+            subsets = {some for several in wrong for some in combinations(several, together)}
+            found_now = {some: unknown(*some) for some in sorted(subsets)}
+            known |= found_now
+            self._products += found_now
+            if not wrong:
+                break
+        self._keep(np.stack([*known.values()], 1), shapes, depths)
 
     def _keep(
         self, coefficients: NDArray[np.int64], shapes: Iterable[int], depths: Iterable[str | None]

@@ -10,7 +10,8 @@ from torch import Tensor
 from diffstruct.rule import Decision, Rule, RuleState, addition
 from diffstruct.surgery import Change
 from diffstruct.width import Slot, Width
-from diffstruct.width.layout import Layout, Sizes, along, axes, length, owners
+from diffstruct.width.layout import Layout, Sizes, along, axes, owners
+from diffstruct.width.parts import whole
 
 
 class Widening:
@@ -31,8 +32,8 @@ class Widening:
         slots = [slot for width in widths.values() for slot in width.slots]
         self._layouts: dict[Tensor, dict[int, Layout]] = {}
         for slot in slots:
-            self._layouts.setdefault(slot.tensor, {})[slot.dim] = slot.layout
-        self._gains = [each for width in widths.values() for each in width.rescaled]
+            self._layouts.setdefault(slot.tensor, {})[slot.dim] = whole(slot.layout)
+        self._gains = [*dict.fromkeys(each for width in widths.values() for each in width.rescaled)]
         self._written = {tensor: tensor.detach().clone() for tensor in self._layouts}
 
     def decisions(self, states: Mapping[str, RuleState]) -> dict[str, Decision]:
@@ -77,14 +78,10 @@ class Widening:
             for axis in axes(layout):
                 there &= owners(layout, axis, self._own) < sizes.get(axis, axis.size)
             written = written.index_select(dim, there.nonzero().flatten().to(written.device))
-        return written * self._rescaled(tensor, sizes)
-
-    def _rescaled(self, tensor: Tensor, sizes: Sizes) -> float:
-        """What surgery would have made of a tensor on the way from the sizes that the model came with."""
-        for each in self._gains:
+        for each in self._gains:  # what surgery would have made of it on the way from the sizes that it had
             if getattr(each.module, each.name) is tensor:
-                return float((length(each.layout, sizes) / length(each.layout, self._own)) ** each.power)
-        return 1.0
+                written = each.apply(written, sizes, self._own, sizes)
+        return written
 
 
 def widening(

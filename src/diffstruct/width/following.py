@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from diffstruct.width.depth import Depth
+from diffstruct.width.follows import Attribute, Normalisation, Rescaled
 from diffstruct.width.layout import Axis
-from diffstruct.width.width import READERS, Attribute, Rescaled, Role, Slot, Width
+from diffstruct.width.width import READERS, Role, Slot, Width
 
 Part: TypeAlias = Slot | Attribute | Rescaled
 """Where a width lies, or what depends on its size: something of a module, with a layout."""
@@ -88,7 +89,8 @@ def follow_blocks(
             parts += _twins(parts, block)
         if _fed_and_read(parts):
             title = _free(_renamed(name, parts, before, after), found)
-            found[title] = Followed(_made(width, title, width.axis, parts), name, False)
+            places = _inside(width, gone, () if inner else new)
+            found[title] = Followed(_made(width, title, width.axis, parts, places), name, False)
     for block in new:
         for name, width in widths.items():
             if not isinstance(width, Depth) and width.axis not in shared and _lives_in(width, block):
@@ -96,11 +98,10 @@ def follow_blocks(
                 title = _free(_renamed(name, width.slots, before, paths), found)
                 axis = deepcopy(width.axis, block.memo)
                 own = [*_twins([*_parts(width)], block)]
-                copy = _made(width, title, axis, own)
-                if width.normalisation is not None:
-                    layout = deepcopy(width.normalisation.layout, block.memo)
-                    copy = replace(copy, normalisation=replace(width.normalisation, layout=layout))
-                found[title] = Followed(copy, name, True)
+                places = _inside(width, [*block.twins], [block])
+                if places is not None:
+                    places = replace(places, layout=deepcopy(places.layout, block.memo))
+                found[title] = Followed(_made(width, title, axis, own, places), name, True)
     return found
 
 
@@ -117,21 +118,38 @@ def _parts(width: Width, gone: Collection[nn.Module] = ()) -> Iterator[Part]:
 
 def _twins(parts: Sequence[Part], block: NewBlock) -> list[Part]:
     """The same in a new block."""
-    return [
-        replace(part, module=block.twins[part.module], layout=deepcopy(part.layout, block.memo))
-        for part in parts
-        if part.module in block.twins
-    ]
+    return [_twin(part, block) for part in parts if part.module in block.twins]
 
 
-def _made(width: Width, name: str, axis: Axis, parts: Sequence[Part]) -> Width:
+def _twin(part: Part, block: NewBlock) -> Part:
+    module, layout = block.twins[part.module], deepcopy(part.layout, block.memo)
+    if isinstance(part, Rescaled) and part.part is not None:
+        return replace(part, module=module, layout=layout, part=deepcopy(part.part, block.memo))
+    return replace(part, module=module, layout=layout)
+
+
+def _inside(width: Width, gone: Collection[nn.Module], new: Sequence[NewBlock]) -> Normalisation | None:
+    """What is known of where a width is averaged over, in the modules that there are."""
+    known = width.normalisation
+    if known is None:
+        return None
+    there = {place for place in known.inside if place[0] not in gone}
+    for block in new:
+        there |= {(block.twins[m], name, dim) for m, name, dim in known.inside if m in block.twins}
+    return known if there == known.inside else replace(known, inside=frozenset(there))
+
+
+def _made(
+    width: Width, name: str, axis: Axis, parts: Sequence[Part], normalisation: Normalisation | None
+) -> Width:
     """A width like another, of these parts; the same object if they are its own."""
     slots = tuple(part for part in parts if isinstance(part, Slot))
     attributes = tuple(part for part in parts if isinstance(part, Attribute))
     rescaled = tuple(part for part in parts if isinstance(part, Rescaled))
     if (name, axis) == (width.name, width.axis) and (*slots, *attributes, *rescaled) == tuple(_parts(width)):
         return width
-    return replace(width, name=name, axis=axis, slots=slots, attributes=attributes, rescaled=rescaled)
+    made = replace(width, name=name, axis=axis, slots=slots, attributes=attributes, rescaled=rescaled)
+    return replace(made, normalisation=normalisation)
 
 
 def _fed_and_read(parts: Sequence[Part]) -> bool:

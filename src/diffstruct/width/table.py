@@ -23,7 +23,7 @@ def places(width: Width, model: nn.Module) -> str:
     if isinstance(width, Depth):
         standing = [child for child in children_of(width.stack.container) if child in {*width.blocks}]
         return ", ".join(names[block] for block in standing)
-    return ", ".join(_place(slot, names) for slot in width.slots)
+    return ", ".join(dict.fromkeys(_place(slot, names) for slot in width.slots))
 
 
 def _place(slot: Slot, names: Mapping[nn.Module, str]) -> str:
