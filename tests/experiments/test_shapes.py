@@ -19,7 +19,7 @@ def test_the_table_has_the_learned_shape_and_the_grid(run, tmp_path, capsys):
     table = (tmp_path / "RESULTS.md").read_text()
     assert "## At most 83,616 parameters" in table
     assert "| learned: `token` " in table
-    assert table.count("stream 32 | 83,") == 2
+    assert table.count("stream 48 | 83,") == 2
     capsys.readouterr()
     assert run.main(["quarter", "--quick", "--jobs", "1", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("0 runs to do, 3 found")
