@@ -263,6 +263,22 @@ def test_takeover_is_the_least_that_silencing_several_costs(seed, size, price, d
     assert not importance.takeover(np.diag(fisher).copy(), units, price).any()
 
 
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, size=st.integers(2, 9), price=st.floats(0.05, 2))
+def test_averages_of_many_ages_that_are_no_covariance_are_inverted_all_the_same(seed, size, price):
+    """Pairs of old and new units are averaged over other times than either alone."""
+    fisher = curvature(size, 20, seed)
+    fisher[0, 1:] = fisher[1:, 0] = 3 * np.sqrt(fisher[0, 0] * np.diag(fisher)[1:]) + 2 * price
+    whole = fisher + 2 * price * np.eye(size)
+    assert np.linalg.eigvalsh(whole)[0] < 0
+    expected = np.clip(0.5 / np.diag(np.linalg.inv(whole)) - price, 0, 0.5 * np.diag(fisher))
+    np.testing.assert_allclose(importance.conditional(fisher, price), expected, rtol=1e-6, atol=1e-9)
+    going, others = np.array([size - 1]), np.arange(size - 1)
+    best = np.linalg.solve(whole[np.ix_(others, others)], fisher[others, size - 1])
+    found = importance.takeover(fisher, going, price)[others]
+    np.testing.assert_allclose(found, np.clip(best, -0.5, 1.0), rtol=1e-6, atol=1e-9)
+
+
 def test_a_double_takes_all_over_and_a_stranger_nothing():
     fisher = np.array([[2.0, 2, 0], [2, 2, 0], [0, 0, 3]])
     np.testing.assert_allclose(importance.takeover(fisher, np.array([1]), 1e-9), [1, 0, 0], atol=1e-6)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffstruct.width import Slot, Width
+from diffstruct.width.layout import along
 
 ENOUGH = 4096
 """Weights of a tensor, evenly spread, that its movement is measured on."""
@@ -45,8 +46,8 @@ class Decay:
         rate = max(self.rate, 1 / self._seen)
         now = []
         for before, tensor in zip(self._before, tensors, strict=True):
-            size = before.abs().sum().item()
-            now.append((_some(tensor) - before).abs().sum().item() / size if size else 0.0)
+            size = before.norm(1).item()
+            now.append(torch.dist(_some(tensor), before, 1).item() / size if size else 0.0)
         known = self._movement or now
         self._movement = [old + rate * (new - old) for old, new in zip(known, now, strict=True)]
 
@@ -84,7 +85,12 @@ class Decay:
                     importances[name], ages[name], prices[name], moved, power, grace_periods[name], rise
                 )
                 if (factors < 1).any():
-                    tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(tensor))
+                    values = torch.from_numpy(factors)
+                    if slot.layout is width.axis:  # the same, without looking for who owns which entry
+                        by_entry = along(values, slot.dim, tensor.ndim)
+                    else:
+                        by_entry = slot.by_entry(values, width.axis)
+                    tensor.mul_(by_entry.to(tensor))
 
 
 def annealing(step: int, total_steps: int, fraction: float) -> float:
@@ -116,5 +122,5 @@ def decay_factors(
 
 def _some(tensor: Tensor) -> Tensor:
     """Some of the entries of a tensor, evenly spread."""
-    flat = tensor.detach().reshape(-1)
-    return flat[:: max(1, len(flat) // ENOUGH)]
+    flat, step = tensor.detach().reshape(-1), tensor.numel() // ENOUGH
+    return flat[::step] if step > 1 else flat
