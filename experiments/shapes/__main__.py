@@ -1,4 +1,4 @@
-"""A transformer's whole shape, learned, beside a grid of uniform shapes: `python experiments/shapes --help`."""
+"""A whole shape, learned, beside a grid of uniform shapes: `python experiments/shapes --help`."""
 
 from __future__ import annotations
 

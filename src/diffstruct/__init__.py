@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from diffstruct import nn
-from diffstruct.couple import FoundWidths, MultiplyAdds, find_widths
+from diffstruct.couple import FoundDepths, FoundWidths, MultiplyAdds, find_depths, find_widths
 from diffstruct.criteria import (
     AsTheModel,
     AtThreshold,
@@ -36,7 +36,7 @@ from diffstruct.errors import (
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure import Event, History, Measurement, Structure, resize_to
 from diffstruct.surgery import Change, register_initial_state
-from diffstruct.width import Attribute, Axis, Fixed, ParameterCount, Product, Role, Slot, Sum, Width
+from diffstruct.width import Attribute, Axis, Depth, Fixed, ParameterCount, Product, Role, Slot, Sum, Width
 
 if TYPE_CHECKING:
     from diffstruct import paper
@@ -62,10 +62,12 @@ __all__ = [
     "Criterion",
     "DataError",
     "Decision",
+    "Depth",
     "DiffstructError",
     "DivergenceError",
     "Event",
     "Fixed",
+    "FoundDepths",
     "FoundWidths",
     "History",
     "Initialization",
@@ -90,6 +92,7 @@ __all__ = [
     "TaylorImportance",
     "Training",
     "Width",
+    "find_depths",
     "find_widths",
     "nn",
     "paper",

@@ -103,10 +103,10 @@ def test_layers_stay_equal_while_they_are_learned(criterion):
 
 def test_widths_that_share_dimensions_are_tied_each_with_their_own():
     model = libraries.llama()
-    found = ds.find_widths(model, libraries.TOKENS(), tie=["*.heads", "*.heads2"])
+    found = ds.find_widths(model, libraries.TOKENS(), tie=["*.groups", "*.group_size"])
     changes = [
-        ds.Change(found.widths["*.heads"], (0, 2), 0),
-        ds.Change(found.widths["*.heads2"], (0, 1), 1),
+        ds.Change(found.widths["*.groups"], (0, 2), 0),
+        ds.Change(found.widths["*.group_size"], (0, 1), 1),
     ]
     operate(changes)
     for layer in model.model.layers:

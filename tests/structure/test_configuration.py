@@ -194,7 +194,6 @@ def test_one_layer_that_is_as_it_was_differs_too():
 
 
 UNSAID = {
-    "the scale of attention": (Attention, {"q.head_width": 3, "v": 3}),
     "another function of a size": (Scaled, {"up": 5}),
     "a configuration that is read while the model runs": (Reading, {"up": 5}),
 }
@@ -209,6 +208,18 @@ def test_what_would_give_another_function_is_not_written(name):
     assert "cannot say" in write_sizes(model, found.widths, found.proof)
     assert model.config == Config()
     assert torch.equal(model(X), before)
+
+
+def test_the_width_of_a_head_is_written_and_the_scale_of_attention_follows_it():
+    model = built(Attention)
+    found = cut(model, **{"q.head_width": 3})
+    assert model.scale == pytest.approx(3**-0.5)
+    before = model(X)
+    assert write_sizes(model, found.widths, found.proof) is None
+    assert model.config == Config(head_width=3)
+    again = Attention(model.config)
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(again(X), before)
 
 
 def test_an_error_on_the_way_leaves_the_configuration_as_it_was(monkeypatch):

@@ -47,7 +47,7 @@ TIED = {
     "llama": (
         llama,
         libraries.TOKENS,
-        ["*.gate_proj", "*.heads", "*.heads2"],
+        ["*.gate_proj", "*.groups", "*.group_size"],
         ["intermediate_size", "num_attention_heads", "num_key_value_heads"],
     ),
     "bert": (bert, libraries.TOKENS, ["*.intermediate.dense"], ["intermediate_size"]),
@@ -92,9 +92,11 @@ def logits(model, inputs):
 def test_tied_widths_are_saved_and_loaded_by_the_library(name, tmp_path, recwarn):
     build, inputs, tie, keys = TIED[name]
     options = {"include": tie, "tie": tie}
-    if "*.heads" in tie:  # four heads divide the 24 features of Llama
+    heads = [each for each in tie if each in ("*.heads", "*.groups", "*.group_size")]
+    if heads:  # four heads divide the 24 features of Llama
         two = ds.Rule(min_units=2, max_units=2)
-        options |= {"start": {"*.heads*": 2, "*": None}, "rule": {"*.heads*": two, "*": EAGER}}
+        options |= {"start": {**dict.fromkeys(heads, 2), "*": None}}
+        options |= {"rule": {**dict.fromkeys(heads, two), "*": EAGER}}
     structure = learned(build, inputs(), **options)
     plain = structure.finish()
     assert not [each for each in recwarn if "cannot say" in str(each.message)]
@@ -108,13 +110,13 @@ def test_tied_widths_are_saved_and_loaded_by_the_library(name, tmp_path, recwarn
 @pytest.mark.parametrize("name", UNTIED)
 def test_widths_that_differ_by_layer_are_loaded_by_resize_to(name, tmp_path):
     build, inputs = UNTIED[name]
-    structure = learned(build, inputs(), exclude=["*.head_width"] if name in ("bert", "vit") else [])
+    structure = learned(build, inputs(), exclude=["*.head_width"])
     with pytest.warns(ds.StructureWarning, match="cannot say these sizes"):
         plain = structure.finish()
     plain.save_pretrained(tmp_path)
     torch.save(plain.state_dict(), tmp_path / "weights.pt")
     config = type(plain.config).from_pretrained(tmp_path)
-    sizes = {"*.head_width": 4} if name in ("bert", "vit") else None
+    sizes = {"*.head_width": 2 if name == "llama" else 4}  # two pairs turn in each head of Llama
     state = torch.load(tmp_path / "weights.pt", weights_only=True)
     loaded = ds.resize_to(type(plain)(config), state, inputs(), sizes=sizes)
     torch.testing.assert_close(logits(loaded, inputs()), logits(plain, inputs()), rtol=0, atol=1e-6)

@@ -136,7 +136,7 @@ class FusedByHead(nn.Module):
 class StoredScale(nn.Module):
     """The scale is a number of its own: heads can be learned, and the features that each has."""
 
-    def __init__(self, heads=3, head_dim=4, scale=0.5):
+    def __init__(self, heads=3, head_dim=4, scale=0.3):
         super().__init__()
         self.heads, self.head_dim, self.scale = heads, head_dim, scale
         self.q = nn.Linear(5, heads * head_dim)
@@ -352,3 +352,26 @@ class AttentionPooling(nn.Module):
         x = torch.tanh(self.features(x))  # [B, T, width]
         weights = (x @ self.query).softmax(dim=1)  # [B, T]
         return self.out((weights.unsqueeze(2) * x).sum(dim=1))
+
+
+class GraphAttention(nn.Module):
+    """Each node attends to those that point to it; scores are sums over products with parameters."""
+
+    def __init__(self, heads=3, head_dim=4):
+        super().__init__()
+        self.heads, self.head_dim = heads, head_dim
+        self.project = nn.Linear(5, heads * head_dim, bias=False)
+        self.source = nn.Parameter(torch.randn(heads, head_dim))
+        self.target = nn.Parameter(torch.randn(heads, head_dim))
+        self.out = nn.Linear(heads * head_dim, 7)
+
+    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:  # [N, 5], [2, E]
+        source, target = edges
+        x = self.project(nodes).view(-1, self.heads, self.head_dim)  # [N, H, D]
+        scores = (x * self.source).sum(-1)[source] + (x * self.target).sum(-1)[target]  # [E, H]
+        weights = F.leaky_relu(scores, 0.2).exp()
+        total = torch.zeros(len(x), self.heads).index_add(0, target, weights)
+        sums = torch.zeros(len(x), self.heads, self.head_dim).index_add(
+            0, target, weights.unsqueeze(-1) * x[source]
+        )
+        return self.out(F.elu((sums / (total.unsqueeze(-1) + 1e-3)).flatten(1)))

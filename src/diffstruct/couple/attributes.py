@@ -15,8 +15,10 @@ from torch import nn
 from diffstruct.couple.findings import Findings, Place
 from diffstruct.couple.layouts import layout_of
 from diffstruct.couple.terms import Leaf, Term, find, leaves, product_of
+from diffstruct.couple.tree import Tree
+from diffstruct.width.follows import Attribute, WhileEven
 from diffstruct.width.layout import Axis, Product, Sum
-from diffstruct.width.width import Attribute, Width
+from diffstruct.width.width import Width
 
 # For each class the attribute, and the tensor and dimension whose size it is.
 _TABLE: tuple[tuple[type[nn.Module], str, str, int], ...] = (
@@ -41,19 +43,34 @@ _GROUPS = {nn.GroupNorm: "num_groups", nn.modules.conv._ConvNd: "groups"}
 
 
 def known_attributes(
-    model: nn.Module, findings: Findings, leaf: Leaf, axes: Mapping[Leaf, Axis]
-) -> Iterator[Attribute]:
-    """The attributes of `torch.nn`'s modules that change with the axis of `leaf`."""
-    seen: set[tuple[nn.Module, str]] = set()
+    model: nn.Module, findings: Findings, axes: Mapping[Leaf, Axis]
+) -> dict[Leaf, list[Attribute]]:
+    """The attributes of `torch.nn`'s modules that change with each axis."""
+    found: dict[Leaf, list[Attribute]] = {}
+    seen: set[tuple[nn.Module, str, Leaf]] = set()
+    for attribute, term in _known(model, findings, axes):
+        for leaf in leaves(term):
+            if (attribute.module, attribute.name, leaf) not in seen:
+                seen.add((attribute.module, attribute.name, leaf))
+                found.setdefault(leaf, []).append(attribute)
+    return found
+
+
+def _known(
+    model: nn.Module, findings: Findings, axes: Mapping[Leaf, Axis]
+) -> Iterator[tuple[Attribute, Term]]:
+    """The attributes of `torch.nn`'s modules, each with the term whose size it is."""
     for module in model.modules():
         for name, term in _sizes(module, findings):
-            if leaf in leaves(term) and (module, name) not in seen and getattr(module, name) == term.size:
-                seen.add((module, name))
-                yield Attribute(module, name, layout_of(term, axes))
+            if getattr(module, name) == term.size:
+                yield Attribute(module, name, layout_of(term, axes)), term
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) == 1:
             gain = _term(module, "weight", 0, findings)
-            if gain is not None and leaf in leaves(gain):
-                yield Attribute(module, "normalized_shape", layout_of(gain, axes), 0)
+            if gain is not None:
+                yield Attribute(module, "normalized_shape", layout_of(gain, axes), 0), gain
+        if isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor:
+            for heads, _ in (findings.attention[m] for m in module.modules() if m in findings.attention):
+                yield WhileEven(module, "use_nested_tensor", layout_of(heads, axes)), heads
 
 
 def _sizes(module: nn.Module, findings: Findings) -> Iterator[tuple[str, Term]]:
@@ -66,6 +83,14 @@ def _sizes(module: nn.Module, findings: Findings) -> Iterator[tuple[str, Term]]:
     for kind, attribute in _CHANNELS.items():  # such as have no weights
         if isinstance(module, kind) and module in findings.entered:
             yield attribute, findings.entered[module].term
+    if isinstance(module, nn.MultiheadAttention) and module in findings.attention:
+        heads, width = findings.attention[module]
+        inner = product_of([heads, width])
+        yield from (("embed_dim", inner), ("num_heads", heads), ("head_dim", width))
+        for name, own in (("kdim", "k_proj_weight"), ("vdim", "v_proj_weight")):
+            term = inner if module._qkv_same_embed_dim else _term(module, own, 1, findings)
+            if term is not None:
+                yield name, term
     groups = findings.groups.get(module)
     for kind, attribute in _GROUPS.items():
         if isinstance(module, kind) and groups is not None:
@@ -116,15 +141,17 @@ class Candidate(NamedTuple):
         likely: whether its name says that it holds a size, and nothing else there is as large; or that it
             counts heads or groups, which these units are.
         kind: its path without numbers: modules of repeated layers use such integers alike.
+        term: what the integer would hold the size of.
     """
 
     attribute: Attribute
     likely: bool
     kind: str
+    term: Term
 
 
 def candidates(
-    model: nn.Module, width: Width, leaf: Leaf, findings: Findings, axes: Mapping[Leaf, Axis]
+    tree: Tree, width: Width, leaf: Leaf, findings: Findings, axes: Mapping[Leaf, Axis]
 ) -> list[Candidate]:
     """The integers that may hold a size that changes with `leaf`, other than those of `torch.nn`'s modules.
 
@@ -133,31 +160,34 @@ def candidates(
     """
     counted = {each for term in (*findings.heads, *findings.groups.values()) for each in leaves(term)}
     owners = {slot.module for slot in width.slots}
-    names = {module: name for name, module in model.named_modules()}
-    family = [module for module in model.modules() if any(inner in owners for inner in module.modules())]
-    by_size: dict[int, Term] = {}
+    with_leaf: dict[nn.Module, dict[int, Term]] = {module: {} for module in owners}
     others: set[int] = set()
     for place, term in findings.places.items():
         if place.module in owners:
             for part in parts_of(term):
                 if leaf in leaves(part):
-                    by_size.setdefault(part.size, part)
+                    with_leaf[place.module].setdefault(part.size, part)
                 else:
                     others.add(part.size)
     found = []
-    for module in family:
+    for module in tree.around(owners):
         settled = {name for name, _ in _sizes(module, findings)}
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
             settled.add("normalized_shape")
-        for name, index, value in integers(module):
-            if name not in settled and value in by_size:
+        own = [each for each in integers(module) if each[0] not in settled]
+        by_size: dict[int, Term] = {}
+        for inner in module.modules() if own else ():  # another layer's sizes may be made of other axes
+            for size, part in with_leaf.get(inner, {}).items():
+                by_size.setdefault(size, part)
+        for name, index, value in own:
+            if value in by_size:
                 attribute = Attribute(module, name, layout_of(by_size[value], axes), index)
                 if _COUNT.search(name.lower()):
                     likely = leaf in counted
                 else:
                     likely = bool(HINT.search(name.lower())) and value not in others
-                kind = re.sub(r"\d+", "#", f"{names[module]}.{name}.{index}")
-                found.append(Candidate(attribute, likely, kind))
+                kind = re.sub(r"\d+", "#", f"{tree.names[module][0]}.{name}.{index}")
+                found.append(Candidate(attribute, likely, kind, by_size[value]))
     return found
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -24,15 +25,43 @@ def products_of(run: Callable[[], Any]) -> list[Sizes]:
     Raises:
         StructureError: an operator multiplies in a way that is not known here.
     """
+    return [sizes for sizes, _ in placed_products_of(run, {})]
+
+
+def placed_products_of(
+    run: Callable[[], Any], blocks: Mapping[nn.Module, str]
+) -> list[tuple[Sizes, str | None]]:
+    """The same, each with what is said of the block in which it is made; None if it is in none.
+
+    Args:
+        run: runs the model.
+        blocks: some of its modules, none within another.
+    """
     counting = Counting()
-    with unfused(), counting:
+    with ExitStack() as stack:
+        for module, what in blocks.items():
+            enter, leave = _marks(counting, what)
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
+        stack.enter_context(unfused())
+        stack.enter_context(counting)
         run()
     if counting.unknown:
         raise StructureError(
             f"how many multiply-adds {', '.join(counting.unknown)} takes is not known: give the cost as a "
             "function of the sizes, TaylorImportance(cost=)"
         )
-    return counting.products
+    return [*zip(counting.products, counting.places, strict=True)]
+
+
+def _marks(counting: Counting, what: str) -> tuple[Callable[..., None], Callable[..., None]]:
+    def enter(*_: Any) -> None:
+        counting.inside = what
+
+    def leave(*_: Any) -> None:
+        counting.inside = None
+
+    return enter, leave
 
 
 class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -41,6 +70,9 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.products: list[Sizes] = []
+        self.places: list[str | None] = []
+        """Of each product what is said of the block in which it is made."""
+        self.inside: str | None = None
         self.unknown: dict[str, None] = {}
         """The operators that PyTorch counts and we do not; raised as an error after the run, since models
         may catch what is raised within."""
@@ -61,12 +93,13 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     if result is not NotImplemented:
                         return result
                 except Exception:  # if it is the model's, `func` raises it again
-                    del self.products[before:]
+                    del self.products[before:], self.places[before:]
             if func._overloadpacket in flop_registry:
                 self.unknown[name] = None
         result = func(*args, **kwargs)
         if known is not None:
             self.products += known(args, result)
+            self.places += [self.inside] * (len(self.products) - len(self.places))
         return result
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 from torch import nn
@@ -13,14 +12,15 @@ from torch import nn
 from diffstruct.couple.declared import declared_widths
 from diffstruct.couple.findings import Findings
 from diffstruct.couple.found import FoundWidths
-from diffstruct.couple.proof import Proof, ProofError
-from diffstruct.couple.terms import unify
+from diffstruct.couple.merging import merge, merge_streams
+from diffstruct.couple.proof import Proof
 from diffstruct.couple.tie import tie_widths
 from diffstruct.couple.trace import trace
+from diffstruct.couple.trials import ChangesOutputError, ProofError
 from diffstruct.couple.widths import TracedWidths, widths_of
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.nn.undisturbed import undisturbed
-from diffstruct.width.patterns import check_patterns, chosen, matches
+from diffstruct.width.patterns import check_patterns, chosen
 
 EXCLUDED = "is excluded by name"
 
@@ -74,21 +74,32 @@ def find_widths(
                 found.refuse(name, EXCLUDED)
         tie_widths(found, tie)
         return found
-    run = _runner(model, example_inputs)
+    run = runner(model, example_inputs)
     trains = any(module.training for module in model.modules())
     findings = _traced(model, run, example_inputs, trains)
-    found, traced = _proved(widths_of(model, findings), Proof(model, run, trains), include, exclude)
-    failed = [name for name in traced.widths if name not in found.widths and chosen(name, include, exclude)]
-    if _merge(traced, failed, tie):
-        assert found.proof is not None
-        found, traced = _proved(widths_of(model, findings), found.proof, include, exclude)
+    proof = Proof(model, run, trains, findings)
+    traced = widths_of(model, findings)
+    found, misfits = _proved(traced, proof, include, exclude)
+    depths = {name.count(".") for name, _ in model.named_modules()}
+    for depth in sorted(depths, reverse=True):
+        if merge(traced, misfits, model, depth, tie):
+            traced = widths_of(model, findings)
+            found, misfits = _proved(traced, proof, include, exclude)
+    if merge_streams(traced, misfits, findings):
+        traced = widths_of(model, findings)
+        found, misfits = _proved(traced, proof, include, exclude)
     _check_names([*traced.widths], include, exclude)
     tie_widths(found, tie)
     _prove_together(found)
     return found
 
 
-def _runner(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> partial[Any]:
+def runner(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> partial[Any]:
+    """The model with example inputs as its arguments.
+
+    Raises:
+        StructureError: they are neither a tuple nor a dict.
+    """
     if isinstance(inputs, Mapping):
         return partial(model, **inputs)
     if isinstance(inputs, (tuple, list)):
@@ -124,41 +135,27 @@ def _traced(model: nn.Module, run: partial[Any], inputs: Any, trains: bool) -> F
 
 def _proved(
     traced: TracedWidths, proof: Proof, include: Sequence[str], exclude: Sequence[str]
-) -> tuple[FoundWidths, TracedWidths]:
-    """Those of the widths that are wanted and proved; the others are refused."""
-    found = FoundWidths(proof.model, dict(traced.widths), [*traced.refused], proof)
-    for name, width in traced.widths.items():
-        if not chosen(name, include, exclude):
-            found.refuse(name, EXCLUDED)
-            continue
-        try:
-            found.widths[name] = proof.prove(width, traced.candidates[name])
-        except ProofError as error:
-            found.refuse(name, str(error))
-    return found, traced
+) -> tuple[FoundWidths, list[str]]:
+    """Those of the widths that are wanted and proved; the names of those with which the model does not run.
 
-
-def _merge(traced: TracedWidths, failed: Sequence[str], tie: Sequence[str]) -> bool:
-    """Take for one axis those that fail alone, are as large, and hang together; whether there are any.
-
-    They hang together if they lie in one dimension (halves of `chunk`), if one integer may hold the size of
-    both (heads of queries and of values), or if the user ties them: the model's code then needs both to have
-    the same size, which no operator shows.
+    All others are refused.
     """
-    merged = False
-    for one, other in combinations(failed, 2):
-        first, second = traced.widths[one], traced.widths[other]
-        together = {(slot.module, slot.name, slot.dim) for slot in first.slots} & {
-            (slot.module, slot.name, slot.dim) for slot in second.slots
-        }
-        named = {(each.attribute.module, each.attribute.name) for each in traced.candidates[one]} & {
-            (each.attribute.module, each.attribute.name) for each in traced.candidates[other]
-        }
-        tied = any(matches(one, each) and matches(other, each) for each in tie)
-        if first.size == second.size and (together or named or tied):
-            unify(traced.leaves[one], traced.leaves[other], "must be as large as another axis")
-            merged = True
-    return merged
+    found = FoundWidths(proof.model, dict(traced.widths), [*traced.refused], proof)
+    misfits = []
+    proof.sharpen(traced.variants.values())
+    wanted = {name: each for name, each in traced.variants.items() if chosen(name, include, exclude)}
+    proved = proof.prove_all(wanted, traced.candidates)
+    for name in traced.widths:
+        result = proved.get(name)
+        if result is None:
+            found.refuse(name, EXCLUDED)
+        elif isinstance(result, ProofError):
+            found.refuse(name, str(result))
+            if not isinstance(result, ChangesOutputError):
+                misfits.append(name)
+        else:
+            found.widths[name] = result
+    return found, misfits
 
 
 def _check_names(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> None:

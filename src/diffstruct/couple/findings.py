@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from diffstruct.couple.terms import Leaf, Term
@@ -38,7 +39,8 @@ class Place(NamedTuple):
 class Dim(NamedTuple):
     """A dimension of a tensor that the model computes.
 
-    `places` are the dimensions of parameters that it is, if the tensor was computed from parameters alone.
+    `places` are the dimensions of parameters that it is, if the tensor was computed from parameters alone;
+    else they are those of the weights that write it, and of gains and biases behind these, as far as known.
     """
 
     term: Term
@@ -50,19 +52,37 @@ class Average:
     """A dimension that is averaged over, as normalisations do.
 
     Args:
-        term: the dimension.
+        dim: the dimension.
         module: the module that runs.
         reason: why it cannot be learned, if it is no normalisation.
         centred: whether it is the mean of the values themselves, or of their deviations, rather than of their
             squares.
+        result: the id of what the operator returned.
         eps: what is added to the variance, where the operator says it.
     """
 
-    term: Term
+    dim: Dim
     module: nn.Module
     reason: str
     centred: bool
+    result: int
     eps: float | None = None
+
+    @property
+    def term(self) -> Term:
+        """What the dimension is."""
+        return self.dim.term
+
+
+class Meeting(NamedTuple):
+    """A dimension that a product of two activations sums over, as that of queries and keys does.
+
+    `one` and `other` are the places of the weights that write it in the first and in the second factor.
+    """
+
+    term: Term
+    one: frozenset[Place]
+    other: frozenset[Place]
 
 
 @dataclass
@@ -79,8 +99,10 @@ class Findings:
     """The ids of the parameters and buffers that took part, in the order in which they did."""
     heads: list[Term] = field(default_factory=list)
     """What two activations have in common where they are multiplied (attention heads)."""
-    inner: list[Term] = field(default_factory=list)
+    inner: list[Meeting] = field(default_factory=list)
     """What such a product sums over (the width of a head)."""
+    attention: dict[nn.Module, tuple[Term, Term]] = field(default_factory=dict)
+    """The heads of each `nn.MultiheadAttention`, and their width."""
     groups: dict[nn.Module, Term] = field(default_factory=dict)
     """The groups of each module that divides its channels into some."""
     entered: dict[nn.Module, Dim] = field(default_factory=dict)
@@ -89,8 +111,19 @@ class Findings:
     """Dimensions that are averaged over by modules."""
     merged_ones: list[tuple[Term, str]] = field(default_factory=list)
     """Axes of one unit that a view merged with others, each with the view: there is no following them."""
+    coarsest: torch.dtype = torch.float64
+    """The coarsest type that numbers are rounded to on their way, as norms do that compute in float32."""
+    spreads: dict[int, tuple[float, float | None]] = field(default_factory=dict)
+    """By id, mean and standard deviation of parameters and buffers; None of a single number."""
+    draws: bool = False
+    """Whether the model draws random numbers in evaluation mode."""
     failed_rules: dict[str, str] = field(default_factory=dict)
     """The operators whose rule raised an error, by name, each with the error."""
+
+
+def coarsest(types: Iterable[torch.dtype]) -> torch.dtype:
+    """The coarsest of some types of floating-point numbers; of none, float32."""
+    return max(types, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
 
 
 ONE_UNIT = "has one unit, which cannot be told from broadcasting"

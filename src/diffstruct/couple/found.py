@@ -51,8 +51,8 @@ class FoundWidths:
         """Move a width to those that are not learned."""
         width = self.widths.pop(name)
         names = {module: name for name, module in self.model.named_modules()}
-        where = tuple(Place(slot.module, slot.name, slot.dim).path(names) for slot in width.slots)
-        self.refused.append(Refusal(where, width.size, reason))
+        where = dict.fromkeys(Place(slot.module, slot.name, slot.dim).path(names) for slot in width.slots)
+        self.refused.append(Refusal((*where,), width.size, reason))
 
     def explain(self) -> str:
         """Which sizes of the model are not learned, and why: a line each."""

@@ -2,8 +2,8 @@
 
 Every size that a matrix product or a convolution multiplies is a polynomial of the widths' sizes: their sum
 behind a concatenation, say, or the product of heads and features a head. A run at the sizes that the model
-has, and one with a unit more of each width, give the polynomials' coefficients; a run at half of all sizes
-checks them.
+has, and one with a unit more of each width, and of several where sizes are multiplied, give the polynomials'
+coefficients; a run at half of all sizes checks them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from diffstruct.couple.counting import Sizes, products_of
+from diffstruct.couple.counting import Sizes, placed_products_of, products_of
 from diffstruct.couple.found import FoundWidths
-from diffstruct.couple.proof import Proof, ProofError
+from diffstruct.couple.proof import Proof
+from diffstruct.couple.trials import ProofError
 from diffstruct.errors import StructureError
 from diffstruct.surgery import Change, plan
+from diffstruct.width import Depth
+
+MOST = 4
+"""So many sizes may be multiplied in one dimension: of groups, of heads in each, of features in these."""
 
 
 class MultiplyAdds:
@@ -64,15 +69,18 @@ class MultiplyAdds:
                 "multiply-adds are counted by running the model, and these widths were found without example "
                 "inputs: give some, or the cost as a function of the sizes, TaylorImportance(cost=)"
             )
-        self._base = {name: width.size for name, width in found.widths.items()}
+        depths = [width for width in found.widths.values() if isinstance(width, Depth)]
+        self._depths = {depth.name: depth.size for depth in depths}
+        self._base = {name: w.size for name, w in found.widths.items() if name not in self._depths}
         self.examples = _examples(found.proof)
-        self._pairs: list[tuple[str, str]] = []
-        """Widths of which the product of sizes counts."""
+        self._products: list[tuple[str, ...]] = []
+        """Widths of which the product of sizes counts: of two of them, or of more."""
         self._sizes: NDArray[np.float64]
         """The coefficients of every size that is multiplied and changes, by what `_features` gives."""
-        self._terms: list[tuple[int, tuple[int, ...]]]
-        """Products: what does not change of them, and the indices of the sizes that do."""
-        self._fit(found)
+        self._terms: list[tuple[int, tuple[int, ...], str | None]]
+        """Products: what does not change of them, the indices of the sizes that do, and the depth in whose
+        blocks they are made: of fewer or more blocks, the average counts."""
+        self._fit(found, {block: depth.name for depth in depths for block in depth.blocks})
         half = {name: max(1, size // 2) for name, size in self._base.items()}
         if self._total(half) != sum(map(prod, _products(found, half))):
             raise _untold("they do not follow the sizes of the widths")
@@ -84,16 +92,25 @@ class MultiplyAdds:
     def _total(self, sizes: Mapping[str, int]) -> float:
         """The multiply-adds of all examples."""
         values = (self._sizes @ self._features(sizes)).tolist()
-        return float(sum(fixed * prod(values[index] for index in indices) for fixed, indices in self._terms))
+        parts = {name: sizes.get(name, base) / base for name, base in self._depths.items()}
+        return float(
+            sum(
+                fixed * prod(values[index] for index in indices) * (1.0 if depth is None else parts[depth])
+                for fixed, indices, depth in self._terms
+            )
+        )
 
     def _features(self, sizes: Mapping[str, int]) -> NDArray[np.float64]:
         """One, how many units more each width has, and products of such numbers."""
         more = {name: sizes.get(name, base) - base for name, base in self._base.items()}
-        return np.array([1, *more.values(), *(more[one] * more[two] for one, two in self._pairs)], np.float64)
+        products = (prod(more[name] for name in names) for names in self._products)
+        return np.array([1, *more.values(), *products], np.float64)
 
-    def _fit(self, found: FoundWidths) -> None:
+    def _fit(self, found: FoundWidths, blocks: Mapping[nn.Module, str]) -> None:
         """Run the model at a few sizes, and keep what that shows."""
         base = self._base
+        assert found.proof is not None
+        depths = [depth for _, depth in placed_products_of(found.proof.outputs, blocks)]
 
         def more(*names: str) -> NDArray[np.int64]:
             return _flat(_products(found, {name: base[name] + 1 for name in names}), shapes)
@@ -101,30 +118,41 @@ class MultiplyAdds:
         products = _products(found, {})
         shapes = [len(each) for each in products]
         flat = _flat(products, shapes)
-        alone = {name: more(name) - flat for name in base}
-        joint = more(*base) - flat - sum(alone.values(), np.zeros_like(flat))
-        columns = [flat, *alone.values()]
-        names = np.array([*base])
-        moved = np.array([change != 0 for change in alone.values()]).reshape(len(base), len(flat))
-        wrong = {tuple(names[moved[:, entry]].tolist()) for entry in joint.nonzero()[0]}
-        for one, two in sorted({pair for several in wrong for pair in combinations(several, 2)}):
-            self._pairs.append((one, two))
-            columns.append(more(one, two) - flat - alone[one] - alone[two])
-        self._keep(np.stack(columns, 1), shapes)
+        known: dict[tuple[str, ...], NDArray[np.int64]] = {(): flat}
 
-    def _keep(self, coefficients: NDArray[np.int64], shapes: Iterable[int]) -> None:
+        def unknown(*names: str) -> NDArray[np.int64]:
+            """What a unit more of all of these adds beyond what is known of fewer of them."""
+            return more(*names) - sum(each for some, each in known.items() if {*some} <= {*names})
+
+        for name in base:
+            known[(name,)] = more(name) - flat
+        moved = np.array([known[(name,)] != 0 for name in base]).reshape(len(base), len(flat))
+        names = np.array([*base])
+        for together in range(2, MOST + 1):
+            wrong = {tuple(names[moved[:, entry]].tolist()) for entry in unknown(*base).nonzero()[0]}
+            subsets = {some for several in wrong for some in combinations(several, together)}
+            found_now = {some: unknown(*some) for some in sorted(subsets)}
+            known |= found_now
+            self._products += found_now
+            if not wrong:
+                break
+        self._keep(np.stack([*known.values()], 1), shapes, depths)
+
+    def _keep(
+        self, coefficients: NDArray[np.int64], shapes: Iterable[int], depths: Iterable[str | None]
+    ) -> None:
         """Put together what is the same: the steps of a recurrent layer are, and many layers of a network."""
         rows: dict[tuple[int, ...], int] = {}
-        terms: dict[tuple[int, ...], int] = {}
+        terms: dict[tuple[tuple[int, ...], str | None], int] = {}
         entries = iter(map(tuple, coefficients.tolist()))
-        for length in shapes:
+        for length, depth in zip(shapes, depths, strict=True):
             own = [next(entries) for _ in range(length)]
             fixed = prod(entry[0] for entry in own if not any(entry[1:]))
             changing = sorted(rows.setdefault(entry, len(rows)) for entry in own if any(entry[1:]))
-            key = tuple(changing)
+            key = tuple(changing), depth
             terms[key] = terms.get(key, 0) + fixed
         self._sizes = np.array([*rows], np.float64).reshape(len(rows), coefficients.shape[1])
-        self._terms = [(fixed, key) for key, fixed in terms.items()]
+        self._terms = [(fixed, *key) for key, fixed in terms.items()]
 
 
 def _products(found: FoundWidths, sizes: Mapping[str, int]) -> list[Sizes]:

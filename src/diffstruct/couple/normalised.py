@@ -9,8 +9,8 @@ from torch import nn
 from diffstruct.couple.findings import Average, Findings, Place
 from diffstruct.couple.layouts import layout_of
 from diffstruct.couple.terms import Leaf, Term, find, fix, leaves
+from diffstruct.width.follows import Normalisation, Rescaled
 from diffstruct.width.layout import Axis, Product, Sum, length
-from diffstruct.width.width import Normalisation, Rescaled
 
 
 def fix_averaged(findings: Findings) -> None:
@@ -49,7 +49,17 @@ def normalisation_of(
             written = getattr(average.module, name), length(layout)
             rescaled[average.module, name] = Rescaled(average.module, name, layout, -1.0, written)
     centred = any(average.centred for average in own)
-    return Normalisation(layout_of(own[0].term, axes), centred), (*rescaled.values(),)
+    layout = layout_of(own[0].term, axes)
+    return Normalisation(layout, centred, _inside(leaf, own, findings)), (*rescaled.values(),)
+
+
+def _inside(leaf: Leaf, averages: list[Average], findings: Findings) -> frozenset[tuple[nn.Module, str, int]]:
+    """The places of the axis that write none of what is averaged over, as far as that is known."""
+    written = frozenset[Place]().union(*(average.dim.places for average in averages))
+    modules = {average.module for average in averages}
+    own = (place for place, term in findings.places.items() if leaf in leaves(term))
+    inside = {place for place in own if place not in written and place.module not in modules}
+    return frozenset((place.module, place.name, place.dim) for place in inside) if written else frozenset()
 
 
 def _gains(average: Average, findings: Findings) -> Iterator[Place]:

@@ -1,296 +1,189 @@
-"""A width is used only after surgery has proved it on the example inputs.
+"""A width is used only after surgery has proved it on the example inputs: see `trials`.
 
-For each width: a silent unit is added, of which everything is random but its outgoing weights, which are
-zero, and the model's output must be what it was before; a unit in the middle is silenced, then removed, and
-the output must be the same both times; and the model must run in the modes in which it is trained. Each time
-the model is restored bit for bit. Integers that hold a size and that only the model's own code knows are
-found on the way: with them kept in step the proof succeeds, without them it does not.
+Integers that hold a size and that only the model's own code knows are found on the way: with them kept in
+step the proof succeeds, without them it does not. Widths of repeated layers are alike: what was found out of
+one is tried on all others at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import combinations
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from itertools import count
+from typing import NamedTuple, TypeAlias
 
 from diffstruct.couple.attributes import Candidate
 from diffstruct.couple.findings import lost_unit
-from diffstruct.nn.outputs import tensors_in
-from diffstruct.nn.undisturbed import undisturbed
-from diffstruct.surgery import Change, plan
-from diffstruct.width.layout import owners
-from diffstruct.width.silence import silence_writers, writers
-from diffstruct.width.width import READERS, Role, Width
+from diffstruct.couple.subsets import subsets
+from diffstruct.couple.trials import ChangesOutputError, ProofError, Trials
+from diffstruct.width.width import Width
 
-SEED = 0
-"""Of the random entries of silent units."""
+Variants: TypeAlias = Sequence[Sequence[Width]]
+"""What a width may be: for each choice of parts, with what may be rescaled."""
 
-
-class ProofError(Exception):
-    """Surgery refutes a width; the message says how."""
+NUMBERS_TOO = 3
+"""So many ways to rescale there are if numbers may be: it is tried first with them, and last without."""
 
 
-class Proof:
-    """Tries widths on a model.
+class Proved(NamedTuple):
+    """A width that is proved.
 
     Args:
-        model: the model.
-        run: the model with the example inputs as its arguments. A deep copy of a proof together with its
-            model runs the copy of the model.
-        trains: whether it runs with the modes that its modules are in as well.
+        width: the width, with the attributes that must be kept in step.
+        variant: which of the variants it is.
+        kinds: of the candidates that are among its attributes.
     """
 
-    def __init__(self, model: nn.Module, run: partial[Any], trains: bool) -> None:
-        self.model, self.run, self.trains = model, run, trains
-        self.expected = self.outputs()
+    width: Width
+    variant: tuple[int, int]
+    kinds: frozenset[str]
 
-    def prove(self, width: Width, candidates: Sequence[Candidate]) -> Width:
-        """The width, with the attributes that must be kept in step.
+
+class Proof(Trials):
+    """Proves the widths of a model."""
+
+    def prove_all(
+        self, variants: Mapping[str, Variants], candidates: Mapping[str, Sequence[Candidate]]
+    ) -> dict[str, Width | ProofError]:
+        """Prove widths; by name, each width with its attributes, or what refutes it.
+
+        Args:
+            variants: by name, what each width may be.
+            candidates: by name, integers that may hold its size.
+        """
+        found: dict[str, Width | ProofError] = {}
+        alike: dict[str, list[str]] = {}
+        for name in variants:
+            alike.setdefault(re.sub(r"\d+", "#", name), []).append(name)
+        for names in alike.values():
+            todo = [*names]
+            while todo:
+                first = todo.pop(0)
+                try:
+                    proved = self.prove(variants[first], candidates[first])
+                except ProofError as error:
+                    found[first] = error
+                    continue
+                found[first] = proved.width
+                found |= self._like(proved, {name: variants[name] for name in todo}, candidates)
+                todo = [name for name in todo if name not in found]
+        return found
+
+    def _like(
+        self, one: Proved, variants: Mapping[str, Variants], candidates: Mapping[str, Sequence[Candidate]]
+    ) -> dict[str, Width]:
+        """Those of the widths that can be proved at once, as what one of them was found to be."""
+        choice, index = one.variant
+        found: dict[str, Width] = {}
+        for name, own in variants.items():
+            if len(own) > choice and len(own[choice]) > index:
+                chosen = [each for each in candidates[name] if each.kind in one.kinds]
+                found[name] = _also(own[choice][index], chosen)
+        return self._at_once(found)
+
+    def _at_once(self, widths: Mapping[str, Width]) -> dict[str, Width]:
+        """Those of some widths that stand the trials, half of them at a time where not all do."""
+        try:
+            self._try_all([*widths.values()])
+            return {**widths}
+        except ProofError:
+            if len(widths) < 4:
+                return {}
+        names = [*widths]
+        half = len(names) // 2
+        found: dict[str, Width] = {}
+        for some in (names[:half], names[half:]):
+            found |= self._at_once({name: widths[name] for name in some})
+        return found
+
+    def _try_all(self, widths: Sequence[Width]) -> None:
+        """Try several widths at once.
+
+        Two that have to be as large as one another would stand a trial in which both get as many units more.
+        So each gets other numbers than all others, in several trials.
+        """
+        if not widths:
+            return
+        trials = next(n for n in count(1) if 3**n >= len(widths))
+        with self.sharp(any(_is_scaled(width) for width in widths)), self.even_gains(widths):
+            for trial in range(trials):
+                more = {width: 1 + index // 3**trial % 3 for index, width in enumerate(widths)}
+                self.insertion(more)
+            self.trained(more)
+            self.removal(widths)
+
+    def prove(self, variants: Variants, candidates: Sequence[Candidate]) -> Proved:
+        """Find out which of the variants a width is, and which attributes must be kept in step.
 
         Raises:
             ProofError: surgery changes the model's output, or the model fails.
         """
-        normalisation = width.normalisation
-        try:
-            return self._prove(width, candidates)
-        except ProofError:
-            if normalisation is None or not normalisation.centred:
-                raise
-            return self._prove(replace(width, normalisation=replace(normalisation, returns=True)), candidates)
-
-    def _prove(self, width: Width, candidates: Sequence[Candidate]) -> Width:
-        with self._even_gains([width]):
-            try:
-                proved = self._with_attributes(width, candidates)
-            except ProofError as error:
-                raise ProofError(lost_unit(str(error)) if width.size == 1 else str(error)) from error
-            if width.size > 1:  # the last unit cannot be removed
-                self._removal(proved)
-        return proved
-
-    @contextmanager
-    def _even_gains(self, widths: Iterable[Width]) -> Iterator[None]:
-        """Give all units of a `LayerNorm` the same gain and bias meanwhile.
-
-        What a `LayerNorm` returns has the same mean for every example only then. Behind others a channel
-        that equals the mean differs from the next mean, by about the gains' spread over the root of their
-        number: surgery there is exact only to that.
-        """
-        expected = self.expected
-        centred = [each for each in widths if each.normalisation is not None and each.normalisation.centred]
-        slots = (slot for width in centred for slot in width.having(Role.INCOMING) if slot.tensor.ndim == 1)
-        uneven = {slot.tensor: None for slot in slots if slot.tensor.is_floating_point()}
-        backup = [(tensor, tensor.detach().clone()) for tensor in uneven if (tensor != tensor[0]).any()]
-        if not backup:
-            yield
-            return
-        try:
-            for tensor, before in backup:
-                tensor.data.fill_(before.mean())
-            self.expected = self.outputs()
-            yield
-        finally:
-            self.expected = expected
-            for tensor, before in backup:
-                tensor.data.copy_(before)
-
-    def _with_attributes(self, width: Width, candidates: Sequence[Candidate]) -> Width:
-        """The width with those of `candidates` that it needs, and those that are likely and do no harm."""
         first: ProofError | None = None
-        for chosen in _subsets(candidates):
-            trial = _also(width, chosen)
+        for choice, widths in enumerate(variants):
             try:
-                self._insertion(trial)
+                with self.sharp(len(widths) > 1), self.even_gains(widths[:1]):
+                    proved = self._with_attributes(choice, widths, candidates)
+                    self.trained({proved.width: 1})
+                    self.removal([proved.width])
+                return proved
             except ProofError as error:
                 first = first or error
-                continue
-            return self._without_idle(trial, chosen)
+                if not isinstance(error, ChangesOutputError):
+                    break  # another choice of parts has the same shapes
+        assert first is not None
+        raise type(first)(lost_unit(str(first)) if variants[0][0].size == 1 else str(first)) from first
+
+    def _with_attributes(
+        self, choice: int, widths: Sequence[Width], candidates: Sequence[Candidate]
+    ) -> Proved:
+        """The width with those of `candidates` that it needs, and those that are likely and do no harm."""
+        first: ProofError | None = None
+        for chosen in subsets(candidates):
+            for index, width in enumerate(widths):
+                trial = _also(width, chosen)
+                try:
+                    self.insertion({trial: 1})
+                except ProofError as error:
+                    changes = isinstance(error, ChangesOutputError)
+                    if first is None or changes > isinstance(first, ChangesOutputError):
+                        first = error
+                    if not changes:
+                        break  # with other things rescaled the model fails as well
+                    continue
+                if index == 0 and len(widths) == NUMBERS_TOO:
+                    fewer = _also(widths[-1], chosen)  # without numbers, if these make no difference
+                    if self._stands(fewer):
+                        index, trial = NUMBERS_TOO - 1, fewer
+                return self._without_idle(trial, (choice, index), chosen)
         assert first is not None
         raise first
 
-    def _without_idle(self, width: Width, chosen: Iterable[Candidate]) -> Width:
+    def _without_idle(self, width: Width, variant: tuple[int, int], chosen: Iterable[Candidate]) -> Proved:
         """Drop the attributes that make no difference, unless they are likely to hold the size."""
+        chosen = [*chosen]
         unlikely = [candidate for candidate in chosen if not candidate.likely]
         for kind in dict.fromkeys(candidate.kind for candidate in unlikely):
             idle = [candidate.attribute for candidate in unlikely if candidate.kind == kind]
             fewer = [each for each in width.attributes if each not in idle]
             trial = replace(width, attributes=tuple(fewer))
-            try:
-                self._insertion(trial)
-            except ProofError:
-                continue
-            width = trial
-        return width
+            if self._stands(trial):
+                width = trial
+        kinds = frozenset(each.kind for each in chosen if each.attribute in width.attributes)
+        return Proved(width, variant, kinds)
 
-    def _insertion(self, width: Width) -> None:
-        """Add a silent unit; the output must not change."""
-        change = Change(width, tuple(range(width.size)), 1)
-        undo = self._operate(change)
+    def _stands(self, width: Width) -> bool:
+        """Whether the output stays the same if the width gets a unit more."""
         try:
-            self.same(self.outputs(), self.expected, "a silent unit changes the model's output")
-            if self.trains:
-                self.outputs(training=True)
-        finally:
-            undo()
-
-    def _removal(self, width: Width) -> None:
-        """Silence a unit in the middle, then remove it; the outputs must be the same."""
-        gone = width.size // 2
-        keep = tuple(unit for unit in range(width.size) if unit != gone)
-        slots = width.having(*READERS, *([] if width.normalisation is None else [Role.INCOMING]))
-        backup = [(tensor, tensor.detach().clone()) for tensor in {slot.tensor: None for slot in slots}]
-        try:
-            with torch.no_grad():
-                for slot in width.having(*READERS):
-                    where = (owners(slot.layout, width.axis) == gone).nonzero()[:, 0].to(slot.tensor.device)
-                    slot.tensor.data.index_fill_(slot.dim, where, 0)
-                for slot in writers(width) if width.normalisation is not None else ():
-                    silence_writers(width, slot, slot.tensor.data, torch.arange(width.size) == gone)
-            silent = self.outputs()
-            undo = self._operate(Change(width, keep, 0))
-            try:
-                self.same(self.outputs(), silent, "removing a silent unit changes the model's output")
-            finally:
-                undo()
-        finally:
-            for tensor, before in backup:
-                tensor.data.copy_(before)
-
-    def runs(self, changes: Iterable[Change]) -> None:
-        """Check that the model runs after some changes at once.
-
-        Raises:
-            ProofError: it does not.
-        """
-        undo = self._operate(*changes)
-        try:
-            self.outputs()
-            if self.trains:
-                self.outputs(training=True)
-        finally:
-            undo()
-
-    def together(self, widths: Iterable[Width]) -> None:
-        """Add a silent unit to each of the widths at once; the output must not change.
-
-        Raises:
-            ProofError: it does.
-        """
-        widths = [*widths]
-        with self._even_gains(widths):
-            undo = self._operate(*(Change(width, tuple(range(width.size)), 1) for width in widths))
-            try:
-                self.same(self.outputs(), self.expected, "silent units together change the model's output")
-            finally:
-                undo()
-
-    def _operate(self, *changes: Change) -> Callable[[], None]:
-        return plan(changes, (), _silent_units).commit()
-
-    def outputs(self, training: bool = False) -> list[Tensor]:
-        """The model's outputs on the example inputs.
-
-        Raises:
-            ProofError: the model fails.
-        """
-        # With gradients, which a model can need for its output (forces, from an energy).
-        with undisturbed(self.model, training), torch.enable_grad():
-            try:
-                return [tensor.detach().clone() for tensor in tensors_in(self.run())]
-            except Exception as error:  # whatever the user's code raises where a size does not fit
-                raise ProofError(f"with a unit more or less the model fails: {_one_line(error)}") from error
-
-    def same(self, found: Sequence[Tensor], expected: Sequence[Tensor], what: str) -> None:
-        """Compare outputs, up to rounding.
-
-        Raises:
-            ProofError: they are not the same; the message begins with `what`.
-        """
-        if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
-            raise ProofError(f"{what}: its shape")
-        tolerance = torch.finfo(_precision(found)).eps ** 0.7  # rounding adds up on its way through the model
-        for mine, right in zip(found, expected, strict=True):
-            if not right.dtype.is_floating_point:
-                if not torch.equal(mine, right):
-                    raise ProofError(what)
-                continue
-            mine, right = mine.double(), right.double()
-            finite = right.isfinite()
-            if not torch.equal(mine.isfinite(), finite):
-                raise ProofError(f"{what}: it is not finite")
-            scale = float(right[finite].abs().max()) if finite.any() else 1.0
-            apart = float((mine - right)[finite].abs().max()) if finite.any() else 0.0
-            if apart > tolerance * scale:
-                raise ProofError(f"{what}, by {apart / scale:.1g} of it")
+            self.insertion({width: 1})
+        except ProofError:
+            return False
+        return True
 
 
-def _silent_units(changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
-    """Make all entries of the new units random, but their outgoing weights zero."""
-    generator = torch.Generator().manual_seed(SEED)
-    sizes = {change.width.axis: change.new_size for change in changes}
-    for roles in ((Role.INCOMING, Role.MULTIPLIER), READERS):
-        for change in changes:
-            for slot in change.width.having(*roles):
-                value = values[slot.tensor]
-                units = owners(slot.layout, change.width.axis, sizes)
-                where = (units >= len(change.keep)).nonzero()[:, 0].to(value.device)
-                if roles is READERS:
-                    value.index_fill_(slot.dim, where, 0)
-                elif value.is_floating_point():
-                    shape = [*value.shape]
-                    shape[slot.dim] = len(where)
-                    scale = slot.tensor.detach().float().abs().mean().item() + 0.1
-                    noise = scale * (1 + torch.rand(shape, generator=generator))
-                    value.index_copy_(slot.dim, where, noise.to(value))
-    for change in changes:
-        for slot in writers(change.width) if change.width.normalisation is not None else ():
-            new = torch.arange(change.new_size) >= len(change.keep)
-            silence_writers(change.width, slot, values[slot.tensor], new, sizes)
-
-
-def _precision(tensors: Sequence[Tensor]) -> torch.dtype:
-    """The coarsest type among them."""
-    floats = [tensor.dtype for tensor in tensors if tensor.dtype.is_floating_point]
-    return max(floats, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}"
+def _is_scaled(width: Width) -> bool:
+    return any(each.part is not None for each in width.rescaled)
 
 
 def _also(width: Width, chosen: Iterable[Candidate]) -> Width:
     return replace(width, attributes=(*width.attributes, *(candidate.attribute for candidate in chosen)))
-
-
-MANY = 8
-"""As many candidates are tried one by one."""
-
-
-def _subsets(candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, ...]]:
-    """All, none, each, each pair, all but one: not all subsets, which would take too long.
-
-    Those of one kind belong together; if that is of no help, and they are few, they are taken one by one.
-    """
-    kinds: dict[str, list[Candidate]] = {}
-    for candidate in candidates:
-        kinds.setdefault(candidate.kind, []).append(candidate)
-    yield tuple(candidates)
-    if candidates:
-        yield ()
-    yield from _some([*kinds.values()])
-    if len(kinds) < len(candidates) <= MANY:
-        yield from _some([[candidate] for candidate in candidates])
-
-
-def _some(groups: Sequence[Sequence[Candidate]]) -> Iterator[tuple[Candidate, ...]]:
-    for size in sorted({1, 2, len(groups) - 1}):
-        if 0 < size < len(groups):
-            for chosen in combinations(groups, size):
-                yield tuple(candidate for group in chosen for candidate in group)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from diffstruct.couple.found import FoundWidths
-from diffstruct.couple.proof import ProofError
+from diffstruct.couple.trials import ProofError
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.width.canonical import canonical
-from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum
+from diffstruct.width.follows import Attribute, Normalisation, Rescaled
+from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum, Unowned
 from diffstruct.width.patterns import check_patterns, matches
-from diffstruct.width.width import Attribute, Normalisation, Rescaled, Role, Slot, Width
+from diffstruct.width.width import Role, Slot, Width
 
 
 def tie_widths(found: FoundWidths, patterns: Sequence[str]) -> None:
@@ -56,7 +59,7 @@ def tie_widths(found: FoundWidths, patterns: Sequence[str]) -> None:
     found.widths.update(widths)
     for pattern in groups:
         try:
-            found.widths[pattern] = found.proof.prove(found.widths[pattern], ())
+            found.widths[pattern] = found.proof.prove([[found.widths[pattern]]], ()).width
         except ProofError as error:
             found.refuse(pattern, f"tied: {error}")
 
@@ -81,27 +84,28 @@ def _groups(names: Sequence[str], patterns: Sequence[str]) -> dict[str, list[str
 
 def _merged(name: str, widths: Sequence[Width], axes: Mapping[Axis, Axis]) -> Width:
     """One width with all that several have, where `axes` says what stands in the place of which axis."""
-    slots: dict[tuple[int, str, int], Slot] = {}
-    rescaled: dict[tuple[int, str], Rescaled] = {}
+    slots: dict[tuple[int, str, int, Layout], Slot] = {}
+    rescaled: dict[Rescaled, None] = {}
     attributes: dict[tuple[int, str, int | None], Attribute] = {}
     for width in widths:
         for slot in width.slots:
-            place = id(slot.module), slot.name, slot.dim
+            slot = replace(slot, layout=_substituted(slot.layout, axes))
+            place = id(slot.module), slot.name, slot.dim, slot.layout
             # What one of them reads as a layer behind, the new width is read by from outside.
             if place not in slots or slot.role is Role.OUTGOING:
-                slots[place] = replace(slot, layout=_substituted(slot.layout, axes))
+                slots[place] = slot
         for each in width.attributes:
             layout = _substituted(each.layout, axes)
             attributes.setdefault((id(each.module), each.name, each.index), replace(each, layout=layout))
         for gain in width.rescaled:
-            layout = _substituted(gain.layout, axes)
-            rescaled.setdefault((id(gain.module), gain.name), replace(gain, layout=layout))
+            part = None if gain.part is None else (gain.part[0], _substituted(gain.part[1], axes))
+            rescaled[replace(gain, layout=_substituted(gain.layout, axes), part=part)] = None
     return Width(
         name,
         axes.get(widths[0].axis, widths[0].axis),
         tuple(slots.values()),
         tuple(attributes.values()),
-        tuple(rescaled.values()),
+        tuple(rescaled),
         _normalisation(widths, axes),
     )
 
@@ -112,14 +116,20 @@ def _normalisation(widths: Sequence[Width], axes: Mapping[Axis, Axis]) -> Normal
     Raises:
         StructureError: a unit that is silent for the normalisations of one is not for those of another.
     """
+    nowhere: frozenset[tuple[nn.Module, str, int]] = frozenset()
+    own = [width.normalisation for width in widths]
     found = {
-        None if each is None else replace(each, layout=canonical(_substituted(each.layout, axes)))
-        for each in (width.normalisation for width in widths)
+        None
+        if each is None
+        else replace(each, layout=canonical(_substituted(each.layout, axes)), inside=nowhere)
+        for each in own
     }
     if len(found) > 1:
         names = [width.name for width in widths]
         raise StructureError(f"{names} are not all averaged over by the same kind of normalisation")
-    return found.pop()
+    one = found.pop()
+    inside = nowhere.union(*(each.inside for each in own if each is not None))
+    return None if one is None else replace(one, inside=inside)
 
 
 def _substituted(layout: Layout, axes: Mapping[Axis, Axis]) -> Layout:
@@ -133,3 +143,5 @@ def _substituted(layout: Layout, axes: Mapping[Axis, Axis]) -> Layout:
             return Sum(tuple(_substituted(part, axes) for part in layout.parts))
         case Product():
             return Product(tuple(_substituted(factor, axes) for factor in layout.factors))
+        case Unowned():
+            return Unowned(_substituted(layout.inner, axes))

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diffstruct.couple.call import Call, Dims
-from diffstruct.couple.findings import Dim, Findings, Place
+from diffstruct.couple.findings import Dim, Findings, Place, coarsest
 from diffstruct.couple.registry import describe, expand, rule_failed
-from diffstruct.couple.terms import Leaf, fix, unify
+from diffstruct.couple.terms import Leaf, fix, product_of, unify
 from diffstruct.couple.tracing_state import TracingState
 from diffstruct.couple.unfused import unfused
 from diffstruct.nn.outputs import tensors_in
@@ -45,6 +46,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         for tensor in tensors:
             self.state.findings.used.setdefault(id(tensor))
+            self.state.consumed.add(id(tensor))
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self.state.draws = True
         failure = None
         simpler = expand(func)
         if simpler is not None:
@@ -58,6 +62,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if results:
+            self.state.findings.coarsest = coarsest(
+                [self.state.findings.coarsest, *_rounded(tensors, results)]
+            )
             call = Call(self.state, func, args, kwargs, tensors, results)
             self._record(call, describe(call) if failure is None else rule_failed(call, failure))
         return result
@@ -80,7 +87,16 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                         fix(dim.term, reason)
                     state.declare(tensor, dims)
             else:
-                state.declare(tensor, dims if weight else [Dim(dim.term) for dim in dims], weight)
+                state.declare(tensor, dims, weight)
+
+
+def _rounded(tensors: Sequence[Tensor], results: Sequence[Tensor]) -> Iterator[torch.dtype]:
+    """The types of results that are coarser than what they are computed from."""
+    for result in results:
+        if result.is_floating_point():
+            for tensor in tensors:
+                if tensor.is_floating_point() and coarsest([tensor.dtype, result.dtype]) != tensor.dtype:
+                    yield result.dtype
 
 
 @contextmanager
@@ -126,18 +142,44 @@ def trace(model: nn.Module, run: Callable[[], Any], inputs: Any, findings: Findi
             dims.append(Dim(leaf, frozenset(places if parameter else ())))
         state.declare(tensor, dims, weight=True)
     for module in model.modules():
-        if isinstance(module, nn.MultiheadAttention):
-            embedding = Place(module, "in_proj_weight" if module._qkv_same_embed_dim else "q_proj_weight", 1)
-            projected = Place(module.out_proj, "weight", 0)
-            unify(findings.places[projected], findings.places[embedding], "")  # both are its embed_dim
+        if isinstance(module, nn.MultiheadAttention) and module not in findings.attention:
+            _heads_and_their_width(module, findings)
     for tensor in tree_leaves(inputs):
         if isinstance(tensor, Tensor) and not state.is_known(tensor):
             state.declare(tensor, [Dim(Leaf(size, "is a dimension of the input")) for size in tensor.shape])
     with _operator_by_operator(state), Trace(state):
         outputs = run()
+    findings.draws |= state.draws and not any(module.training for module in model.modules())
     for tensor in tensors_in(outputs):
+        state.consumed.add(id(tensor))
         for leaving in state.dims(tensor):
             fix(leaving.term, "is a dimension of the output")
+    # Nobody looks at some, such as the mean of all heads' weights that `nn.MultiheadAttention` returns.
+    findings.averages += [each for each in state.averages if each.result in state.consumed]
+
+
+def _heads_and_their_width(module: nn.MultiheadAttention, findings: Findings) -> None:
+    """Cut a module's `embed_dim` into heads: its code reads and writes as many channels as these have."""
+    heads, width = Leaf(module.num_heads), Leaf(module.head_dim)
+    findings.attention[module] = heads, width
+    inner = product_of([heads, width])
+    packed = product_of([Leaf(3, "holds queries, keys and values"), inner])
+    for owner, name, dim, term in (
+        (module, "in_proj_weight", 0, packed),
+        (module, "in_proj_weight", 1, inner),
+        (module, "in_proj_bias", 0, packed),
+        (module, "q_proj_weight", 0, inner),
+        (module, "q_proj_weight", 1, inner),
+        (module, "k_proj_weight", 0, inner),
+        (module, "v_proj_weight", 0, inner),
+        (module, "bias_k", 2, inner),
+        (module, "bias_v", 2, inner),
+        (module.out_proj, "weight", 0, inner),
+        (module.out_proj, "weight", 1, inner),
+    ):
+        place = Place(owner, name, dim)
+        if place in findings.places:
+            unify(findings.places[place], term, "does not consist of heads")
 
 
 def _owners(model: nn.Module) -> dict[int, tuple[Tensor, list[tuple[nn.Module, str]]]]:

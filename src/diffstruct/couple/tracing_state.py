@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from diffstruct.couple.findings import Dim, Findings
+from diffstruct.couple.findings import Average, Dim, Findings, Meeting
 from diffstruct.couple.terms import Leaf, unify
 
 
@@ -23,6 +23,12 @@ class TracingState:
         self.stack: list[nn.Module] = []
         self.squares: set[int] = set()
         """The ids of tensors that are squares, entry by entry."""
+        self.averages: list[Average] = []
+        """Dimensions that are averaged over by modules."""
+        self.consumed: set[int] = set()
+        """The ids of tensors that something was computed from, or that the model returned."""
+        self.draws = False
+        """Whether random numbers were drawn."""
         self._known: dict[int, tuple[Tensor, tuple[Dim, ...], bool]] = {}
 
     def declare(self, tensor: Tensor, dims: Iterable[Dim], weight: bool = False) -> None:
@@ -63,4 +69,4 @@ class TracingState:
         elif one_is_weight or other_is_weight:
             self.findings.reading |= one.places if one_is_weight else other.places
         else:
-            self.findings.inner.append(one.term)
+            self.findings.inner.append(Meeting(one.term, one.places, other.places))

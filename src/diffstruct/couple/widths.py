@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from torch import nn
@@ -11,14 +10,16 @@ from torch import nn
 from diffstruct.couple.attributes import Candidate, candidates, known_attributes
 from diffstruct.couple.findings import ONE_UNIT, Findings, Place, lost_unit
 from diffstruct.couple.found import Refusal
-from diffstruct.couple.layouts import layout_of
-from diffstruct.couple.normalised import fix_averaged, normalisation_of
+from diffstruct.couple.normalised import fix_averaged
+from diffstruct.couple.sides import Side, sides_of
 from diffstruct.couple.terms import Leaf, Term, find, fix, leaves
-from diffstruct.nn.multiplier import Multiplier
+from diffstruct.couple.titles import titles_of
+from diffstruct.couple.tree import Tree
+from diffstruct.couple.variants import Lies, variants_of
 from diffstruct.width.layout import Axis, Sum
-from diffstruct.width.width import READERS, Role, Slot, Width
+from diffstruct.width.width import Width
 
-NO_WIDTH = ("is spatial", "is the size of a kernel")
+NO_WIDTH = ("is spatial", "is the size of a kernel", "is indexed one by one", "holds queries")
 """How the reasons begin of axes that are no width to anybody, and are not listed among the refusals."""
 
 
@@ -27,6 +28,8 @@ class TracedWidths:
     """The widths that a trace shows, not yet proved, and the axes that are none."""
 
     widths: dict[str, Width]
+    variants: dict[str, list[list[Width]]]
+    """For each width what it may be, for the proof to try: see `variants_of`."""
     candidates: dict[str, list[Candidate]]
     """For each width the integers that may hold a size of it, and that only the model's code knows of."""
     refused: list[Refusal]
@@ -42,22 +45,30 @@ def widths_of(model: nn.Module, findings: Findings) -> TracedWidths:
         for leaf in dict.fromkeys(inside):
             lives.setdefault(leaf, []).append(place)
     fix_averaged(findings)
-    for leaf, places in lives.items():
-        _fix_what_cannot_be_learned(leaf, places, findings)
     axes = {leaf: Axis(leaf.size) for leaf in lives if leaf.fixed is None}
-    titles = _titles({leaf: lives[leaf] for leaf in axes}, findings, names)
-    found = TracedWidths({}, {}, [], {})
+    sides = sides_of(findings, axes)
+    reading: dict[Leaf, set[Place]] = {}
+    for leaf, places in lives.items():
+        reading[leaf] = _reading(leaf, places, sides, findings)
+        meets = any(leaf in leaves(side.term) for side in sides)
+        _fix_what_cannot_be_learned(leaf, places, reading[leaf], meets, findings)
+    for leaf in lives:
+        if leaf.fixed is not None:
+            axes.pop(leaf, None)
+    sides = sides_of(findings, axes)  # parts that lie beside others of another size, which is fixed now
+    titles = titles_of({leaf: lives[leaf] for leaf in axes}, findings, names)
+    attributes, tree = known_attributes(model, findings, axes), Tree(model)
+    found = TracedWidths({}, {}, {}, [], {})
     for leaf, places in lives.items():
         if leaf in axes:
             title = titles[leaf]
-            slots = tuple(_slots(leaf, places, findings, axes))
-            attributes = tuple(known_attributes(model, findings, leaf, axes))
             found.leaves[title] = leaf
-            normalisation, rescaled = normalisation_of(leaf, findings, axes)
-            width = Width(title, axes[leaf], slots, attributes, rescaled, normalisation)
-            found.widths[title] = width
-            found.candidates[title] = candidates(model, width, leaf, findings, axes)
-        elif _worth_a_word(leaf, any(place in findings.reading for place in places)):
+            lies = Lies(leaf, places, reading[leaf], sides)
+            own = attributes.get(leaf, [])
+            found.variants[title] = variants_of(title, lies, own, tree, findings, axes)
+            found.widths[title] = found.variants[title][0][0]
+            found.candidates[title] = candidates(tree, found.widths[title], leaf, findings, axes)
+        elif _worth_a_word(leaf, any(place in reading[leaf] for place in places)):
             shown = tuple(place.path(names) for place in places)
             found.refused.append(Refusal(shown, leaf.size, leaf.fixed or ""))
     return found
@@ -71,17 +82,30 @@ def _worth_a_word(leaf: Leaf, is_read: bool) -> bool:
     return leaf.size > 1 and (is_read or not reason.startswith(NO_WIDTH))
 
 
-def _fix_what_cannot_be_learned(leaf: Leaf, places: Iterable[Place], findings: Findings) -> None:
-    """Refuse an axis that no weights feed, or none read, or that is nested in itself."""
+def _reading(leaf: Leaf, places: Iterable[Place], sides: Iterable[Side], findings: Findings) -> set[Place]:
+    """Which of the places of an axis are weights that read its units."""
+    places = [*places]
+    found = {place for place in places if place in findings.reading}
+    for side in sides:
+        if side.choices == 1 and leaf in leaves(side.term):
+            found |= {place for place in side.places if place in places}
+    return found or _one_side(places, findings)
+
+
+def _fix_what_cannot_be_learned(
+    leaf: Leaf, places: Iterable[Place], reading: Set[Place], meets: bool, findings: Findings
+) -> None:
+    """Refuse an axis that no weights feed, or none read, or that is nested in itself.
+
+    An axis that `meets` is what a product of two activations sums over: part of what feeds it reads it, too.
+    """
     places = [*places]
     if not any(place.tensor_id in findings.used for place in places):
         fix(leaf, "takes no part in what the model does with the example inputs")
-    if not any(place in findings.reading for place in places):
-        findings.reading |= _one_side(places, findings)
-    if not any(place in findings.reading for place in places):
+    if not reading and not meets:
         views = [view for term, view in findings.merged_ones if find(term) is leaf]
         fix(leaf, lost_unit(f"it is merged by {views[0]}") if views else "no weights read it")
-    if all(place in findings.reading - findings.feeding for place in places):
+    if not {*places} - reading and not findings.feeding.intersection(places):
         fix(leaf, "no weights feed it")
     for place in places:
         if _nested(findings.places[place], leaf) > 1:
@@ -111,58 +135,3 @@ def _nested(term: Term, leaf: Leaf) -> int:
     if isinstance(term, Sum):
         return max(_nested(part, leaf) for part in term.parts)
     return sum(_nested(factor, leaf) for factor in term.factors)
-
-
-def _slots(
-    leaf: Leaf, places: Iterable[Place], findings: Findings, axes: Mapping[Leaf, Axis]
-) -> Iterator[Slot]:
-    fed = {(place.module, place.name) for place in places if place not in findings.reading}
-    reading = [place for place in places if place in findings.reading]
-    # Where only units of the same width read units, later layers of the width are what reads from outside.
-    inside = {place for place in reading if (place.module, place.name) in fed}
-    inside = inside if len(inside) < len(reading) else set()
-    for place in places:
-        role = Role.INCOMING
-        if isinstance(place.module, Multiplier):
-            role = Role.MULTIPLIER
-        elif place in findings.reading:
-            role = Role.RECURRENT if place in inside else Role.OUTGOING
-        tensor = getattr(place.module, place.name)
-        alone = tensor.numel() == tensor.shape[place.dim] or place.name in place.module._buffers
-        values = tensor.detach().double()
-        # A new unit begins as the others did: with their mean where it has one number, else at random.
-        fill = values.mean().item() if alone and tensor.is_floating_point() else None
-        fill = None if role is not Role.INCOMING else fill
-        scale = values.std().item() if tensor.numel() > 1 else None
-        layout = layout_of(findings.places[place], axes)
-        feeds = role in READERS and place in findings.feeding
-        yield Slot(place.module, place.name, place.dim, role, layout, fill, scale, feeds)
-
-
-def _titles(
-    lives: Mapping[Leaf, list[Place]], findings: Findings, names: Mapping[nn.Module, str]
-) -> dict[Leaf, str]:
-    """A name for each width: the first module that feeds it, and what it is there, if that has several."""
-    heads = {leaf for term in findings.heads for leaf in leaves(term)}
-    inner = {leaf for term in findings.inner for leaf in leaves(term)}
-    order = {tensor: index for index, tensor in enumerate(findings.used)}
-    base: dict[Leaf, str] = {}
-    for leaf, places in lives.items():
-        feeding = [place for place in places if place not in findings.reading or place in findings.feeding]
-        first = min(feeding, key=lambda place: order.get(place.tensor_id, len(order)))
-        base[leaf] = names[first.module].split(".parametrizations.")[0] or first.name
-    counts = Counter(name for leaf, name in base.items() if leaf.size > 1)
-    titles: dict[Leaf, str] = {}
-    for leaf, name in sorted(base.items(), key=lambda item: item[0].size == 1):  # does not rename the others
-        if leaf in heads:
-            name += ".heads"
-        elif leaf in inner:
-            name += ".head_width"
-        elif counts[name] > 1:
-            name += f".part{sum(other.startswith(name) for other in titles.values())}"
-        taken, title = 1, name
-        while title in titles.values():
-            taken += 1
-            title = f"{name}{taken}"
-        titles[leaf] = title
-    return titles

@@ -89,6 +89,10 @@ class BudgetPath:
         self._total = total_steps
         self._begin = max(1.0, self.spent(sizes))
 
+    def follow(self, costs: Mapping[str, Cost]) -> None:
+        """Blocks have come or gone: the same path, with what a model of the widths that there are costs."""
+        self._limits = [(name, most, costs[name]) for name, most, _ in self._limits]
+
     def spent(self, sizes: Mapping[str, int]) -> float:
         """The part of the budget that a model of these sizes takes."""
         return max(self._parts(sizes))

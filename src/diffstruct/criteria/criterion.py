@@ -126,6 +126,9 @@ class Criterion(ABC):
     keeps_budgets: bool = False
     """Whether it brings the model to a `Budget`."""
 
+    learns_depths: bool = False
+    """Whether it judges residual blocks, and follows when they come and go."""
+
     acts_on_gradients: bool = False
     """Whether `before_step` changes gradients, which a closure given to the optimizer's step would undo."""
 
@@ -209,6 +212,40 @@ class Criterion(ABC):
             changes: by the widths' names, those that changed: at the start, in a run, and by `finish`.
             step: steps made so far.
         """
+
+    def follow(
+        self, widths: Mapping[str, Width], training: Training, origin: Mapping[str, str | None]
+    ) -> None:
+        """Blocks have come or gone, and widths with them; called after `resize`, by depths alone.
+
+        Args:
+            widths: that there are now, by name.
+            training: the run, with their rules.
+            origin: the names that they had; None for new ones.
+        """
+        self.training = training
+
+    def affords(self, sizes: Mapping[str, int], step: int) -> bool:
+        """Whether the model may have these sizes at a step, as far as a budget goes."""
+        return True
+
+    @property
+    def won(self) -> float:
+        """What the network has won so far, in any unit; by which it is decided whether more blocks come."""
+        return 0.0
+
+    def fair_share(self, name: str) -> float:
+        """The share of what was won that a block must be worth, on average."""
+        return 0.0
+
+    def worth(self, name: str, units: NDArray[np.int64]) -> float | None:
+        """What blocks are worth together, over their price; None where that cannot be told."""
+        return None
+
+    def gradients(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """The gradients of the loss of the last batch with respect to some tensors, by which the place of a
+        new block is chosen; None where they are not known."""
+        return None
 
     def conclude(self) -> None:
         """Get ready for the end: `importance` is asked for once more, for what stays in the plain model."""

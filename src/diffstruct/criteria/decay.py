@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffstruct.width import Slot, Width
-from diffstruct.width.layout import along
 
 ENOUGH = 4096
 """Weights of a tensor, evenly spread, that its movement is measured on."""
@@ -39,6 +38,19 @@ class Decay:
     def remember(self, tensors: Sequence[Tensor]) -> None:
         """Remember the weights as a decision leaves them."""
         self._before = [_some(tensor).clone() for tensor in tensors]
+
+    def follow(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
+        """Blocks have come or gone: of tensors that stay the movement is known; others move as these do.
+
+        Args:
+            before: the tensors that were measured.
+            after: those that will be.
+        """
+        known = {id(tensor): moved for tensor, moved in zip(before, self._movement, strict=False)}
+        if known:
+            usual = sum(known.values()) / len(known)
+            self._movement = [known.get(id(tensor), usual) for tensor in after]
+        self.remember(after)
 
     def measure(self, tensors: Sequence[Tensor]) -> None:
         """Measure how far training has moved the same tensors until the next decision."""
@@ -85,12 +97,7 @@ class Decay:
                     importances[name], ages[name], prices[name], moved, power, grace_periods[name], rise
                 )
                 if (factors < 1).any():
-                    values = torch.from_numpy(factors)
-                    if slot.layout is width.axis:  # the same, without looking for who owns which entry
-                        by_entry = along(values, slot.dim, tensor.ndim)
-                    else:
-                        by_entry = slot.by_entry(values, width.axis)
-                    tensor.mul_(by_entry.to(tensor))
+                    tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(tensor))
 
 
 def annealing(step: int, total_steps: int, fraction: float) -> float:

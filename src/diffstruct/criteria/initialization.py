@@ -66,7 +66,7 @@ class Initialization(ABC):
             for slot, entries in self.outgoing(new).items():
                 new.write(slot, entries)
         for new in growing:
-            new.silence()
+            new.silence({other.width.axis: other.is_new for other in growing})
 
     @abstractmethod
     def incoming(self, new: NewUnits, slot: Slot) -> Tensor | None:

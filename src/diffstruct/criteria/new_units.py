@@ -76,12 +76,20 @@ class NewUnits:
         is_new = owners(slot.layout, self.width.axis, self.sizes) >= len(self.change.keep)
         value.index_copy_(slot.dim, is_new.nonzero().flatten().to(value.device), entries.to(value))
 
-    def silence(self) -> None:
-        """Where normalisations average over units, let them take no notice of the new ones."""
+    @property
+    def is_new(self) -> Tensor:
+        """Which units are new, bool `[units]`."""
+        return torch.arange(self.change.new_size) >= len(self.change.keep)
+
+    def silence(self, new: Mapping[Axis, Tensor]) -> None:
+        """Where normalisations average over units, let them take no notice of the new ones.
+
+        Args:
+            new: which units of each width are new, by axis.
+        """
         if self.width.normalisation is not None:
-            is_new = torch.arange(self.change.new_size) >= len(self.change.keep)
             for slot in writers(self.width):
-                silence_writers(self.width, slot, self.values[slot.tensor], is_new, self.sizes)
+                silence_writers(self.width, slot, self.values[slot.tensor], self.is_new, self.sizes, new)
 
     def _by_themselves(self, slot: Slot) -> tuple[Layout, Axis, Sizes]:
         """Layout, axis and sizes of the new units' entries in `slot`, all others left out."""

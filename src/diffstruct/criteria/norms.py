@@ -14,7 +14,8 @@ from torch import Tensor
 
 from diffstruct.errors import StructureError
 from diffstruct.width import Axis, Role, Slot, Width
-from diffstruct.width.layout import along, belongs, copies
+from diffstruct.width.layout import along, copies
+from diffstruct.width.parts import belongs
 
 
 def priced(widths: Collection[Width], roles: Collection[Role]) -> list[tuple[Tensor, Tensor | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -131,6 +131,34 @@ class Outputs:
         with undisturbed(self.model, training=training), torch.autocast(device, dtype, enabled):
             found = tensors_in(self.model(*call.args, **call.kwargs))[call.index]
         return rows_of(found if found.ndim > 1 else found[:, None], call.dim)[:: call.step]
+
+    def gradients(self, tensors: Sequence[Tensor]) -> list[Tensor] | None:
+        """The gradients of the loss of the last call with respect to some tensors, with the present weights.
+
+        The model must return what it returned then: only there the gradient of the loss is known.
+
+        Args:
+            tensors: parameters of the model.
+
+        Returns:
+            One for each, shaped like it; None if no call was seen, or what was is not finite.
+        """
+        if not self.finite:
+            return None
+        call = self.calls[-1]
+        device, dtype, enabled = call.autocast
+        with (
+            undisturbed(self.model, training=True),
+            torch.enable_grad(),
+            torch.autocast(device, dtype, enabled),
+        ):
+            found = tensors_in(self.model(*call.args, **call.kwargs))[call.index]
+            rows = rows_of(found if found.ndim > 1 else found[:, None], call.dim)[:: call.step]
+            grads = torch.autograd.grad(rows, [*tensors], call.gradient.to(rows), allow_unused=True)
+        return [
+            torch.zeros_like(tensor) if grad is None else grad
+            for tensor, grad in zip(tensors, grads, strict=True)
+        ]
 
     def detach(self) -> None:
         """Watch no more."""

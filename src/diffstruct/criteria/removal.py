@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +25,9 @@ from diffstruct.criteria.criterion import Training
 from diffstruct.criteria.loss import nats, targets
 from diffstruct.criteria.normalised import Gains, VarianceShares, scale_gains
 from diffstruct.criteria.outputs import Call, Outputs
-from diffstruct.criteria.tracker import ImportanceTracker, grace_ended
+from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names
 from diffstruct.surgery import Change, Copy
-from diffstruct.width import READERS, Slot, Width
+from diffstruct.width import READERS, Depth, Slot, Width
 from diffstruct.width.silence import silence_writers, writers
 
 FORWARDS_A_STEP = 0.03
@@ -170,7 +171,7 @@ class Removals:
                     loud = _silence(width, units, change, gains)
                     after, seen = self._run(call, reference, training=False)
                     cost = self._cost(call, before, after) - spent
-                    if cost <= AT_THE_END * len(units) * self.tracker.fair_share(name):
+                    if cost <= AT_THE_END * self.tracker.fair_share(name, units):
                         spent += cost
                         shifts, shifted = differences(seen, shifted), seen
                         self.pending[name] = Removal(np.sort(units), change, cost, shifts, gains)
@@ -195,7 +196,9 @@ class Removals:
         for _, name, unit in sorted(values):
             if budget.spent(sizes) <= allowed:
                 break
-            if unit not in going[name] and sizes[name] > least[name]:
+            # A whole block only where that does not leave much of the budget unused.
+            too_much = isinstance(widths[name], Depth) and budget.room(sizes, name) < 1
+            if unit not in going[name] and sizes[name] > least[name] and not too_much:
                 going[name].add(unit)
                 sizes[name] -= 1
                 forced.add(name)
@@ -224,6 +227,25 @@ class Removals:
                     twin = getattr(copy.modules[slot.module], slot.name)
                     twin.mul_(by_entry.to(twin))
         self._norms.follow(shifts, changes, copies)
+
+    def follow(
+        self,
+        training: Training,
+        budget: BudgetPath | None,
+        origin: Mapping[str, str | None],
+    ) -> None:
+        """Blocks have come or gone: go on with what is known of the widths that stay."""
+        self.training, self.budget, self.pending = training, budget, {}
+        self._norms = BatchNorms(training.model)
+        self._variances = VarianceShares(self.tracker.widths.values())
+        names: tuple[dict[str, Any], ...] = self.off, self.shown, self._group, self._waiting
+        for known in names:
+            move_names(known, origin)
+        for name, width in self.tracker.widths.items():
+            self.off.setdefault(name, 1.0)
+            self.shown.setdefault(name, np.zeros(width.size, np.bool_))
+            self._group.setdefault(name, FIRST_GROUP)
+            self._waiting.setdefault(name, 0)
 
     def _proposal(self, name: str, ages: NDArray[np.int64]) -> NDArray[np.int64]:
         """The units to try: the least important of those that are not worth their price.
@@ -258,19 +280,11 @@ class Removals:
         reference: Statistics,
         pressure: float,
     ) -> None:
-        width, change = self.tracker.widths[name], self._takeover(name, units)
-        gains = self._variances.without(width, units)
-        loud = _silence(width, units, change, gains)
-        try:
-            after, seen = self._run(call, reference)
-        finally:
-            _restore(loud)
-        cost = self._cost(call, before, after)
-        each = self.tracker.fair_share(name)
-        allowed = len(units) * each * pressure
-        estimated = self._estimated(name, units)
+        cost, going, seen = self._measure(name, units, call, before, reference)
+        allowed = self.tracker.fair_share(name, units) * pressure
+        estimated = self.tracker.estimated(name, units)
         if pressure > 0 and cost <= allowed:  # without pressure, only to know how widths compare
-            self.pending[name] = Removal(units, change, cost, differences(seen, reference), gains)
+            self.pending[name] = replace(going, cost=cost, shifts=differences(seen, reference))
             self.shown[name][units] = True
             self._group[name] = min(LARGEST_GROUP, 1.3 * self._group[name])
         elif pressure > 0:
@@ -278,6 +292,29 @@ class Removals:
         ratio = np.clip(max(cost, 0.0) / max(estimated, 1e-3 * allowed, 1e-300), 0.05, 400.0)
         least = 0.2 if self.budget is None else 1.0  # less than estimated was lost by chance alone
         self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), least, MOST_OFF))
+
+    def worth(self, name: str, units: NDArray[np.int64]) -> float | None:
+        """The share of what was won that goes with units, measured on the batch at hand, over their price.
+
+        None where there is nothing to measure by, or nothing has been won.
+        """
+        if not (self.measurable and self.outputs.finite and self.tracker.shares):
+            return None
+        call = self.outputs.calls[-1]
+        cost, _, _ = self._measure(name, units, call, *self._run(call))
+        return cost / self.tracker.fair_share(name, units)
+
+    def _measure(
+        self, name: str, units: NDArray[np.int64], call: Call, before: Tensor, reference: Statistics
+    ) -> tuple[float, Removal, Statistics]:
+        """Silence units on a batch: what they cost, what is made of the others, and the statistics then."""
+        width, going = self.tracker.widths[name], self._unmeasured(name, units)
+        loud = _silence(width, units, going.takeover, going.gains)
+        try:
+            after, seen = self._run(call, reference)
+        finally:
+            _restore(loud)
+        return self._cost(call, before, after), going, seen
 
     def _run(
         self, call: Call, reference: Statistics | None = None, training: bool = True
@@ -289,10 +326,6 @@ class Removals:
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
         gains = self._variances.without(self.tracker.widths[name], units)
         return Removal(units, self._takeover(name, units), None, gains=gains)
-
-    def _estimated(self, name: str, units: NDArray[np.int64]) -> float:
-        """The share of what was won that should go with units, going by their importance."""
-        return float(self.tracker.importance[name][units].sum() * self.tracker.shares[name])
 
     def _takeover(self, name: str, units: NDArray[np.int64]) -> NDArray[np.float64]:
         return importance.takeover(self.tracker.curvature(name), units, self.tracker.price(name))

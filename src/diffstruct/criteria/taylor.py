@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -20,7 +20,7 @@ from diffstruct.criteria.initialization import AsTheModel, Initialization
 from diffstruct.criteria.outputs import Outputs
 from diffstruct.criteria.removal import Removals
 from diffstruct.criteria.settling import Settling
-from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, ramp_length
+from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names, ramp_length
 from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule
 from diffstruct.surgery import Change
@@ -98,6 +98,7 @@ class TaylorImportance(Criterion):
 
     widens: ClassVar[bool] = True  # type: ignore[misc]
     keeps_budgets: ClassVar[bool] = True  # type: ignore[misc]
+    learns_depths: ClassVar[bool] = True  # type: ignore[misc]
     _rule: ClassVar[Rule] = Rule(
         reserve=0.3,
         p_add=0.05,
@@ -153,9 +154,7 @@ class TaylorImportance(Criterion):
 
     def attach(self, widths: Mapping[str, Width], training: Training) -> Mapping[str, Width]:
         """Watch the gradients of outgoing weights, and the outputs of the model."""
-        costs: dict[str, Cost] = {"parameters": ParameterCount(training.model, widths)}
-        if training.multiply_adds is not None:
-            costs["flops"] = training.multiply_adds
+        costs = _costs(widths, training)
         cost, path = costs["parameters"], None
         if training.budget is not None:
             path = BudgetPath(training.budget, costs, sizes_of(widths.values()), training.total_steps)
@@ -262,6 +261,45 @@ class TaylorImportance(Criterion):
         if changes:
             self.outputs.clear()  # a hidden state among the inputs would be of the sizes before
 
+    def follow(
+        self, widths: Mapping[str, Width], training: Training, origin: Mapping[str, str | None]
+    ) -> None:
+        """Go on with what is known of the widths that stay."""
+        super().follow(widths, training, origin)
+        costs, path = _costs(widths, training), self.removals.budget
+        if path is not None:
+            path.follow(costs)
+        before = [tensor for tensor, _ in self.tracker.readers]
+        cost = self.cost or (costs["parameters"] if path is None else path.price)
+        self.tracker.follow(widths, training, cost, origin)
+        self.removals.follow(training, path, origin)
+        self._decay.follow(before, [tensor for tensor, _ in self.tracker.readers])
+        move_names(self._ages, origin)
+        for name, width in widths.items():
+            self._ages.setdefault(name, np.zeros(width.size, np.int64))
+
+    def affords(self, sizes: Mapping[str, int], step: int) -> bool:
+        """Whether the budget allows what a model of these sizes costs."""
+        path = self.removals.budget
+        return path is None or path.spent(sizes) <= path.allowed(step)
+
+    @property
+    def won(self) -> float:
+        """In the unit of `tracker.won`."""
+        return self.tracker.won if self.tracker.won_something else 0.0
+
+    def fair_share(self, name: str) -> float:
+        """By the price, and what a block costs."""
+        return self.tracker.fair_share(name) if self.tracker.shares else 0.0
+
+    def worth(self, name: str, units: NDArray[np.int64]) -> float | None:
+        """By silencing them on the last batch."""
+        return self.removals.worth(name, units)
+
+    def gradients(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """By running the model once more on the last batch."""
+        return self.outputs.gradients(tensors)
+
     def remarks(self) -> list[str]:
         """That nothing was won, or that the budget is not met, if so."""
         found, path = [], self.removals.budget
@@ -292,3 +330,11 @@ class TaylorImportance(Criterion):
 
     def _past_grace(self, name: str) -> NDArray[np.bool_]:
         return grace_ended(self.training, name, self._ages[name])
+
+
+def _costs(widths: Mapping[str, Width], training: Training) -> dict[str, Cost]:
+    """What a model of given sizes costs, by the names that a `Budget` has for it."""
+    costs: dict[str, Cost] = {"parameters": ParameterCount(training.model, widths)}
+    if training.multiply_adds is not None:
+        costs["flops"] = training.multiply_adds
+    return costs

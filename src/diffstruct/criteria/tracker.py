@@ -20,7 +20,7 @@ from diffstruct.criteria.loss import Loss, won
 from diffstruct.errors import DivergenceError, StructureWarning
 from diffstruct.surgery import Change
 from diffstruct.width import READERS, Slot, Width
-from diffstruct.width.cost import Cost, sizes_of, unit_costs
+from diffstruct.width.cost import Cost, cost_shares
 
 FEWEST = 10
 """Observations that the moving averages look back on, at least."""
@@ -72,21 +72,23 @@ class ImportanceTracker:
         """The same, as if no other unit could take anything over: what new units are recruited by."""
         self.shares: dict[str, float] = {}
         """The share of the cost of a unit of each width."""
+        self.weights: dict[str, NDArray[np.float64]] = {}
+        """Of a depth, what each block costs, over the average."""
         self.observations = 0
         self._hooks: list[RemovableHandle] = []
         self._slopes: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
         self._warned = False
-        readers: dict[int, tuple[Tensor, list[tuple[Slot, Width]]]] = {}
         for name, width in widths.items():
-            for slot in width.having(*READERS):
-                readers.setdefault(id(slot.tensor), (slot.tensor, []))[1].append((slot, width))
-            none = np.arange(0)
-            self.fisher[name] = importance.resize_averages(np.zeros((0, 0)), none, width.size)
-            self.mean_slopes[name] = np.zeros(width.size)
-            self.importance[name], self.alone[name] = np.zeros(width.size), np.zeros(width.size)
-        self.readers = [*readers.values()]
+            self._begin(name, width.size)
+        self.readers = _readers(widths)
         """The outgoing weights, each with all of its slots."""
         self._watch()
+
+    def _begin(self, name: str, size: int) -> None:
+        """Begin averages over units that have not been observed."""
+        self.fisher[name] = importance.resize_averages(np.zeros((0, 0)), np.arange(0), size)
+        for known in (self.mean_slopes, self.importance, self.alone):
+            known[name] = np.zeros(size)
 
     def record_gradients(self, tensor: Tensor, slots: Sequence[tuple[Slot, Width]]) -> None:
         """Record the derivatives of the loss with respect to factors on the units' weights in `tensor`."""
@@ -164,16 +166,21 @@ class ImportanceTracker:
         """The price of a unit of a width, in the unit of `curvature`."""
         return self.fair_share(name) * self.won
 
-    def fair_share(self, name: str) -> float:
-        """The share of what was won that a unit of a width must be worth."""
-        return self.training.threshold(name) * self.shares[name]
+    def fair_share(self, name: str, units: NDArray[np.int64] | None = None) -> float:
+        """The share of what was won that units of a width must be worth together; by default that of one."""
+        each = self.training.threshold(name) * self.shares[name]
+        if units is None:
+            return each
+        return each * float(self.weights[name][units].sum() if name in self.weights else len(units))
+
+    def estimated(self, name: str, units: NDArray[np.int64]) -> float:
+        """The share of what was won that should go with units, going by their importance."""
+        worth = self.importance[name][units] * (self.weights[name][units] if name in self.weights else 1.0)
+        return float(worth.sum() * self.shares[name])
 
     def refresh(self) -> None:
         """Compute the importance of all units anew."""
-        sizes = sizes_of(self.widths.values())
-        costs = unit_costs(self.cost, sizes)
-        total = sum(costs[name] * size for name, size in sizes.items()) or 1.0
-        self.shares = {name: max(cost / total, 1e-12) for name, cost in costs.items()}
+        self.shares, self.weights = cost_shares(self.cost, self.widths)
         curvatures = {name: self.curvature(name) for name in self.widths}
         if self.loss is None:
             # All units of a width together make the output, of some widths at least.
@@ -188,7 +195,7 @@ class ImportanceTracker:
             kept = curvature if self.criterion.conditional else importance.diagonal(curvature)
             lost = importance.geometric_mean(kept, self.mean_slopes[name], self.price(name), first_order)
             alone = importance.marginal(kept, self.mean_slopes[name], first_order)
-            due = self.shares[name] * self.won
+            due = self.shares[name] * self.won * self.weights.get(name, np.ones(1))
             self.importance[name], self.alone[name] = lost / due, alone / due
 
     def resize(self, changes: Mapping[str, Change]) -> None:
@@ -198,6 +205,34 @@ class ImportanceTracker:
             self.fisher[name] = importance.resize_averages(self.fisher[name], keep, change.add)
             for known in (self.mean_slopes, self.importance, self.alone):
                 known[name] = np.concatenate([known[name][keep], np.zeros(change.add)])
+            if name in self.weights:
+                self.weights[name] = np.concatenate([self.weights[name][keep], np.ones(change.add)])
+
+    def follow(
+        self, widths: Mapping[str, Width], training: Training, cost: Cost, origin: Mapping[str, str | None]
+    ) -> None:
+        """Blocks have come or gone, and widths with them: go on with what is known of those that stay.
+
+        Args:
+            widths: as they are now, by name.
+            training: the run.
+            cost: of the model, by the sizes of these widths.
+            origin: the names that they had; None for new ones.
+        """
+        watching = bool(self._hooks)
+        self.detach()
+        self._slopes = {}
+        self.widths, self.training, self.cost = widths, training, cost
+        for known in (self.fisher, self.mean_slopes, self.importance, self.alone):
+            move_names(known, origin)
+        for name, width in widths.items():
+            if name not in self.fisher:
+                self._begin(name, width.size)
+        self.readers = _readers(widths)
+        if self.shares:
+            self.shares, self.weights = cost_shares(cost, widths)
+        if watching:
+            self._watch()
 
     def detach(self) -> None:
         """Take the hooks away."""
@@ -251,6 +286,27 @@ class ImportanceTracker:
         self._hooks = []
         if state["_hooks"]:
             self._watch()
+
+
+def move_names(known: dict[str, Any], origin: Mapping[str, str | None]) -> None:
+    """Keep what is known under the names that widths have now.
+
+    Args:
+        known: by the names that they had; changed in place.
+        origin: these names, by the new ones; None for widths that are new.
+    """
+    old = dict(known)
+    known.clear()
+    known.update({name: old[was] for name, was in origin.items() if was is not None and was in old})
+
+
+def _readers(widths: Mapping[str, Width]) -> list[tuple[Tensor, list[tuple[Slot, Width]]]]:
+    """The outgoing weights of all widths, each with all of its slots."""
+    readers: dict[int, tuple[Tensor, list[tuple[Slot, Width]]]] = {}
+    for width in widths.values():
+        for slot in width.having(*READERS):
+            readers.setdefault(id(slot.tensor), (slot.tensor, []))[1].append((slot, width))
+    return [*readers.values()]
 
 
 def grace_ended(training: Training, name: str, ages: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
 from diffstruct.nn.readers import reader_slots
+from diffstruct.width.follows import Attribute
 from diffstruct.width.layout import Layout
-from diffstruct.width.width import Attribute, Role, Slot
+from diffstruct.width.width import Role, Slot
 
 
 class Multiplier(nn.Module):

@@ -7,8 +7,9 @@ from functools import singledispatch
 from torch import nn
 
 from diffstruct.errors import StructureError
+from diffstruct.width.follows import Attribute
 from diffstruct.width.layout import Layout
-from diffstruct.width.width import Attribute, Role, Slot
+from diffstruct.width.width import Role, Slot
 
 
 @singledispatch

@@ -22,8 +22,9 @@ from diffstruct.nn.kernels.lstm import lstm
 from diffstruct.nn.kernels.sequence import LIKE, Kernel
 from diffstruct.nn.kernels.sizes import is_faster
 from diffstruct.nn.readers import reader_slots
+from diffstruct.width.follows import Attribute
 from diffstruct.width.layout import Axis, Fixed, Layout, Product
-from diffstruct.width.width import Attribute, Role, Slot, Width
+from diffstruct.width.width import Role, Slot, Width
 
 
 class Recurrent(nn.RNNBase):

@@ -5,7 +5,7 @@ and `multiples` carries that over to sizes that are multiples of a number.
 """
 
 from diffstruct.rule.choice import RuleNumbers, choose
-from diffstruct.rule.decision import Decision, RuleState, decision
+from diffstruct.rule.decision import Decision, RuleState, addition, decision
 from diffstruct.rule.multiples import Whole, in_multiples, round_up
 from diffstruct.rule.rule import Rule, check_finite
 
@@ -15,6 +15,7 @@ __all__ = [
     "RuleNumbers",
     "RuleState",
     "Whole",
+    "addition",
     "check_finite",
     "choose",
     "decision",

@@ -63,3 +63,8 @@ def decision(removed: NDArray[np.bool_], add: int, memory: RuleState) -> Decisio
             np.concatenate([memory.risen[stays], new.risen]),
         )
     return Decision(size, tuple(np.flatnonzero(stays).tolist()), add, memory)
+
+
+def addition(memory: RuleState, add: int) -> Decision:
+    """All units stay, and so many come; `memory` is that of the units before it."""
+    return decision(np.zeros(len(memory.ages), np.bool_), add, memory)

@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from diffstruct.couple import FoundWidths, find_widths
+from diffstruct.couple import EXCLUDED, FoundWidths, depths_of, find_widths
 from diffstruct.criteria import Criterion, Training
 from diffstruct.errors import ConfigurationError, StructureError
+from diffstruct.nn import Residual
 from diffstruct.surgery import check_state
-from diffstruct.width import READERS, Role, Width
+from diffstruct.width import READERS, Depth, Role, Width, outside
 
 
 def widths_to_learn(
@@ -23,8 +24,9 @@ def widths_to_learn(
     include: Sequence[str],
     exclude: Sequence[str],
     tie: Sequence[str],
+    depth: Sequence[str] = (),
 ) -> FoundWidths:
-    """The widths of `model`, found now or handed over; a record of its own.
+    """The widths of `model`, found now or handed over, and its depths; a record of its own.
 
     Raises:
         ConfigurationError: the arguments contradict each other.
@@ -52,8 +54,31 @@ def widths_to_learn(
                 "the widths again"
             )
     found = replace(found, widths=dict(found.widths), refused=[*found.refused])
+    _add_depths(found, depth)
     _need_widths(found)
     return found
+
+
+def _add_depths(found: FoundWidths, wanted: Sequence[str]) -> None:
+    """Put the depths that are wanted, by patterns of names, and those of `ds.nn.Residual`, before the widths.
+
+    Raises:
+        ConfigurationError: a pattern matches no container of blocks, or there are no example inputs.
+        StructureError: no block of the containers that are meant can come or go.
+    """
+    declared = [name for name, module in found.model.named_modules() if isinstance(module, Residual) and name]
+    patterns = [*([wanted] if isinstance(wanted, str) else wanted), *declared]
+    if not patterns:
+        return
+    if found.proof is None:
+        raise ConfigurationError("depths are found by running the model: give example_inputs")
+    depths = depths_of(found.proof, patterns)
+    found.refused += [each for each in depths.refused if each.reason != EXCLUDED]
+    if not depths.depths:
+        raise StructureError(f"none of the blocks of {patterns} can come or go:\n{depths.explain()}")
+    for each in depths.depths.values():
+        each.stack.shared |= outside(found.widths.values(), each.blocks)
+    found.widths = {**depths.depths, **found.widths}
 
 
 def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> None:
@@ -61,6 +86,7 @@ def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> N
 
     Raises:
         StructureError: none is left, the optimizers train another model, or the state of one cannot follow.
+        ConfigurationError: the criterion does not judge blocks, and there is a depth.
     """
     held = {id(p) for each in training.optimizers for group in each.param_groups for p in group["params"]}
     if not any(id(parameter) in held for parameter in found.model.parameters()):
@@ -69,6 +95,12 @@ def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> N
             "was made from model.parameters()"
         )
     for name, width in [*found.widths.items()]:
+        if isinstance(width, Depth) and not criterion.learns_depths:
+            why = f"{type(criterion).__name__} does not judge blocks"
+            if not isinstance(width.stack.container, Residual):
+                raise ConfigurationError(f"{why}: leave depth out, or use TaylorImportance")
+            found.refuse(name, why)
+            continue
         reason = untrained(width, held) or criterion.refusal(width, training)
         if reason is not None:
             found.refuse(name, reason)
@@ -84,7 +116,7 @@ def untrained(width: Width, held: set[int]) -> str | None:
         width: the width.
         held: ids of the parameters that the optimizers hold.
     """
-    for roles, what in (((Role.INCOMING,), "feeds"), (READERS, "reads")):
+    for roles, what in () if isinstance(width, Depth) else (((Role.INCOMING,), "feeds"), (READERS, "reads")):
         parameters = [slot for slot in width.having(*roles) if slot.name in slot.module._parameters]
         weights = [slot for slot in parameters if slot.tensor.ndim > 1] or parameters
         if not any(slot.tensor.requires_grad for slot in weights):

@@ -15,7 +15,7 @@ from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.structure.fit import Fit, Values
 from diffstruct.structure.rebuilding import is_configuration
 from diffstruct.structure.shapes import tensors_of
-from diffstruct.width import Width
+from diffstruct.width import Depth, Width
 
 
 def write_sizes(
@@ -36,6 +36,9 @@ def write_sizes(
         return None
     if not {slot.module for width in widths.values() for slot in width.slots} <= {*model.modules()}:
         return None  # layers of ours have become those of torch.nn, which its class does not build
+    widths = {name: width for name, width in widths.items() if not isinstance(width, Depth)}
+    if not widths:  # the number of blocks is written as soon as it changes
+        return None
     fit = Fit(model, widths)
     if fit.written is None or not fit.wrong({}):
         return None

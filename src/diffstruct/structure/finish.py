@@ -14,8 +14,9 @@ from diffstruct.errors import StructureError
 from diffstruct.nn import Multiplier
 from diffstruct.nn.recurrent import Recurrent
 from diffstruct.rule import check_finite, round_up
-from diffstruct.surgery import Change, Copy, forget_parameters, operate
-from diffstruct.width import Role, Slot, Width
+from diffstruct.structure.operation import block_watch, operate_on
+from diffstruct.surgery import Change, Copy, forget_parameters
+from diffstruct.width import Followed, Role, Slot, Width
 from diffstruct.width.layout import along
 
 
@@ -25,11 +26,11 @@ def finished(
     criterion: Criterion,
     multiple_of: Mapping[str, int],
     proof: Proof | None,
-) -> tuple[nn.Module, dict[str, Change]]:
+) -> tuple[nn.Module, dict[str, Change], dict[str, Followed]]:
     """Remove the units that are not above the threshold, and our modules; with an error, nothing changes.
 
     Returns:
-        The plain model, and what was removed, by the widths' names.
+        The plain model; what was removed, by the widths' names; where blocks were, the widths that are left.
 
     Raises:
         DivergenceError: the importance of a unit is not finite.
@@ -39,7 +40,8 @@ def finished(
     keep = units_at_the_end(widths, criterion, multiple_of)
     changes = {name: Change(widths[name], units, 0) for name, units in keep.items()}
     optimizers, copies = criterion.training.optimizers, criterion.training.copies
-    undo = operate(changes.values(), optimizers, copies=copies)
+    followed = block_watch(model, widths, changes, {})
+    undo = operate_on(model, changes, {}, optimizers, copies=copies)
     try:
         folded = _fold_multipliers(widths.values(), copies, proof)
     except BaseException:
@@ -49,7 +51,8 @@ def finished(
     write_eps(widths.values(), copies)
     for copy in copies:
         make_plain(copy.modules[model], {copy.modules[multiplier] for multiplier in folded})
-    return make_plain(model, folded), changes
+    left = followed()
+    return make_plain(model, folded), changes, left
 
 
 def units_at_the_end(

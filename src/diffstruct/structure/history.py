@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -15,7 +15,7 @@ class Event:
 
     Args:
         step: the step after which it happened, counted from 1.
-        width: the width's name.
+        width: the name that the width had.
         removed: indices, before the change, of the units that were removed.
         added: how many units were added, behind those that stayed.
         size: units after the change.
@@ -46,6 +46,9 @@ class History:
 
     events: list[Event] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
+    names: list[tuple[int, Mapping[str, str | None]]] = field(default_factory=list)
+    """When blocks came or went: how many events there were, and the names that widths had had until then, by
+    those that they have had since; None for new ones."""
 
     def record(
         self, step: int, changes: Mapping[str, Change], costs: Mapping[str, float] = MappingProxyType({})
@@ -63,8 +66,24 @@ class History:
 
     def added(self, width: str | None = None) -> int:
         """Units added so far, to one width or to all."""
-        return sum(event.added for event in self.events if width in (None, event.width))
+        return sum(event.added for event in self.of(width))
 
     def removed(self, width: str | None = None) -> int:
         """Units removed so far, from one width or from all."""
-        return sum(len(event.removed) for event in self.events if width in (None, event.width))
+        return sum(len(event.removed) for event in self.of(width))
+
+    def of(self, width: str | None = None) -> Iterator[Event]:
+        """The events of all widths, or of one, by the name that it has now, the last ones first."""
+        events, renamed = len(self.events), [*self.names]
+        while events or renamed:
+            if renamed and renamed[-1][0] >= events:
+                _, before = renamed.pop()
+                if width is not None:
+                    known = before.get(width, width)
+                    if known is None:
+                        return
+                    width = known
+                continue
+            events -= 1
+            if width in (None, self.events[events].width):
+                yield self.events[events]

@@ -14,6 +14,7 @@ from diffstruct.criteria import Budget, Criterion, Training
 from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule
 from diffstruct.surgery import check_optimizer
+from diffstruct.width import Depth, Followed, Width
 from diffstruct.width.patterns import by_name
 
 
@@ -58,6 +59,10 @@ def training_run(
         )
     rules = {}
     for name, one in by_name(rule or Rule(), found.widths, Rule(), "rule").items():
+        width = found.widths[name]
+        if isinstance(width, Depth):
+            rules[name] = _rule_of(width, one, isinstance(rule, Mapping), criterion, total_steps, interval)
+            continue
         complete = one.filled(criterion.default_rule)
         if complete.max_units is None:  # then the size that the model came with is the largest
             size, several = found.widths[name].size, max(1, multiple_of[name])
@@ -68,3 +73,28 @@ def training_run(
     multiply_adds = MultiplyAdds(found) if budget is not None and budget.flops is not None else None
     run = optimizers, total_steps, interval, rules, np.random.default_rng(seed), traced, found.model, called
     return Training(*run, budget, multiply_adds)
+
+
+def multiples(option: int | Mapping[str, int], widths: Mapping[str, Width]) -> dict[str, int]:
+    """Of what the size of each width is a multiple; depths are of any size."""
+    found = by_name(option, widths, 1, "multiple_of")
+    return {name: 1 if isinstance(width, Depth) else found[name] for name, width in widths.items()}
+
+
+def training_after(training: Training, followed: Mapping[str, Followed], found: FoundWidths) -> Training:
+    """The run after blocks have come or gone: what is new has the rules of what it was copied from."""
+    rules = {name: training.rules[each.name] for name, each in followed.items()}
+    multiply_adds = None if training.multiply_adds is None else MultiplyAdds(found)
+    return replace(training, rules=rules, multiply_adds=multiply_adds)
+
+
+def _rule_of(
+    depth: Depth, rule: Rule, by_name: bool, criterion: Criterion, total_steps: int, interval: int
+) -> Rule:
+    """The rule of a depth, which is asked for removals alone; one for all widths gives only the threshold."""
+    own = rule if by_name else Rule(threshold=rule.threshold)
+    complete = replace(own.filled(criterion.default_rule), p_add=0.0, p_spontaneous=0.0)
+    if complete.max_units is None:
+        complete = replace(complete, max_units=depth.stack.most)
+    criterion.check_rule(complete, total_steps, depth.name)
+    return complete.timed(total_steps, interval)

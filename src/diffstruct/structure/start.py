@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+
+from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths, Proof, ProofError
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.rule import Rule, round_up
+from diffstruct.structure.operation import block_watch, operate_on
 from diffstruct.surgery import Change
-from diffstruct.width import Width
+from diffstruct.width import Depth, Width
+from diffstruct.width.patterns import by_name
 
 
 def start_of(
@@ -27,6 +32,8 @@ def start_of(
     """
     changes = {}
     for name, width in found.widths.items():
+        if isinstance(width, Depth):
+            continue
         size = first_size(width, start[name], rules[name], multiple_of[name])
         if size < width.size:
             changes[name] = Change(width, tuple(range(size)), 0)
@@ -37,6 +44,40 @@ def start_of(
     if not found.widths:
         raise StructureError(f"no width can be learned from where it starts:\n{found.explain()}")
     return {name: change.keep for name, change in changes.items()}
+
+
+def start_depths(
+    found: FoundWidths, start: int | Mapping[str, int | None] | None, optimizers: Sequence[Optimizer]
+) -> Callable[[], None]:
+    """Cut depths down to where they start from: the first blocks stay.
+
+    Returns:
+        A function that undoes it.
+
+    Raises:
+        ConfigurationError: a depth cannot start from there.
+    """
+    depths = [width for width in found.widths.values() if isinstance(width, Depth)]
+    sizes = by_name(start, found.widths, None, "start")
+    widths = dict(found.widths)
+    with ExitStack() as undo:
+        for depth in depths:
+            size = sizes[depth.name]
+            if isinstance(start, int):  # meant for widths as well, which may be larger
+                size = min(start, depth.size)
+            if size is not None and not 1 <= size <= depth.size:
+                raise ConfigurationError(
+                    f"start must be between 1 and the {depth.size} blocks that depth {depth.name!r} came "
+                    f"with, got {size}"
+                )
+            if size is None or size == depth.size:
+                continue
+            changes = {depth.name: Change(depth, tuple(range(size)), 0)}
+            followed = block_watch(found.model, found.widths, changes, {})
+            undo.callback(operate_on(found.model, changes, {}, optimizers))
+            found.widths = {name: each.width for name, each in followed().items()}
+        undo.callback(setattr, found, "widths", widths)
+        return undo.pop_all().close
 
 
 def first_size(width: Width, start: int | None, rule: Rule, multiple_of: int) -> int:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy as shallow_copy
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
@@ -21,17 +23,19 @@ from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
 from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.decide import decide_all
+from diffstruct.structure.deepening import Growth
 from diffstruct.structure.finish import finished
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.hooks import ActsBeforeSteps
+from diffstruct.structure.operation import block_watch, carried, operate_on
 from diffstruct.structure.remarks import remarks_at_the_end
-from diffstruct.structure.run import training_run
-from diffstruct.structure.start import start_of
+from diffstruct.structure.run import multiples, training_after, training_run
+from diffstruct.structure.start import start_depths, start_of
 from diffstruct.structure.table import table
-from diffstruct.structure.widening import Widening
-from diffstruct.surgery import Change, Initialize, copy_of, operate
-from diffstruct.width import Width
+from diffstruct.structure.widening import widening
+from diffstruct.surgery import Birth, Change, Initialize, copy_of
+from diffstruct.width import Followed, Width
 from diffstruct.width.patterns import by_name
 
 
@@ -64,6 +68,10 @@ class Structure(ActsBeforeSteps):
         interval: steps between two decisions, over which the rule's chances add up; None: the criterion's.
         seed: of the generator that the rule and the new units draw from.
         budget: what the finished model may cost, in parameters, multiply-adds or both.
+        depth: patterns of the names of containers whose residual blocks come and go, as `find_depths` lists
+            them; those of `ds.nn.Residual` do in any case. A depth takes part in `start` and `rule` by its
+            name; it starts from the blocks that it came with, and does not grow beyond these unless a rule
+            with `max_units` lets it.
 
     Raises:
         StructureError: the model has no width that could be learned, or does not run on the example inputs,
@@ -103,26 +111,26 @@ class Structure(ActsBeforeSteps):
         interval: int | None = None,
         seed: int = 0,
         budget: Budget | None = None,
+        depth: Sequence[str] = (),
     ) -> None:
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
-        self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie)
+        self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        self.multiple_of = by_name(multiple_of, self._found.widths, 1, "multiple_of")
-        run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
-        self.training = training_run(*run, self.multiple_of)
-        sizes = by_name(start, self._found.widths, None, "start")
-        learnable(self._found, self.criterion, self.training)
-        keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
-        self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
-        largest = {}
-        for name in keep if self.criterion.widens else ():
-            several, most = self.multiple_of[name], self.training.rules[name].max_units or 1
-            largest[name] = min(self.widths[name].size, most) // several * several
-        self._widening: Widening | None = Widening(self.widths, largest) if largest else None
-        changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
         with ExitStack() as undo:  # what to do if anything fails
+            optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
+            undo.callback(start_depths(self._found, start, optimizers))
+            self.multiple_of = multiples(multiple_of, self._found.widths)
+            run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
+            self.training = training_run(*run, self.multiple_of)
+            sizes = by_name(start, self._found.widths, None, "start")
+            learnable(self._found, self.criterion, self.training)
+            keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
+            self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
             undo.callback(self.criterion.detach)
-            undo.callback(operate(changes.values(), self.training.optimizers))
+            widened = keep if self.criterion.widens else ()
+            self._widening = widening(self.widths, widened, self.training.rules, self.multiple_of)
+            changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
+            undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
             self.criterion.resize(changes, 0)
             undo.pop_all()
         self._attach_to(self.training.optimizers)
@@ -130,6 +138,7 @@ class Structure(ActsBeforeSteps):
         self.steps = 0  # made so far
         self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
         self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
+        self._growth = Growth(self.training, self.widths)
         self._last: dict[str, Change] = {}
         self._finished = False
         self._record_next()
@@ -197,6 +206,9 @@ class Structure(ActsBeforeSteps):
         self._record_next()
 
     def _decide(self) -> tuple[Event, ...]:
+        decisions, births = self._growth.decide(self.states, self.widths, self.criterion, self.steps + 1)
+        if births:
+            return self._operate(decisions, self.criterion.initialize, births=births)
         ages = {name: state.ages for name, state in self.states.items()}
         self.criterion.after_step(self.steps + 1, ages)
         importances = {name: self.criterion.importance(width) for name, width in self.widths.items()}
@@ -205,9 +217,7 @@ class Structure(ActsBeforeSteps):
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
         decisions = {name: whole.decision for name, whole in found.items()}
         spare = {name: whole.spare for name, whole in found.items()}
-        events = self._operate(decisions, self.criterion.initialize)
-        self._spare = spare
-        return events
+        return self._operate(decisions, self.criterion.initialize, spare=spare)
 
     def _record_next(self) -> None:
         decides = self._widening is None and self.training.decides(self.steps + 1)
@@ -228,7 +238,12 @@ class Structure(ActsBeforeSteps):
         return self._operate(decisions, self.criterion.initialize, steps)
 
     def _operate(
-        self, decisions: Mapping[str, Decision], initialize: Initialize, steps: int = 1
+        self,
+        decisions: Mapping[str, Decision],
+        initialize: Initialize,
+        steps: int = 1,
+        births: Mapping[str, Sequence[Birth]] = MappingProxyType({}),
+        spare: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
     ) -> tuple[Event, ...]:
         self._last = {}
         changes = {
@@ -236,15 +251,36 @@ class Structure(ActsBeforeSteps):
             for name, decision in decisions.items()
             if decision.changes
         }
+        followed = block_watch(self.model, self.widths, changes, births)
         if changes:
-            operate(changes.values(), self.training.optimizers, initialize, self.training.copies)
+            run = self.training.optimizers, initialize, self.training.copies
+            operate_on(self.model, changes, births, *run)
         # Only now: had the surgery failed, all that is remembered would still fit the model.
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
+        self._spare = {**self._spare, **spare}
         self.steps += steps
         costs = self.criterion.costs()
         self.criterion.resize(changes, self.steps)
-        return self.history.record(self.steps, changes, costs)
+        events = self.history.record(self.steps, changes, costs)
+        self._follow(followed())
+        return events
+
+    def _follow(self, followed: Mapping[str, Followed]) -> None:
+        """Blocks have come or gone: go on with the widths that there are now."""
+        if not followed:
+            return
+        self.widths = {name: each.width for name, each in followed.items()}
+        self._found.widths = dict(self.widths)
+        self.states = carried(self.states, followed, RuleState.initial)
+        self._spare = carried(self._spare, followed, lambda size: np.zeros(size, np.bool_))
+        self.multiple_of = {name: self.multiple_of[each.name] for name, each in followed.items()}
+        stay = {name: each.name for name, each in followed.items() if not each.new}
+        self._last = {name: self._last[was] for name, was in stay.items() if was in self._last}
+        self.training = training_after(self.training, followed, self._found)
+        origin = {name: stay.get(name) for name in followed}
+        self.criterion.follow(self.widths, self.training, origin)
+        self.history.names.append((len(self.history.events), origin))
 
     def finish(self) -> nn.Module:
         """Remove the reserve, and all that is ours; return the plain model.
@@ -259,17 +295,19 @@ class Structure(ActsBeforeSteps):
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
         remarks = [*remarks_at_the_end(self.steps, self.training, self.widths)]
-        plain, changes = finished(
+        plain, changes, followed = finished(
             self.model, self.widths, self.criterion, self.multiple_of, self._found.proof
         )
         costs = self.criterion.costs()
         self.criterion.resize(changes, self.steps)
+        self._last = changes
+        self.history.record(self.steps, changes, costs)
+        self._follow(followed)
         remarks += self.criterion.remarks()
         self.criterion.detach()
         self._let_go()
         self.widths = dict(self._found.widths)
-        self.history.record(self.steps, changes, costs)
-        self._last, self._finished, self._due = changes, True, 0
+        self._finished, self._due = True, 0
         copies = [copy.modules[self.model] for copy in self.training.copies]
         unsaid = write_sizes(plain, self.widths, self._found.proof, copies)
         for remark in [*remarks, unsaid] if unsaid else remarks:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from diffstruct.rule import Decision, RuleState
+from diffstruct.rule import Decision, Rule, RuleState, addition
 from diffstruct.surgery import Change
 from diffstruct.width import Slot, Width
-from diffstruct.width.layout import Layout, Sizes, along, axes, length, owners
+from diffstruct.width.layout import Layout, Sizes, along, axes, owners
+from diffstruct.width.parts import whole
 
 
 class Widening:
@@ -32,8 +32,8 @@ class Widening:
         slots = [slot for width in widths.values() for slot in width.slots]
         self._layouts: dict[Tensor, dict[int, Layout]] = {}
         for slot in slots:
-            self._layouts.setdefault(slot.tensor, {})[slot.dim] = slot.layout
-        self._gains = [each for width in widths.values() for each in width.rescaled]
+            self._layouts.setdefault(slot.tensor, {})[slot.dim] = whole(slot.layout)
+        self._gains = [*dict.fromkeys(each for width in widths.values() for each in width.rescaled)]
         self._written = {tensor: tensor.detach().clone() for tensor in self._layouts}
 
     def decisions(self, states: Mapping[str, RuleState]) -> dict[str, Decision]:
@@ -46,11 +46,7 @@ class Widening:
         for name, memory in states.items():
             size = len(memory.ages)
             add = max(0, min(size, self._largest.get(name, size) - size))
-            new = RuleState.initial(add)
-            state = RuleState(
-                np.concatenate([memory.ages, new.ages]), np.concatenate([memory.risen, new.risen])
-            )
-            found[name] = Decision(size, tuple(range(size)), add, state)
+            found[name] = addition(memory, add)
         return found
 
     def ends(self, sizes: Mapping[str, int]) -> bool:
@@ -82,11 +78,28 @@ class Widening:
             for axis in axes(layout):
                 there &= owners(layout, axis, self._own) < sizes.get(axis, axis.size)
             written = written.index_select(dim, there.nonzero().flatten().to(written.device))
-        return written * self._rescaled(tensor, sizes)
-
-    def _rescaled(self, tensor: Tensor, sizes: Sizes) -> float:
-        """What surgery would have made of a tensor on the way from the sizes that the model came with."""
-        for each in self._gains:
+        for each in self._gains:  # what surgery would have made of it on the way from the sizes that it had
             if getattr(each.module, each.name) is tensor:
-                return float((length(each.layout, sizes) / length(each.layout, self._own)) ** each.power)
-        return 1.0
+                written = each.apply(written, sizes, self._own, sizes)
+        return written
+
+
+def widening(
+    widths: Mapping[str, Width],
+    names: Iterable[str],
+    rules: Mapping[str, Rule],
+    multiple_of: Mapping[str, int],
+) -> Widening | None:
+    """How widths grow back to what the model came with, as far as their rules let them; None if none is to.
+
+    Args:
+        widths: of the model, by name, all at the sizes that it came with.
+        names: of those that are to.
+        rules: by name.
+        multiple_of: what sizes are multiples of, by name.
+    """
+    largest = {}
+    for name in names:
+        several, most = multiple_of[name], rules[name].max_units or 1
+        largest[name] = min(widths[name].size, most) // several * several
+    return Widening(widths, largest) if largest else None

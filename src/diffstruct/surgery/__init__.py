@@ -12,25 +12,32 @@ What holds for every tensor that a changed width lives in:
 `plan` computes every new value without touching anything; `Plan.commit` only swaps storage.
 """
 
+from diffstruct.surgery.blocks import Birth, change_blocks, silence
 from diffstruct.surgery.change import Change
 from diffstruct.surgery.commit import Plan
 from diffstruct.surgery.copies import Copy, copy_of
 from diffstruct.surgery.forget import forget_parameters
 from diffstruct.surgery.hidden_state import carry
+from diffstruct.surgery.newborn import moments_of, newborn
 from diffstruct.surgery.optimizer_state import check_optimizer, check_state, register_initial_state
 from diffstruct.surgery.planning import Initialize, operate, plan
 
 __all__ = [
+    "Birth",
     "Change",
     "Copy",
     "Initialize",
     "Plan",
     "carry",
+    "change_blocks",
     "check_optimizer",
     "check_state",
     "copy_of",
     "forget_parameters",
+    "moments_of",
+    "newborn",
     "operate",
     "plan",
     "register_initial_state",
+    "silence",
 ]

@@ -53,6 +53,11 @@ def copy_of(model: nn.Module, copy: nn.Module, widths: Iterable[Width]) -> Copy:
     return Copy(modules, dict(_axes(modules)))
 
 
+def with_modules(modules: Mapping[nn.Module, nn.Module]) -> Copy:
+    """A copy whose modules are these, some of which have come since it was made."""
+    return Copy(modules, dict(_axes(modules)))
+
+
 def _axes(modules: Mapping[nn.Module, nn.Module]) -> Iterator[tuple[Axis, Axis]]:
     """The axes in the copy's layouts, each with the axis in the same place of the model."""
     for module, twin in modules.items():

@@ -11,6 +11,7 @@ from torch import Tensor
 from diffstruct.errors import StructureError
 from diffstruct.surgery.change import Change
 from diffstruct.width.layout import Axis, Layout, sources
+from diffstruct.width.parts import whole
 from diffstruct.width.width import Slot, Width
 
 
@@ -80,14 +81,17 @@ def cuts_of(changes: Sequence[Change]) -> dict[Tensor, Cuts]:
         width.check_lengths()
         for slot in width.slots:
             other, same = known.setdefault((slot.tensor, slot.dim), (width, slot))
-            if same.layout != slot.layout:
+            if same.layout != slot.layout and whole(same.layout) != whole(slot.layout):
                 raise StructureError(
                     f"{slot} belongs to width {width.name!r} and, as {same}, to {other.name!r}: "
                     "let one width cover both, or one layout mention both"
                 )
-            if slot.layout not in made:
-                made[slot.layout] = Cut.of(sources(slot.layout, moves))
-            cuts.setdefault(slot.tensor, {})[slot.dim] = made[slot.layout]
+            if same is not slot:
+                continue
+            layout = whole(slot.layout)
+            if layout not in made:
+                made[layout] = Cut.of(sources(layout, moves))
+            cuts.setdefault(slot.tensor, {})[slot.dim] = made[layout]
     return {**cuts}
 
 

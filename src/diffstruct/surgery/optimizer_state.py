@@ -107,6 +107,28 @@ def initial_value(optimizer: Optimizer, key: str, parameter: Tensor, value: Tens
     return 0.0
 
 
+def begin_state(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor, sibling: Tensor) -> None:
+    """Give a new parameter the state without which the optimizer could not step.
+
+    Almost all give state to a parameter at its first step, and need nothing. Adagrad gives it when it is
+    made; the fused kernel of SGD wants either all parameters of a group to have a momentum, or none.
+
+    Args:
+        optimizer: the optimizer.
+        group: that the parameter has joined.
+        parameter: the parameter.
+        sibling: the parameter that it was copied from.
+    """
+    value = parameter.detach()
+    if isinstance(optimizer, torch.optim.Adagrad):
+        start = group["initial_accumulator_value"]
+        step = torch.zeros((), dtype=torch.float32, device=value.device if group["fused"] else None)
+        optimizer.state[parameter] = {"step": step, "sum": torch.full_like(value, start)}
+    known = optimizer.state.get(sibling, {}).get("momentum_buffer")
+    if isinstance(optimizer, torch.optim.SGD) and group["fused"] and known is not None:
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(value)
+
+
 def state_dims(optimizer: Optimizer, key: str, value: Tensor, parameter: Tensor) -> list[bool]:
     """For each dimension of `parameter`, whether entry `key` of its state, `value`, has it too.
 

@@ -13,6 +13,7 @@ from diffstruct.surgery.commit import Plan, Resized
 from diffstruct.surgery.copies import Copy
 from diffstruct.surgery.cut import Cuts, cut_along, cut_and_fill, cuts_of
 from diffstruct.surgery.optimizer_state import check_optimizer, check_state, initial_value, state_dims
+from diffstruct.width.follows import Rescaled
 from diffstruct.width.layout import Axis
 
 Initialize: TypeAlias = Callable[[Sequence[Change], Mapping[Tensor, Tensor]], None]
@@ -53,7 +54,7 @@ def plan(
     factors, numbers = _rescaled(changes, sizes)
     for tensor in (*cuts, *(other for other in factors if other not in cuts)):
         own = cuts.get(tensor, {})
-        values[tensor] = cut_along(_scaled(tensor, factors.get(tensor)), own)
+        values[tensor] = cut_along(_scaled(tensor, factors.get(tensor, ()), sizes), own)
         grad = None if tensor.grad is None else cut_along(tensor.grad, own)
         result.tensors.append(Resized(tensor, values[tensor], grad))
     initialize(changes, values)
@@ -71,7 +72,7 @@ def plan(
             if isinstance(tensor := getattr(module, name), Tensor):
                 twins[getattr(copy.modules[module], name)] = tensor
         for twin, tensor in twins.items():
-            scaled = _scaled(twin, factors.get(tensor))
+            scaled = _scaled(twin, factors.get(tensor, ()), sizes)
             value = cut_and_fill(scaled, cuts.get(tensor, {}), values[tensor])
             result.tensors.append(Resized(twin, value, None))
         result.attributes += [
@@ -116,22 +117,25 @@ def _attributes(changes: Sequence[Change], sizes: Mapping[Axis, int]) -> dict[tu
 
 def _rescaled(
     changes: Sequence[Change], sizes: Mapping[Axis, int]
-) -> tuple[dict[Tensor, float], dict[tuple[nn.Module, str], float]]:
-    """What tensors are multiplied by, and the new value of each number that depends on a size."""
-    factors: dict[Tensor, float] = {}
+) -> tuple[dict[Tensor, list[Rescaled]], dict[tuple[nn.Module, str], float]]:
+    """What happens to tensors that depend on a size, and the new value of each number that does."""
+    tensors: dict[Tensor, list[Rescaled]] = {}
     numbers: dict[tuple[nn.Module, str], float] = {}
-    for change in changes:
-        for each in change.width.rescaled:
-            now = getattr(each.module, each.name)
-            if isinstance(now, Tensor):
-                factors[now] = each.factor(sizes)
-            else:
-                numbers[each.module, each.name] = each.number(sizes)
-    return factors, numbers
+    # Several changes may concern one layout, which changes once.
+    for each in dict.fromkeys(each for change in changes for each in change.width.rescaled):
+        now = getattr(each.module, each.name)
+        if isinstance(now, Tensor):
+            tensors.setdefault(now, []).append(each)
+        else:
+            numbers[each.module, each.name] = each.number(sizes)
+    return tensors, numbers
 
 
-def _scaled(tensor: Tensor, factor: float | None) -> Tensor:
-    return tensor.detach() if factor is None else factor * tensor.detach()
+def _scaled(tensor: Tensor, rescaled: Iterable[Rescaled], sizes: Mapping[Axis, int]) -> Tensor:
+    tensor = tensor.detach()
+    for each in rescaled:
+        tensor = each.apply(tensor, sizes)
+    return tensor
 
 
 def _states(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum, children, length
+from diffstruct.width.layout import Axis, Fixed, Layout, Product, Sum, Unowned, children, length
 
 
 def canonical(layout: Layout) -> Layout:
@@ -32,6 +32,8 @@ def _terms(layout: Layout) -> Iterator[tuple[int, tuple[Layout, ...]]]:
             yield layout.size, ()
         case Axis():
             yield 1, (layout,)
+        case Unowned():
+            yield 1, (Unowned(canonical(layout.inner)),)
         case Sum():
             for part in layout.parts:
                 yield from _terms(part)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from diffstruct.width.depth import BlockSlot, Depth
 from diffstruct.width.layout import Axis, Layout, length
 from diffstruct.width.width import Width
 
@@ -20,7 +23,7 @@ class ParameterCount:
 
     Args:
         model: the model.
-        widths: of it, by name.
+        widths: of it, by name; of a depth's blocks, the average counts.
 
     Example:
         >>> import torch
@@ -37,21 +40,34 @@ class ParameterCount:
         tensors = {id(tensor): tensor for tensor in model.parameters()}
         layouts: dict[int, dict[int, Layout]] = {}
         for slot in (slot for width in widths.values() for slot in width.slots):
-            if id(slot.tensor) in tensors:
+            if id(slot.tensor) in tensors and not isinstance(slot, BlockSlot):
                 layouts.setdefault(id(slot.tensor), {})[slot.dim] = slot.layout
-        self._fixed = sum(t.numel() for key, t in tensors.items() if key not in layouts)
-        self._changing: list[tuple[int, tuple[Layout, ...]]] = [
-            (_other_entries(tensors[key], own), tuple(own.values())) for key, own in layouts.items()
-        ]
+        depths = {
+            id(parameter): depth
+            for depth in widths.values()
+            if isinstance(depth, Depth)
+            for unit in range(depth.size)
+            for parameter in depth.parameters(unit)
+        }
+        self._depths = {name: width.size for name, width in widths.items() if isinstance(width, Depth)}
+        self._fixed = sum(t.numel() for key, t in tensors.items() if key not in layouts and key not in depths)
+        self._changing: list[tuple[int, tuple[Layout, ...], str | None]] = []
+        """Entries that do not change, layouts that do, and the depth whose blocks have the tensor."""
+        for key in (key for key in tensors if key in layouts or key in depths):
+            own, depth = layouts.get(key, {}), depths.get(key)
+            entries = _other_entries(tensors[key], own)
+            self._changing.append((entries, tuple(own.values()), None if depth is None else depth.name))
 
     def __call__(self, sizes: Mapping[str, int]) -> float:
         """The parameters of the model at these sizes."""
         by_axis: dict[Axis, int] = {axis: sizes[name] for name, axis in self._axes.items()}
         total = float(self._fixed)
-        for entries, layouts in self._changing:
+        for entries, layouts, depth in self._changing:
             count = float(entries)
             for layout in layouts:
                 count *= length(layout, by_axis)
+            if depth is not None:  # of so many blocks as there are each has its own; of fewer, the average
+                count *= sizes[depth] / self._depths[depth]
             total += count
         return total
 
@@ -60,6 +76,35 @@ def unit_costs(cost: Cost, sizes: Mapping[str, int]) -> dict[str, float]:
     """What the model would save with one unit less of each width, by name; it follows the other sizes."""
     whole = cost(sizes)
     return {name: max(whole - cost({**sizes, name: size - 1}), 0.0) for name, size in sizes.items()}
+
+
+def cost_shares(
+    cost: Cost, widths: Mapping[str, Width]
+) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+    """The share of the cost of a unit of each width, and how much more or less than it each block takes.
+
+    The shares of all units of all widths add up to one. A block contains units, so that its share is counted
+    beside theirs: of what they cost together or, if that is more, of what the model costs.
+
+    Args:
+        cost: of the model, by the sizes of its widths.
+        widths: by name.
+
+    Returns:
+        Shares by name; and for each depth `[n]`, with an average of one.
+    """
+    sizes = sizes_of(widths.values())
+    costs = unit_costs(cost, sizes)
+    total = sum(costs[name] * size for name, size in sizes.items() if not isinstance(widths[name], Depth))
+    whole = max(total, cost(sizes)) or 1.0
+    shares, weights = {}, {}
+    for name, width in widths.items():
+        of = whole if isinstance(width, Depth) else total or 1.0
+        shares[name] = max(costs[name] / of, 1e-12)
+        if isinstance(width, Depth):
+            counts = np.array([sum(p.numel() for p in width.parameters(i)) for i in range(width.size)], float)
+            weights[name] = counts / max(counts.mean(), 1.0)
+    return shares, weights
 
 
 def sizes_of(widths: Iterable[Width]) -> dict[str, int]:

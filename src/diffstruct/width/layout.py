@@ -11,7 +11,7 @@ concatenation makes) or a product of layouts (every combination, as flattening m
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
@@ -90,10 +90,32 @@ class Product(Generic[Part]):
         return math.prod(factor.size for factor in self.factors)
 
 
+@dataclass(frozen=True)
+class Unowned(Generic[Part]):
+    """Entries that lie like `inner` and change with it, but are not what a slot says of its units.
+
+    Example:
+        Queries, keys and values of one layer, of which only the queries are meant:
+
+        >>> import diffstruct as ds
+        >>> from diffstruct.width.layout import Unowned
+        >>> units = ds.Axis(4)
+        >>> ds.Sum((units, Unowned(units), Unowned(units))).size
+        12
+    """
+
+    inner: Part
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self.inner.size
+
+
 if TYPE_CHECKING:
-    Layout: TypeAlias = Axis | Fixed | Sum["Layout"] | Product["Layout"]
+    Layout: TypeAlias = Axis | Fixed | Sum["Layout"] | Product["Layout"] | Unowned["Layout"]
 else:  # `singledispatch` evaluates annotations where the name of a forward reference is not known
-    Layout = Axis | Fixed | Sum | Product
+    Layout = Axis | Fixed | Sum | Product | Unowned
 Sizes: TypeAlias = Mapping[Axis, int]
 NOW: Sizes = MappingProxyType({})
 """Every axis has the size that it has."""
@@ -110,10 +132,12 @@ def length(layout: Layout, sizes: Sizes = NOW) -> int:
             return sum(length(part, sizes) for part in layout.parts)
         case Product():
             return math.prod(length(factor, sizes) for factor in layout.factors)
+        case Unowned():
+            return length(layout.inner, sizes)
 
 
 def axes(layout: Layout) -> Iterator[Axis]:
-    """The axes of a layout in order, each once."""
+    """The axes of a layout that own entries, in order, each once."""
     return iter(dict.fromkeys(_occurrences(layout)))
 
 
@@ -147,6 +171,8 @@ def sources(layout: Layout, moves: Mapping[Axis, Tensor]) -> Tensor:
                 new = (outer < 0) | (inner < 0)
                 result = torch.where(new, -1, outer * length(factor) + inner).flatten()
             return result
+        case Unowned():
+            return sources(layout.inner, moves)
 
 
 def owners(layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
@@ -179,27 +205,6 @@ def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
     shape = [1] * ndim
     shape[dim] = -1
     return vector.view(shape)
-
-
-def belongs(layout: Layout, some: Collection[Axis]) -> Tensor | None:
-    """For each position whether it belongs to a unit of `some` axes: bool `[length]`; None if all do."""
-    if _all_belong(layout, some):
-        return None
-    found = torch.zeros(length(layout), dtype=torch.bool)
-    for axis in axes(layout):
-        if axis in some:
-            found |= owners(layout, axis) >= 0
-    return found
-
-
-def _all_belong(layout: Layout, some: Collection[Axis]) -> bool:
-    match layout:
-        case Sum():
-            return all(_all_belong(part, some) for part in layout.parts)
-        case Product():
-            return any(_all_belong(factor, some) for factor in layout.factors)
-        case _:
-            return layout in some
 
 
 def only(layout: Layout, axis: Axis) -> Layout:

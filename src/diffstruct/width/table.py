@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from diffstruct.width.depth import Depth, children_of
 from diffstruct.width.width import Slot, Width
 
 
@@ -17,9 +18,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def places(width: Width, model: nn.Module) -> str:
-    """Where a width lies, by the names that modules have in the model."""
+    """Where a width lies, by the names that modules have in the model: of a depth, its blocks."""
     names = {module: name for name, module in model.named_modules()}
-    return ", ".join(_place(slot, names) for slot in width.slots)
+    if isinstance(width, Depth):
+        standing = [child for child in children_of(width.stack.container) if child in {*width.blocks}]
+        return ", ".join(names[block] for block in standing)
+    return ", ".join(dict.fromkeys(_place(slot, names) for slot in width.slots))
 
 
 def _place(slot: Slot, names: Mapping[nn.Module, str]) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
 from diffstruct.width.canonical import canonical
+from diffstruct.width.follows import Attribute, Normalisation, Rescaled
 from diffstruct.width.layout import (
     NOW,
     Axis,
@@ -30,6 +30,7 @@ from diffstruct.width.layout import (
     spread,
     unit_sums,
 )
+from diffstruct.width.parts import whole
 
 
 class Role(Enum):
@@ -132,7 +133,7 @@ class Slot:
         return per_unit(values, self.dim, self.layout, axis)
 
     def __str__(self) -> str:
-        return f"{type(self.module).__name__}.{self.name}[dim {self.dim}{_arrangement(self.layout)}]"
+        return f"{type(self.module).__name__}.{self.name}[dim {self.dim}{_arrangement(whole(self.layout))}]"
 
 
 def per_unit(values: Tensor, dim: int, layout: Layout, axis: Axis, sizes: Sizes = NOW) -> Tensor:
@@ -155,82 +156,6 @@ def _arrangement(layout: Layout) -> str:
             return f" x{times}: {each} each"
         case _:
             return f": {formula(layout)}"
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """A module's Python integer that must equal the length of a layout, such as `in_features`.
-
-    Args:
-        module: the module that has it.
-        name: the name of the attribute.
-        layout: the layout whose length it equals.
-        index: which entry of the attribute, if it is a tuple or list, as `normalized_shape` is.
-    """
-
-    module: nn.Module
-    name: str
-    layout: Layout
-    index: int | None = None
-
-    def changed(self, value: Any, sizes: Sizes) -> Any:
-        """The attribute's `value` after a change to `sizes`: an integer, or a sequence of the same type."""
-        size = length(self.layout, sizes)
-        if self.index is None:
-            return size
-        entries = [*value]
-        entries[self.index] = size
-        return type(value)(entries)
-
-
-@dataclass(frozen=True)
-class Rescaled:
-    """A tensor, or a number, that is multiplied by `(length after / length before) ** power` of a layout.
-
-    A normalisation of `n` channels that gets one more, which is silent, returns the others scaled by
-    `sqrt((n + 1) / n)`: a gain with `power` -1/2, and an `eps` with `power` -1, undo that exactly.
-
-    Args:
-        module: the module that has it.
-        name: the name of the parameter, or of the number.
-        layout: of the dimension on whose length it depends.
-        power: see above.
-        written: of a number: its value, and the length, that the model came with, so that it never drifts.
-    """
-
-    module: nn.Module
-    name: str
-    layout: Layout
-    power: float
-    written: tuple[float, int] | None = None
-
-    def factor(self, sizes: Sizes) -> float:
-        """What a tensor is multiplied by in a change to `sizes`."""
-        return float((length(self.layout, sizes) / length(self.layout)) ** self.power)
-
-    def number(self, sizes: Sizes) -> float:
-        """The value of a number at `sizes`."""
-        assert self.written is not None
-        value, own = self.written
-        return float(value * (length(self.layout, sizes) / own) ** self.power)
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """What is known of a width whose units `LayerNorm` or `RMSNorm` average over.
-
-    A unit of it is silent, for these, if it equals the mean of all (`LayerNorm`) or zero (`RMSNorm`).
-
-    Args:
-        layout: of the dimension that is averaged over.
-        centred: whether means are subtracted, as `LayerNorm` does.
-        returns: whether what is normalised goes on as the units of the width, as with norms behind the sum
-            (post-norm), so that biases write units, too.
-    """
-
-    layout: Layout
-    centred: bool
-    returns: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,9 +230,9 @@ class Width:
 
     def having(self, *roles: Role) -> Iterator[Slot]:
         """The slots whose role is one of `roles`, in order; a dimension that modules share comes once."""
-        seen: set[tuple[int, int]] = set()
+        seen: set[tuple[int, int, Layout]] = set()
         for slot in self.slots:
-            place = id(slot.tensor), slot.dim
+            place = id(slot.tensor), slot.dim, slot.layout
             if slot.role in roles and place not in seen:
                 seen.add(place)
                 yield slot

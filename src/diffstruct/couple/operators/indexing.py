@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from diffstruct.couple.call import Call, Dims, broadcast, created, fresh, op_rule, unknown
+from diffstruct.couple.findings import Dim
 from diffstruct.couple.terms import fix
 
 
@@ -15,8 +16,9 @@ def _embedding(call: Call) -> Sequence[Dims]:
     weight, index = call.args[:2]
     rows, *columns = call.dims(weight)
     call.fix(rows, "is looked up by index")
-    for column in columns:
-        call.state.findings.feeding |= column.places
+    if call.state.is_weight(weight):
+        for column in columns:
+            call.state.findings.feeding |= column.places
     return [(*call.dims(index), *columns)]
 
 
@@ -24,7 +26,8 @@ def _embedding(call: Call) -> Sequence[Dims]:
 def _embedding_bag(call: Call) -> Sequence[Dims]:
     rows, columns = call.dims(call.args[0])
     call.fix(rows, "is looked up by index")
-    call.state.findings.feeding |= columns.places
+    if call.state.is_weight(call.args[0]):
+        call.state.findings.feeding |= columns.places
     first, *others = call.results
     return [(fresh(first.shape[0]), columns), *(tuple(map(fresh, other.shape)) for other in others)]
 
@@ -57,6 +60,23 @@ def _index(call: Call) -> Sequence[Dims]:
     return [(*before, *looked, *after)]
 
 
+@op_rule("index_add", "index_copy")
+def _index_add(call: Call) -> Sequence[Dims]:
+    """Rows are looked up; along all other dimensions entry by entry."""
+    target, dim, _, source = call.args[:4]
+    dims, theirs = [*call.dims(target)], call.dims(source)
+    if target.ndim != source.ndim or not dims:
+        return unknown(call)
+    for index, other in enumerate(theirs):
+        if index == dim % len(dims):
+            call.fix(dims[index], f"is looked up by {call.name}")
+            call.fix(other, f"is looked up by {call.name}")
+        else:
+            call.unify(dims[index], other)
+            dims[index] = Dim(dims[index].term, dims[index].places | other.places)
+    return [tuple(dims)]
+
+
 @op_rule("gather", "scatter", "scatter_add", "scatter_reduce")
 def _gather(call: Call) -> Sequence[Dims]:
     """Along `dim` by index; along the others entry by entry, where all of them are taken."""
@@ -71,6 +91,7 @@ def _gather(call: Call) -> Sequence[Dims]:
                 call.fix(dim, f"is looked up by {call.name}")
             elif dim.term.size == found[index].term.size:
                 call.unify(found[index], dim)
+                found[index] = Dim(found[index].term, found[index].places | dim.places)
             else:
                 call.fix(dim, f"is taken in part by {call.name}")
                 fix(found[index].term, call.why)

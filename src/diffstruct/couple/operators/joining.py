@@ -19,13 +19,13 @@ def _cat(call: Call) -> Sequence[Dims]:
     found = []
     for index in range(len(shape)):
         each = [call.dims(tensor)[index] for tensor in tensors]
+        places = frozenset[Any]().union(*(one.places for one in each))
         if index == dim:
-            places = frozenset[Any]().union(*(one.places for one in each))
             found.append(Dim(sum_of([one.term for one in each]), places))
         else:
             for other in each[1:]:
                 call.unify(each[0], other)
-            found.append(each[0])
+            found.append(Dim(each[0].term, places))
     return [tuple(found)]
 
 

@@ -42,9 +42,11 @@ def _layer_norm(call: Call) -> Sequence[Dims]:
     else:
         for dim in dims[-len(shape) :]:
             call.fix(dim, what)
+    written = [*dims]
     for tensor in call.tensors[1:]:
-        for one, other in zip(dims[-len(shape) :], call.dims(tensor), strict=True):
-            call.unify(one, other)
+        for index, other in zip(range(-len(shape), 0), call.dims(tensor), strict=True):
+            call.unify(dims[index], other)
+            written[index] = Dim(dims[index].term, written[index].places | other.places)
     rest = [
         tuple(
             dim if dim.term.size == size else fresh(size)
@@ -52,7 +54,7 @@ def _layer_norm(call: Call) -> Sequence[Dims]:
         )
         for result in call.results[1:]
     ]
-    return [dims, *rest]
+    return [tuple(written), *rest]
 
 
 @op_rule("native_group_norm")

@@ -21,9 +21,11 @@ def _addmm(call: Call) -> Sequence[Dims]:
     bias, one, other = call.args[:3]
     dims = _product(call, one, other)
     shape = call.results[0].shape
+    found = []
     for dim, theirs in zip(broadcast(call, [bias], shape), dims, strict=True):
         call.unify(dim, theirs)
-    return [dims]
+        found.append(Dim(theirs.term, theirs.places | dim.places))
+    return [tuple(found)]
 
 
 @op_rule("mv", "dot", "bmm", "vdot")
@@ -90,6 +92,7 @@ def _convolution(call: Call) -> Sequence[Dims]:
         leaving = _grouped(call, entering, kernel, groups, transposed)
     if bias is not None:
         call.unify(leaving, call.dims(bias)[0])
+        leaving = Dim(leaving.term, leaving.places | call.dims(bias)[0].places)
     for dim in kernel[2:]:
         call.fix(dim, "is the size of a kernel")
     reason = f"is spatial in {call.state.where}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffstruct.couple.call import Call, Dims, fresh, op_rule
+from diffstruct.couple.findings import Meeting
 from diffstruct.couple.operators.elementwise import elementwise
 
 MIXES_UNITS = {
@@ -45,6 +46,9 @@ def _reduce(call: Call) -> Sequence[Dims]:
             call.averages(dims[index], MIXES_UNITS[call.name], centred)
         elif call.name in MIXES_UNITS:
             call.fix(dims[index], MIXES_UNITS[call.name])
+        elif call.name == "sum" and len({place.module for place in dims[index].places}) > 1:
+            # The product of something with weights, written as one: `(x * weights).sum(-1)`.
+            call.state.findings.inner.append(Meeting(dims[index].term, dims[index].places, frozenset()))
     found = []
     for result in call.results:
         if result.ndim == len(dims):
@@ -83,6 +87,12 @@ def _along(call: Call) -> Sequence[Dims]:
     for index in which if dims else ():
         call.fix(dims[index], ALONG[call.name])
     return [dims] * len(call.results)
+
+
+@op_rule("_is_all_true", "_is_any_true")
+def _is_true(call: Call) -> Sequence[Dims]:
+    """A question about all entries, as checks of arguments ask."""
+    return [()]
 
 
 @op_rule("topk", "kthvalue")

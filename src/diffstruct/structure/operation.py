@@ -1,0 +1,88 @@
+"""Carrying decisions out: first the widths, then the blocks that come and go. All or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from contextlib import ExitStack
+from typing import TypeVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from diffstruct.surgery import Birth, Change, Copy, Initialize, change_blocks, operate
+from diffstruct.surgery.planning import leave_zero
+from diffstruct.width import Depth, Followed, NewBlock, Width, follow_blocks
+
+T = TypeVar("T")
+
+
+def operate_on(
+    model: nn.Module,
+    changes: Mapping[str, Change],
+    births: Mapping[str, Sequence[Birth]],
+    optimizers: Sequence[Optimizer],
+    initialize: Initialize = leave_zero,
+    copies: MutableSequence[Copy] | None = None,
+) -> Callable[[], None]:
+    """Carry changes of widths and of depths out.
+
+    Args:
+        model: the model.
+        changes: by name.
+        births: the blocks that enter, by the names of the depths.
+        optimizers: that train the model.
+        initialize: writes the entries of new units.
+        copies: of the model, which change alike.
+
+    Returns:
+        A function that undoes it.
+    """
+    with ExitStack() as undo:
+        plain = [change for change in changes.values() if not isinstance(change.width, Depth)]
+        undo.callback(operate(plain, optimizers, initialize, copies or ()))
+        for name, change in changes.items():
+            if isinstance(change.width, Depth):
+                undo.callback(change_blocks(model, change, births.get(name, ()), optimizers, copies))
+        return undo.pop_all().close
+
+
+def block_watch(
+    model: nn.Module,
+    widths: Mapping[str, Width],
+    changes: Mapping[str, Change],
+    births: Mapping[str, Sequence[Birth]],
+) -> Callable[[], dict[str, Followed]]:
+    """To be called before changes that let blocks come or go are carried out.
+
+    Args:
+        model: the model.
+        widths: of it, depths among them, by name.
+        changes: that will be carried out.
+        births: the blocks that will enter.
+
+    Returns:
+        A function to be called after that: the widths that there are then, by the names that they have then.
+    """
+    if not any(isinstance(change.width, Depth) for change in changes.values()):
+        return lambda: {}
+    before = {module: name for name, module in model.named_modules()}
+    new = [NewBlock(birth.twins(), birth.memo) for each in births.values() for birth in each]
+
+    def followed() -> dict[str, Followed]:
+        after = {module: name for name, module in model.named_modules()}
+        return follow_blocks(widths, {*before} - {*after}, new, before, after)
+
+    return followed
+
+
+def carried(
+    known: Mapping[str, T], followed: Mapping[str, Followed], new: Callable[[int], T]
+) -> dict[str, T]:
+    """What is known of each width, by the names that they have now.
+
+    Args:
+        known: by the names that they had.
+        followed: the widths that there are now.
+        new: what is known of a new width of so many units.
+    """
+    return {name: new(each.width.size) if each.new else known[each.name] for name, each in followed.items()}
