@@ -190,6 +190,16 @@ def test_the_moving_averages_by_loops(seed, size, updates, rate, predictions):
     np.testing.assert_array_equal(importance.diagonal(line), line)
 
 
+@settings(deadline=None, max_examples=40)
+@given(seed=SEEDS, size=st.integers(1, 6), predictions=st.floats(0.1, 1e3))
+def test_one_observation_has_no_curvature_to_the_bit(seed, size, predictions):
+    """What rounding leaves of it would be taken for curvature where nothing has been won yet."""
+    slopes = np.random.default_rng(seed).standard_normal(size)
+    fisher, mean = np.zeros((size, size)), np.zeros(size)
+    importance.update_averages(fisher, mean, slopes, predictions, np.ones(size, np.int64), 0.1)
+    assert not importance.centred(fisher, mean, predictions).any()
+
+
 def test_all_observations_of_new_units_count_alike():
     fisher, mean, slopes = (
         np.zeros((2, 2)),

@@ -51,7 +51,7 @@ def update_averages(fisher: Any, mean: Any, slopes: Any, predictions: float, age
         return
     young = np.flatnonzero(rate * ages < 1)
     rows, since = fisher[young], np.minimum(ages[young, None], ages)
-    rows += np.maximum(rate, 1.0 / since) * (np.outer(predictions * slopes[young], slopes) - rows)
+    rows += np.maximum(rate, 1.0 / since) * (predictions * np.outer(slopes[young], slopes) - rows)
     if len(young) < len(ages):  # the others have been together for long: the same in one pass
         both = torch.from_numpy(slopes)
         torch.from_numpy(fisher).addr_(both, both, beta=1 - rate, alpha=rate * predictions)
