@@ -12,6 +12,7 @@ from pathlib import Path
 
 import overhead
 import recurrent
+import runs
 import torch
 import updates
 from timing import where
@@ -35,6 +36,8 @@ def main() -> None:
     rows["layers"] = recurrent.table(options.quick, options.rounds)
     print("\nStructure beside training, Adam, batch 32\n")
     rows["overhead"] = overhead.table(options.rounds)
+    print("\nStructure in whole runs, two hidden layers, Adam, batch 32, CPU time\n")
+    rows["runs"] = runs.table(options.quick, options.rounds)
     if options.json is not None:
         options.json.write_text(json.dumps({**place, **rows}, indent=2) + "\n")
 

@@ -190,6 +190,16 @@ def test_the_moving_averages_by_loops(seed, size, updates, rate, predictions):
     np.testing.assert_array_equal(importance.diagonal(line), line)
 
 
+@settings(deadline=None, max_examples=40)
+@given(seed=SEEDS, size=st.integers(1, 6), predictions=st.floats(0.1, 1e3))
+def test_one_observation_has_no_curvature_to_the_bit(seed, size, predictions):
+    """What rounding leaves of it would be taken for curvature where nothing has been won yet."""
+    slopes = np.random.default_rng(seed).standard_normal(size)
+    fisher, mean = np.zeros((size, size)), np.zeros(size)
+    importance.update_averages(fisher, mean, slopes, predictions, np.ones(size, np.int64), 0.1)
+    assert not importance.centred(fisher, mean, predictions).any()
+
+
 def test_all_observations_of_new_units_count_alike():
     fisher, mean, slopes = (
         np.zeros((2, 2)),
@@ -261,6 +271,22 @@ def test_takeover_is_the_least_that_silencing_several_costs(seed, size, price, d
         best = np.linalg.solve(system, fisher[np.ix_(others, units)] @ np.ones(len(units)))
         np.testing.assert_allclose(found[others], np.clip(best, -0.5, 1.0), rtol=1e-7, atol=1e-10)
     assert not importance.takeover(np.diag(fisher).copy(), units, price).any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, size=st.integers(2, 9), price=st.floats(0.05, 2))
+def test_averages_of_many_ages_that_are_no_covariance_are_inverted_all_the_same(seed, size, price):
+    """Pairs of old and new units are averaged over other times than either alone."""
+    fisher = curvature(size, 20, seed)
+    fisher[0, 1:] = fisher[1:, 0] = 3 * np.sqrt(fisher[0, 0] * np.diag(fisher)[1:]) + 2 * price
+    whole = fisher + 2 * price * np.eye(size)
+    assert np.linalg.eigvalsh(whole)[0] < 0
+    expected = np.clip(0.5 / np.diag(np.linalg.inv(whole)) - price, 0, 0.5 * np.diag(fisher))
+    np.testing.assert_allclose(importance.conditional(fisher, price), expected, rtol=1e-6, atol=1e-9)
+    going, others = np.array([size - 1]), np.arange(size - 1)
+    best = np.linalg.solve(whole[np.ix_(others, others)], fisher[others, size - 1])
+    found = importance.takeover(fisher, going, price)[others]
+    np.testing.assert_allclose(found, np.clip(best, -0.5, 1.0), rtol=1e-6, atol=1e-9)
 
 
 def test_a_double_takes_all_over_and_a_stranger_nothing():

@@ -187,7 +187,8 @@ class Criterion(ABC):
         """
 
     def record_next(self, wanted: bool) -> None:
-        """Whether the gradients of the next step are those that a decision will be about."""
+        """Whether the gradients of the next step are those that a decision will be about; called after each
+        decision, and before each step that one is about."""
 
     def may_add(self, step: int) -> bool:
         """Whether units may still be added at a step."""

@@ -58,8 +58,8 @@ class Decay:
         rate = max(self.rate, 1 / self._seen)
         now = []
         for before, tensor in zip(self._before, tensors, strict=True):
-            size = before.abs().sum().item()
-            now.append((_some(tensor) - before).abs().sum().item() / size if size else 0.0)
+            size = before.norm(1).item()
+            now.append(torch.dist(_some(tensor), before, 1).item() / size if size else 0.0)
         known = self._movement or now
         self._movement = [old + rate * (new - old) for old, new in zip(known, now, strict=True)]
 
@@ -129,5 +129,5 @@ def decay_factors(
 
 def _some(tensor: Tensor) -> Tensor:
     """Some of the entries of a tensor, evenly spread."""
-    flat = tensor.detach().reshape(-1)
-    return flat[:: max(1, len(flat) // ENOUGH)]
+    flat, step = tensor.detach().reshape(-1), tensor.numel() // ENOUGH
+    return flat[::step] if step > 1 else flat

@@ -16,9 +16,12 @@ variance of the outputs, which is what a regression explains.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -50,13 +53,15 @@ class Loss:
     scale: float
     predictions: float
     nats: float
-    constant: Tensor
+    constant: NDArray[np.float64]
     spread: float
 
 
 def rows_of(outputs: Tensor, dim: int) -> Tensor:
     """Outputs, or their gradient, with one prediction a row: `[predictions, classes]`, classes along
     `dim`."""
+    if outputs.ndim == 2 and dim in (-1, 1):
+        return outputs.float()
     return outputs.movedim(dim, -1).reshape(-1, outputs.shape[dim]).float()
 
 
@@ -76,33 +81,36 @@ def recognise(outputs: Tensor, gradient: Tensor) -> Loss | None:
         gradient: of the loss, shaped alike.
 
     Returns:
-        None if the gradient is zero everywhere, or all outputs are too sure to tell.
+        None if the gradient is zero everywhere, or all outputs are too sure to tell, or anything is not
+        finite.
     """
-    live = gradient.abs().sum(1) > 0  # targets may be ignored
-    if not live.any():
+    plain = _plain(outputs, gradient)
+    if plain is not None:
+        return plain
+    if not (outputs.isfinite().all() and gradient.isfinite().all()):
         return None
-    outputs, gradient = outputs[live], gradient[live]
-    centred = _of_probabilities(outputs, gradient)
-    if centred is not None:
-        p = outputs.softmax(1)
-        ratios = _told(p, centred)
-        if not ratios.any():
+    live = gradient.abs().sum(1) > 0  # targets may be ignored
+    if not live.all():
+        if not live.any():
             return None
-        scale = _softmax_scale(p, centred, ratios)
-        if scale is not None:
-            return _softmax(outputs, (p - centred / scale).clamp(0, 1), scale)
+        outputs, gradient = outputs[live], gradient[live]
+    found = _of_probabilities(outputs, gradient)
+    if found is not None:
+        told = _told(*found)
+        if not told.any():
+            return None
+        softmax = _softmax_targets(*found, told)
+        if softmax is not None:
+            return _softmax(outputs, *softmax)
     return _sigmoid(outputs, gradient) or _other(outputs, gradient)
 
 
 def targets(kind: str, outputs: Tensor, gradient: Tensor) -> Tensor | None:
     """The targets of a recognised loss, shaped like `outputs`; None of another, or where there are none."""
     if kind == "softmax":
-        centred = _of_probabilities(outputs, gradient)
-        if centred is None:
-            return None
-        p = outputs.softmax(1)
-        scale = _softmax_scale(p, centred, _told(p, centred))
-        return None if scale is None else (p - centred / scale).clamp(0, 1)
+        found = _of_probabilities(outputs, gradient)
+        softmax = None if found is None else _softmax_targets(*found, _told(*found))
+        return None if softmax is None else softmax[0]
     return (gradient < 0).double() if kind == "sigmoid" else None
 
 
@@ -113,7 +121,7 @@ def nats(kind: str, outputs: Tensor, target: Tensor) -> float:
     return (softplus(outputs) - target * outputs).sum(1).mean().item()
 
 
-def won(kind: str, mean_nats: float, constant: Tensor, spread: float) -> float:
+def won(kind: str, mean_nats: float, constant: NDArray[np.float64], spread: float) -> float:
     """What the network has won over the best constant output, in nats per prediction, at least 0.
 
     Of other losses half the variance of the outputs, so that silencing all units that make it costs that
@@ -121,30 +129,60 @@ def won(kind: str, mean_nats: float, constant: Tensor, spread: float) -> float:
     """
     if kind == "other":
         return spread / 2
-    p = constant.clamp(1e-12, 1 - 1e-12)
-    entropy = -(p * p.log()) if kind == "softmax" else -(p * p.log() + (1 - p) * (1 - p).log())
-    return max(0.0, entropy.sum().item() - mean_nats)
+    p = np.clip(constant, 1e-12, 1 - 1e-12)
+    entropy = -(p * np.log(p)) if kind == "softmax" else -(p * np.log(p) + (1 - p) * np.log(1 - p))
+    return max(0.0, float(entropy.sum()) - mean_nats)
 
 
-def _of_probabilities(outputs: Tensor, gradient: Tensor) -> Tensor | None:
-    """The gradient, if it is that of a function of `softmax(outputs)`: it sums to zero over the classes.
+def _plain(outputs: Tensor, gradient: Tensor) -> Loss | None:
+    """The loss that most networks have, in few operations: cross-entropy, each target a class and all alike.
+
+    None if it is another, or cannot be told so easily.
+    """
+    count, classes = outputs.shape
+    if classes < 2:
+        return None
+    # In NumPy, whose calls take half the time of PyTorch's on few entries.
+    slopes, logs = gradient.cpu().numpy(), outputs.cpu().numpy()
+    logs = logs - logs.max(1, keepdims=True)
+    raised = np.exp(logs)
+    total = raised.sum(1, keepdims=True)
+    place = np.arange(count), slopes.argmin(1)  # of the target, the only one that is below 0
+    mean = float((np.log(total[:, 0]) - logs[place]).mean())
+    away = np.divide(raised, total, out=raised)
+    away[place] -= 1
+    square, least = float(np.square(away).sum()), float(slopes.min())
+    if not (0 < square < math.inf and -math.inf < least < 0):
+        return None
+    scale = float((slopes * away).sum()) / square
+    if not (scale > 0 and np.abs(slopes - scale * away).max() <= -NEARLY * least):
+        return None
+    constant = np.bincount(place[1], minlength=classes) / count
+    return Loss("softmax", scale * count, float(count), mean, constant, 0.0)
+
+
+def _of_probabilities(outputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor] | None:
+    """`p = softmax(outputs)` and the gradient, if it is that of a function of `p`: it sums to zero over the
+    classes.
 
     If the outputs are logarithms of probabilities already, that part of it which changes them.
     """
     if outputs.shape[1] < 2:
         return None
-    if bool((outputs.logsumexp(1).abs() < ROUNDING).all()):
-        gradient = gradient - outputs.softmax(1) * gradient.sum(1, keepdim=True)
-    return gradient if gradient.sum(1).abs().sum() <= ROUNDING * gradient.abs().sum() else None
+    p = outputs.softmax(1)
+    if (outputs.logsumexp(1).abs() < ROUNDING).all():
+        gradient = gradient - p * gradient.sum(1, keepdim=True)
+    return (p, gradient) if gradient.sum(1).abs().sum() <= ROUNDING * gradient.abs().sum() else None
 
 
 def _told(p: Tensor, gradient: Tensor) -> Tensor:
     """Gradient over probability of the classes that are not the target, or 0: `[predictions]`."""
-    return torch.where(p > LIKELY, gradient / p, 0.0).amax(1).clamp(min=0)
+    return torch.where(p > LIKELY, gradient / p, 0.0).amax(1).clamp_(min=0)
 
 
-def _softmax_scale(p: Tensor, centred: Tensor, ratios: Tensor) -> Tensor | None:
-    """The scale of each prediction, `[predictions, 1]`; None if this is no cross-entropy of a softmax.
+def _softmax_targets(p: Tensor, centred: Tensor, ratios: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Targets and the scale of each prediction, `[predictions, 1]`; None if this is no cross-entropy of a
+    softmax.
 
     Args:
         p: probabilities.
@@ -152,30 +190,30 @@ def _softmax_scale(p: Tensor, centred: Tensor, ratios: Tensor) -> Tensor | None:
         ratios: of `_told`.
     """
     told = ratios > 0
-    if not told.any():
+    known = ratios if told.all() else ratios[told]
+    if not len(known):
         return None
-    scale = torch.where(told, ratios, ratios[told].median())[:, None]
-    whole = ratios[told].max()  # with soft targets, the same for all predictions
-    for one in (scale, whole.expand(len(p), 1)):
+    scale = ratios if known is ratios else torch.where(told, ratios, known.median())
+    for each, soft in ((scale, False), (known.max().expand(len(p)), True)):  # soft: the same for all
+        one = each[:, None]
         target = p - centred / one
-        sharp = one is not scale or bool(((target[told].amax(1) - 1).abs() < NEARLY).all())
-        if sharp and bool((target[told] > -NEARLY).all()):
-            return one
+        seen = target if known is ratios else target[told]
+        if (soft or (seen.amax(1) - 1).abs().max() < NEARLY) and seen.min() > -NEARLY:
+            return target.clamp_(0, 1), one
     return None
 
 
 def _softmax(outputs: Tensor, target: Tensor, scale: Tensor) -> Loss:
     total = scale.sum()
-    weight = scale / total  # of each prediction in the mean
-    mean = -(weight * target * outputs.log_softmax(1)).sum().item()
-    constant = (weight * target).sum(0)
-    return Loss("softmax", total.item(), float(len(outputs)), mean, constant, 0.0)
+    weighted = scale / total * target  # by the weight of each prediction in the mean
+    mean = -(weighted * outputs.log_softmax(1)).sum().item()
+    return Loss("softmax", total.item(), float(len(outputs)), mean, _array(weighted.sum(0)), 0.0)
 
 
 def _other(outputs: Tensor, gradient: Tensor) -> Loss:
     middle = outputs.mean(0)
     spread = (outputs - middle).square().mean().item()
-    return Loss("other", gradient.square().sum().sqrt().item(), 1.0, 0.0, middle, spread)
+    return Loss("other", gradient.square().sum().sqrt().item(), 1.0, 0.0, _array(middle), spread)
 
 
 def _sigmoid(outputs: Tensor, gradient: Tensor) -> Loss | None:
@@ -187,4 +225,9 @@ def _sigmoid(outputs: Tensor, gradient: Tensor) -> Loss | None:
     target = (gradient < 0).double()
     count = len(outputs)
     mean = nats("sigmoid", outputs, target)
-    return Loss("sigmoid", ratios.median().item() * count, float(count), mean, target.mean(0), 0.0)
+    return Loss("sigmoid", ratios.median().item() * count, float(count), mean, _array(target.mean(0)), 0.0)
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = values.double().cpu().numpy()
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,14 +56,16 @@ class Call:
         values = self.whole if self.whole.ndim > 1 else self.whole[:, None]
         gradient = gradient.view_as(values)
         self.dim, self.step = class_dim(values, gradient), -(-values.numel() // MOST_ENTRIES)
-        seen = rows_of(values, self.dim)
-        self.outputs, self.gradient = seen[:: self.step], rows_of(gradient, self.dim)[:: self.step]
-        self.share = len(seen) / len(self.outputs)
+        self.outputs, self.gradient = rows_of(values, self.dim), rows_of(gradient, self.dim)
+        every = len(self.outputs)
+        if self.step > 1:
+            self.outputs, self.gradient = self.outputs[:: self.step], self.gradient[:: self.step]
+        self.share = every / len(self.outputs)
 
     @property
     def finite(self) -> bool:
         """Whether outputs and gradient are."""
-        return bool(self.outputs.isfinite().all() and self.gradient.isfinite().all())
+        return math.isfinite(self.outputs.sum().item() + self.gradient.sum().item())
 
 
 class Outputs:
@@ -101,17 +104,17 @@ class Outputs:
 
     def loss(self) -> Loss | None:
         """What the loss of the calls is; None if none was seen, or its gradient is zero or not finite."""
-        if not self.calls:
+        if not self._calls:
             return None
-        classes = self.calls[-1].outputs.shape[1]
-        calls = [call for call in self.calls if call.outputs.shape[1] == classes]
-        outputs = torch.cat([call.outputs for call in calls])
-        gradient = torch.cat([call.gradient for call in calls])
-        if not self.finite:
-            return None
-        loss, share = recognise(outputs, gradient), calls[-1].share
-        if loss is None:
-            return None
+        *others, last = self._calls.values()
+        outputs, gradient, share = last.outputs, last.gradient, last.share
+        if others:
+            calls = [call for call in (*others, last) if call.outputs.shape[1] == outputs.shape[1]]
+            outputs = torch.cat([call.outputs for call in calls])
+            gradient = torch.cat([call.gradient for call in calls])
+        loss = recognise(outputs, gradient)
+        if loss is None or share == 1:
+            return loss
         if loss.kind == "other":
             return replace(loss, scale=loss.scale * share**0.5)
         return replace(loss, scale=loss.scale * share, predictions=loss.predictions * share)
@@ -170,7 +173,9 @@ class Outputs:
     def _expect(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
         """Record the gradients that will come; of several outputs, that of the largest which has one."""
         self._forwards += 1
-        args, kwargs = tree_map_only(Tensor, Tensor.detach, (args, kwargs))  # no graph is to be kept alive
+        # No graph is to be kept alive.
+        args = tuple(each.detach() if type(each) is Tensor else _detached(each) for each in args)
+        kwargs = _detached(kwargs) if kwargs else kwargs
         for index, outputs in enumerate(tensors_in(result)):
             if outputs.requires_grad and outputs.ndim:
                 kind = outputs.device.type
@@ -208,6 +213,10 @@ class Outputs:
             del hooks[key]
             self.called._forward_hooks_with_kwargs.pop(key, None)
         self._handle = self._watch() if state["_handle"] else None
+
+
+def _detached(tree: Any) -> Any:
+    return tree_map_only(Tensor, Tensor.detach, tree)
 
 
 class _Hook:

@@ -113,15 +113,18 @@ class Removals:
         self._credit = min(self._credit + a_step * self.training.interval, most)
         self.pending = {}
         for name, shown in self.shown.items():
-            shown &= self.importance(name) <= self.training.threshold(name)
+            if shown.any():
+                shown &= self.importance(name) <= self.training.threshold(name)
         proposed: dict[str, NDArray[np.int64]] = {}
-        if pressure > 0 or (self.budget is not None and self.tracker.shares):
+        unseen = self.tracker.loss is None  # the outputs are not: there is nothing to measure by
+        wanted = pressure > 0 or (self.budget is not None and bool(self.tracker.shares))
+        if wanted and (unseen or (self._credit >= 2 and self.measurable)):
             proposed = {name: units for name in widths if len(units := self._proposal(name, ages[name]))}
         if self.budget is None and pressure > 0:
             self.off = {name: off**0.98 for name, off in self.off.items()}
-        if proposed and self.tracker.loss is None:  # the outputs are not seen: there is nothing to measure by
+        if proposed and unseen:
             self.pending = {name: self._unmeasured(name, units) for name, units in proposed.items()}
-        elif proposed and self.measurable and self._credit >= 2:
+        elif proposed:
             self._credit -= 1
             call = self.outputs.calls[-1]
             with self._variances.watched():

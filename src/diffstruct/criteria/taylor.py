@@ -27,9 +27,8 @@ from diffstruct.surgery import Change
 from diffstruct.width import READERS, Width
 from diffstruct.width.cost import Cost, ParameterCount, sizes_of
 
-INTERVAL, FEWEST_DECISIONS, MOST_DECISIONS = 16, 60, 2500
+INTERVAL, FEWEST_DECISIONS, MOST_DECISIONS = 32, 30, 2500
 """Steps between two decisions; fewer in runs too short for so many decisions, more in longer ones."""
-
 
 REFRESH, REFRESH_STEPS = 4, 64
 """Decisions, and steps, between two computations of importance at most: units are tried about as often."""
@@ -125,7 +124,7 @@ class TaylorImportance(Criterion):
         return replace(self._rule, threshold=self.price)
 
     def default_interval(self, total_steps: int, traced: bool) -> int:
-        """A decision at every 16th step, and from 60 to 2,500 decisions in the run."""
+        """A decision at every 32nd step, and from 30 to 2,500 decisions in the run."""
         return max(1, min(INTERVAL, total_steps // FEWEST_DECISIONS), total_steps // MOST_DECISIONS)
 
     def check_rule(self, rule: Rule, total_steps: int, name: str) -> None:
@@ -251,7 +250,8 @@ class TaylorImportance(Criterion):
 
     def resize(self, changes: Mapping[str, Change], step: int) -> None:
         """Follow the units, and let those that stay take over."""
-        self.removals.take_over(changes, self.training.copies)
+        if changes:
+            self.removals.take_over(changes, self.training.copies)
         self.removals.pending = {}
         self.tracker.resize(changes)
         for name, change in changes.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,7 @@ class Rule:
             grace_period=math.ceil(steps / interval),
         )
 
+    @lru_cache(maxsize=1024)  # noqa: B019 - a rule is small
     def numbers(self, size: int, dtype: torch.dtype) -> RuleNumbers:
         """The parameters as plain numbers, for `size` importances of type `dtype`.
 

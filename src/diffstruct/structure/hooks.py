@@ -30,8 +30,8 @@ class ActsBeforeSteps(ABC):
         def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             owner = mine()
             if owner is not None:
-                closures = [each for each in (*args, *kwargs.values()) if each not in (None, optimizer)]
-                owner.before_step(optimizer, closure=bool(closures))
+                given = (*args, *kwargs.values()) if kwargs or len(args) > 1 else ()
+                owner.before_step(optimizer, any(each not in (None, optimizer) for each in given))
 
         self._hooked = optimizers
         self._handles = [each.register_step_pre_hook(hook) for each in optimizers]

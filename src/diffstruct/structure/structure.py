@@ -174,6 +174,9 @@ class Structure(ActsBeforeSteps):
             DivergenceError: the importance of a unit is not finite; nothing has changed then.
             StructureError: the structure is finished.
         """
+        if self.steps + 1 < self._due:
+            self.steps, self._last = self.steps + 1, {}
+            return ()
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
         self._last = {}
@@ -219,6 +222,8 @@ class Structure(ActsBeforeSteps):
     def _record_next(self) -> None:
         decides = self._widening is None and self.training.decides(self.steps + 1)
         self.criterion.record_next(decides)
+        # The next step after which there is anything to do: the one before a decision lets record.
+        self._due = self.steps + 1 if decides else self.next_decision() - 1
 
     def carry_out(self, decisions: Mapping[str, Decision], steps: int = 1) -> tuple[Event, ...]:
         """Change the structure as was decided, by `step` or by a training loop that asks the rule itself.
@@ -302,7 +307,7 @@ class Structure(ActsBeforeSteps):
         self.criterion.detach()
         self._let_go()
         self.widths = dict(self._found.widths)
-        self._finished = True
+        self._finished, self._due = True, 0
         copies = [copy.modules[self.model] for copy in self.training.copies]
         unsaid = write_sizes(plain, self.widths, self._found.proof, copies)
         for remark in [*remarks, unsaid] if unsaid else remarks:
