@@ -11,12 +11,12 @@ from typing import Any
 FOLDER = Path(__file__).parent
 sys.path += [str(FOLDER.parent), str(FOLDER.parent / "widths")]
 
-from shapes import OWN, Shape, uniform_shapes  # noqa: E402
+from shapes import Shape, uniform_shapes  # noqa: E402
 from sweep import Options, complete  # noqa: E402
 from train import Job, train  # noqa: E402
 
-SHARES = {"quarter": 1 / 4, "three-eighths": 3 / 8, "half": 1 / 2}
-"""The budgets, as shares of the parameters that learned models begin with."""
+BUDGETS = {"small": 83_616, "medium": 125_424, "large": 167_232}
+"""Parameters: a quarter, three eighths and a half of the transformer of `experiments/widths`."""
 
 Runs = Mapping[Job, Mapping[str, Any]]
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = Options(
         FOLDER,
         "A transformer's whole shape, learned, beside a grid of uniform shapes.",
-        SHARES,
+        BUDGETS,
         seeds="of each budget (default: 3)",
         quick="a few updates of some runs, to see that it works",
     ).read(arguments)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         job
         for seed in range(options.seeds or 3)
         for name in options.study
-        for job in jobs_of(round(SHARES[name] * OWN.parameters), seed, options.quick)
+        for job in jobs_of(BUDGETS[name], seed, options.quick)
     ]
     runs, failed = complete(train, options.out, {job: job.file for job in jobs}, options.jobs)
     if not failed:

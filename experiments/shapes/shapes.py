@@ -43,8 +43,8 @@ class Shape(NamedTuple):
         return f"{self.blocks} x ({self.inner}, {self.heads}), stream {self.dim}"
 
 
-OWN = Shape(768, 12, 64, 2)
-"""What learned models begin from."""
+OWN = Shape(768, 12, 96, 2)
+"""What learned models begin from: as wide as the widest of the grid."""
 
 STREAMS, BLOCKS, CHANNELS_A_HEAD = (48, 64, 96), (1, 2, 3), (32, 16)
 
