@@ -10,7 +10,7 @@ from helpers.streams import NORMS, TOKENS, network
 from torch import nn
 
 import diffstruct as ds
-from diffstruct.criteria import removal
+from diffstruct.criteria import silencing
 from diffstruct.criteria.normalised import VarianceShares, scale_gains
 from diffstruct.surgery import Change, operate
 
@@ -53,9 +53,9 @@ def test_what_was_measured_is_what_is_left(norm, tied):
     with shares.watched():
         model(TOKENS)
     gains, before = shares.without(stream, units), copy.deepcopy(model.state_dict())
-    loud = removal._silence(stream, units, np.zeros(8), gains)
+    loud = silencing.silence(stream, units, np.zeros(8), gains)
     silent = model(TOKENS)
-    removal._restore(loud)
+    silencing.restore(loud)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     operate([Change(stream, (1, 2, 4, 5, 6, 7), 0)])
     scale_gains(gains)

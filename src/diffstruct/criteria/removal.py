@@ -9,7 +9,7 @@ compared. What the estimate was off by is remembered for each width.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,10 +25,10 @@ from diffstruct.criteria.criterion import Training
 from diffstruct.criteria.loss import nats, targets
 from diffstruct.criteria.normalised import Gains, VarianceShares, scale_gains
 from diffstruct.criteria.outputs import Call, Outputs
+from diffstruct.criteria.silencing import restore, silence, taking_over, written
 from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names
 from diffstruct.surgery import Change, Copy
-from diffstruct.width import READERS, Depth, Slot, Width
-from diffstruct.width.silence import silence_writers, writers
+from diffstruct.width import Depth
 
 FORWARDS_A_STEP = 0.03
 """Runs of the model that measuring may take, for each step of training: a hundredth of its time."""
@@ -157,8 +157,8 @@ class Removals:
         call = self.outputs.calls[-1]
         with self._variances.watched():
             before, reference = self._run(call, training=False)
-        written = {tensor: None for width in self.tracker.widths.values() for tensor in _written(width)}
-        backup = [(tensor, tensor.detach().clone()) for tensor in written]
+        tensors = {tensor: None for width in self.tracker.widths.values() for tensor in written(width)}
+        backup = [(tensor, tensor.detach().clone()) for tensor in tensors]
         spent, shifted = 0.0, reference
         try:
             for name, width in self.tracker.widths.items():
@@ -168,7 +168,7 @@ class Removals:
                 units = below[: min(max(0, width.size - sizes[name]), self._room(name))]
                 while len(units):
                     change, gains = self._takeover(name, units), self._variances.without(width, units)
-                    loud = _silence(width, units, change, gains)
+                    loud = silence(width, units, change, gains)
                     after, seen = self._run(call, reference, training=False)
                     cost = self._cost(call, before, after) - spent
                     if cost <= AT_THE_END * self.tracker.fair_share(name, units):
@@ -176,10 +176,10 @@ class Removals:
                         shifts, shifted = differences(seen, shifted), seen
                         self.pending[name] = Removal(np.sort(units), change, cost, shifts, gains)
                         break
-                    _restore(loud)
+                    restore(loud)
                     units = units[: len(units) // 2]
         finally:
-            _restore(backup)
+            restore(backup)
         if self.budget is not None:
             self._force(self.budget, self.training.total_steps)
 
@@ -220,7 +220,7 @@ class Removals:
             factors = np.ones(change.new_size)
             factors[: len(change.keep)] += removal.takeover[list(change.keep)]
             scale_gains(removal.gains, copies)
-            for slot in _taking_over(change.width):
+            for slot in taking_over(change.width):
                 by_entry = slot.by_entry(torch.from_numpy(factors), change.width.axis)
                 slot.tensor.mul_(by_entry.to(slot.tensor))
                 for copy in copies:
@@ -309,11 +309,11 @@ class Removals:
     ) -> tuple[float, Removal, Statistics]:
         """Silence units on a batch: what they cost, what is made of the others, and the statistics then."""
         width, going = self.tracker.widths[name], self._unmeasured(name, units)
-        loud = _silence(width, units, going.takeover, going.gains)
+        loud = silence(width, units, going.takeover, going.gains)
         try:
             after, seen = self._run(call, reference)
         finally:
-            _restore(loud)
+            restore(loud)
         return self._cost(call, before, after), going, seen
 
     def _run(
@@ -343,44 +343,3 @@ class Removals:
             loss.kind, before[counted], target[counted]
         )
         return lost / self.tracker.won
-
-
-@torch.no_grad()
-def _silence(
-    width: Width, units: NDArray[np.int64], change: NDArray[np.float64], gains: Gains
-) -> list[tuple[Tensor, Tensor]]:
-    """Silence units, the others taking over; return the weights as they were before."""
-    loud = [(tensor, tensor.detach().clone()) for tensor in _written(width)]
-    factors = 1.0 + change
-    factors[units] = 0.0
-    for slot in _taking_over(width):
-        slot.tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(slot.tensor))
-    if width.normalisation is not None:
-        silent = torch.zeros(width.size, dtype=torch.bool)
-        silent[torch.from_numpy(units)] = True
-        for slot in writers(width):
-            silence_writers(width, slot, slot.tensor.data, silent)
-        scale_gains(gains)
-    return loud
-
-
-def _taking_over(width: Width) -> Iterator[Slot]:
-    """The weights that read units; of a width that is normalised, those that do not feed it as well."""
-    for slot in width.having(*READERS):
-        if width.normalisation is None or not slot.feeds:
-            yield slot
-
-
-def _written(width: Width) -> dict[Tensor, None]:
-    """The tensors that are written where units are silenced."""
-    slots = [*width.having(*READERS)]
-    if width.normalisation is not None:
-        slots += writers(width)
-    return dict.fromkeys(slot.tensor for slot in slots)
-
-
-@torch.no_grad()
-def _restore(weights: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Put weights back."""
-    for tensor, value in weights:
-        tensor.copy_(value)
