@@ -45,7 +45,7 @@ def test_new_channels_change_nothing_and_get_gradients_at_once(norm, tied, data)
     add = data.draw(st.integers(1, 5))
     operate([Change(stream, tuple(range(size)), add)], initialize=silent)
     after = model(TOKENS)
-    torch.testing.assert_close(after, before, rtol=0, atol=1e-12 * before.abs().max().item())
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-12 * max(1.0, before.abs().max().item()))
     after.square().sum().backward()
     assert (model.tokens.weight.grad[TOKENS.unique(), size:].abs() > 0).any(0).all()
 
@@ -61,7 +61,9 @@ def test_what_was_added_is_removed_without_a_trace(norm, data):
     numbers = {(m, n): v for m in model.modules() for n, v in vars(m).items() if isinstance(v, float)}
     before = model(TOKENS)
     operate([Change(stream, tuple(range(size)), add)], initialize=nobody_reads)
-    torch.testing.assert_close(model(TOKENS), before, rtol=0, atol=1e-12 * before.abs().max().item())
+    torch.testing.assert_close(
+        model(TOKENS), before, rtol=0, atol=1e-12 * max(1.0, before.abs().max().item())
+    )
     assert any(getattr(*place) < value for place, value in numbers.items())
     operate([Change(stream, tuple(range(size)), 0)])
     assert {place: getattr(*place) for place in numbers} == numbers
@@ -81,12 +83,12 @@ def nobody_reads(changes, values):
 @given(data=st.data())
 def test_a_silent_channel_can_be_removed_wherever_it_is(data):
     norm = NORMS[data.draw(st.sampled_from([*NORMS]))]
-    size = data.draw(st.integers(2, 7))
+    size = data.draw(st.integers(3, 7))
     model = network(size=size, norm=norm, tied=data.draw(st.booleans())).double()
     stream = stream_of(model)
     gone = torch.tensor(data.draw(st.lists(st.booleans(), min_size=size, max_size=size)))
-    if gone.all():
-        gone[0] = False
+    gone[:2] = False  # the deviation of a single channel from its mean is rounding alone
+    gone = gone[torch.randperm(size, generator=torch.Generator().manual_seed(size))]
     with torch.no_grad():
         for slot in stream.having(*READERS):
             if not slot.feeds:
@@ -95,7 +97,9 @@ def test_a_silent_channel_can_be_removed_wherever_it_is(data):
             silence_writers(stream, slot, slot.tensor.data, gone)
     before = model(TOKENS)
     operate([Change(stream, tuple((~gone).nonzero().flatten().tolist()), 0)])
-    torch.testing.assert_close(model(TOKENS), before, rtol=0, atol=1e-12 * before.abs().max().item())
+    torch.testing.assert_close(
+        model(TOKENS), before, rtol=0, atol=1e-12 * max(1.0, before.abs().max().item())
+    )
 
 
 @pytest.mark.parametrize("norm", ["LayerNorm", "rms by hand"])
