@@ -97,7 +97,7 @@ STUDIES = (
         (768, 12),
         *METRIC,
         partial(language_task, transformer, 1e-3),
-        shares=(1 / 4, 3 / 8, 1 / 2, 3 / 4),  # an eighth of it are embeddings and readout, which stay
+        shares=(1 / 4, 3 / 8, 1 / 2, 3 / 4),  # an eighth of it are embeddings and readout
         regulariser=1e-6,
         language=True,
     ),

@@ -197,6 +197,22 @@ def test_one_unit_that_cannot_be_found_is_refused_with_what_to_do():
     assert "Structure(widths=...), or keep min_units=2" in refusal.reason
 
 
+@pytest.mark.parametrize("dims", [(2, 3), (-1, -2)])
+def test_channels_behind_a_mean_over_space_are_found(dims):
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(3, 6, 3), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.out(self.conv(x).relu().mean(dims))
+
+    model, x = Pooled(), torch.randn(2, 3, 8, 8)
+    found = ds.find_widths(model, (x,))
+    assert {name: width.size for name, width in found.widths.items()} == {"conv": 6}
+    silent_units_come_and_go(model, (x,), found.widths.values())
+
+
 def test_channels_that_are_pooled_over_are_listed_with_the_reason():
     model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.LocalResponseNorm(3), nn.Conv2d(8, 3, 3))
     found = ds.find_widths(model, (torch.randn(2, 4, 8, 8),))

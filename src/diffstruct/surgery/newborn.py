@@ -85,6 +85,7 @@ def _draw(
             module.reset_running_stats()
         reset = getattr(module, "reset_parameters", None)
         if callable(reset) and not type(module).__module__.startswith("torch."):
+            # The module's own code draws from PyTorch's generator: a fork of it, which `generator` seeds.
             devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
             with torch.random.fork_rng([*devices]):
                 torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
