@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections.abc import Iterable
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -81,6 +82,13 @@ def open_regular(path: Path) -> BinaryIO:
 def size_of(file: BinaryIO) -> int:
     """The bytes of an open file."""
     return os.fstat(file.fileno()).st_size
+
+
+def memory() -> float:
+    """The bytes of memory that the machine has; infinite where the system does not say."""
+    if not hasattr(os, "sysconf"):
+        return inf
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def read_into(file: BinaryIO, buffer: Any, digest: Any) -> None:
