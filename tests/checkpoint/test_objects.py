@@ -138,10 +138,13 @@ class Resizing:
         self.model.bias = torch.nn.Parameter(torch.zeros(size))
 
 
+NO = ValueError("no")
+
+
 class Refusing:
     """Refuses its state after it has changed; takes back its own."""
 
-    def __init__(self, value, log, error=ValueError("no")):
+    def __init__(self, value, log, error=NO):
         self.value, self.log, self.error = value, log, error
 
     def state_dict(self):
@@ -197,7 +200,7 @@ def test_a_model_of_another_shape_is_refused_and_stays_as_it_was(tmp_path):
     ds.checkpoint.save(tmp_path, model=torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2)))
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 3))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(ds.CheckpointError, match="size mismatch for 1.weight"):
+    with pytest.raises(ds.CheckpointError, match=r"size mismatch for 1\.weight"):
         ds.checkpoint.load(tmp_path, model=model)
     for name, tensor in model.state_dict().items():
         assert same(tensor, before[name])

@@ -6,6 +6,7 @@ that what has a number is whole. What has such a name while nobody holds the loc
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,10 @@ def numbered(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if number_of(path) is not None and path.is_dir()]
+    with os.scandir(
+        folder
+    ) as entries:  # which looks once: the newest may be gone a moment later, for a newer
+        found = [Path(each.path) for each in entries if _NUMBER.fullmatch(each.name) and each.is_dir()]
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 
 
