@@ -325,8 +325,8 @@ def trial(number: int, place: Path) -> tuple[str, str, str]:
     """Damage a checkpoint and load it; return the kind of damage, what came of it, and the error.
 
     Raises:
-        AssertionError: it was loaded though it was damaged, or something else was loaded than what is written,
-            or an error left objects changed, or it was another error than it should be.
+        AssertionError: it was loaded though it was damaged, or something else was loaded than what it says,
+            or an error left objects changed.
     """
     rng = random.Random(number)
     kind = (*DAMAGES, *FORGERIES)[number % (len(DAMAGES) + len(FORGERIES))]
