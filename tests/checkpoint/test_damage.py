@@ -93,6 +93,21 @@ def test_after_damage_saving_goes_on(tmp_path):
     assert ds.checkpoint.load(tmp_path) == {"step": 3}
 
 
+def test_a_disk_that_cannot_be_read_is_told_from_damage(tmp_path, monkeypatch):
+    path = small(tmp_path)
+
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for name in ("content.open_regular", "checkpoint.numbered"):
+        with monkeypatch.context() as context:
+            context.setattr(f"diffstruct.checkpoint.{name}", refuse)
+            with pytest.raises(
+                ds.CheckpointError, match=rf"cannot load from {tmp_path}: .* denied: '{path}'"
+            ):
+                ds.checkpoint.load(tmp_path)
+
+
 def test_what_is_larger_than_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
     ds.checkpoint.save(tmp_path, x=np.zeros(1000))
     monkeypatch.setattr(content, "memory", lambda: 1000)

@@ -78,8 +78,10 @@ def next_number(folder: Path) -> tuple[Path, Path]:
 
 def prune(folder: Path, keep: int) -> None:
     """Remove all checkpoints but the newest `keep`; for who holds the lock."""
-    for path in numbered(folder)[keep:]:
-        if (path / MANIFEST).exists():  # else it is something of the user's that has a number for a name
-            gone = path.rename(folder / f"{_REMOVED}{path.name}")
-            remove(gone)
-    sync(folder)
+    # Without a manifest it is something of the user's that has a number for a name.
+    old = [path for path in numbered(folder)[keep:] if (path / MANIFEST).exists()]
+    gone = [path.rename(folder / f"{_REMOVED}{path.name}") for path in old]
+    if gone:
+        sync(folder)  # or else a number could come back after a power cut, and what it stood for not
+    for path in gone:
+        remove(path)
