@@ -12,11 +12,13 @@ import pytest
 import torch
 from helpers.damaged_checkpoints import DAMAGES, FORGERIES, seal, trial
 from helpers.exact import same
+from helpers.trees import TREES
 from hypothesis import given
 from hypothesis import strategies as st
 
 import diffstruct as ds
 from diffstruct.checkpoint import content, files
+from diffstruct.checkpoint.tree import MAX_DEPTH
 
 FILES = ("manifest.json", "tree.json", "tensors.safetensors")
 
@@ -34,14 +36,16 @@ def small(folder):
     return ds.checkpoint.save(folder, x=torch.tensor([True, False]), step=1)
 
 
-@pytest.mark.parametrize("name", FILES)
-@given(data=st.data())
-def test_every_byte_counts(name, data):
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@given(
+    tree=TREES, name=st.sampled_from(FILES), at=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255)
+)
+def test_of_any_tree_every_byte_counts(tree, name, at, mask):
     with tempfile.TemporaryDirectory() as folder:
-        path = small(folder)
-        file = path / name
+        file = ds.checkpoint.save(folder, tree=tree) / name
         raw = bytearray(file.read_bytes())
-        raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+        raw[int(at * len(raw))] ^= mask
         file.write_bytes(raw)
         with pytest.raises(ds.CheckpointError, match="is damaged"):
             ds.checkpoint.load(folder)
@@ -175,8 +179,8 @@ def test_json_that_means_nothing_is_refused(node, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    [deep(64), deep(90_000), "9" * 21, "9" * 10**6, "1" + "0" * 5000 + ".0"],
-    ids=["64 levels", "90,000 levels", "21 digits", "1,000,000 digits", "a long float"],
+    [deep(MAX_DEPTH), deep(90_000), "9" * 21, "9" * 10**6, "1" + "0" * 5000 + ".0"],
+    ids=["too many levels", "90,000 levels", "21 digits", "1,000,000 digits", "a long float"],
 )
 def test_json_that_is_deep_or_long_is_refused(text, tmp_path):
     forged(tmp_path, text)
@@ -185,8 +189,8 @@ def test_json_that_is_deep_or_long_is_refused(text, tmp_path):
 
 
 def test_json_that_is_just_not_too_deep_is_loaded(tmp_path):
-    forged(tmp_path, deep(63))
-    assert same(ds.checkpoint.load(tmp_path), {"x": json.loads(deep(63))})
+    forged(tmp_path, deep(MAX_DEPTH - 1))
+    assert same(ds.checkpoint.load(tmp_path), {"x": json.loads(deep(MAX_DEPTH - 1))})
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,12 @@ from safetensors.torch import load_file
 
 import diffstruct as ds
 from diffstruct.checkpoint import files
+from diffstruct.checkpoint.tree import MAX_DEPTH
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 
 
+@pytest.mark.slow
 @given(st.dictionaries(NAMES, TREES, max_size=3))
 def test_any_tree_comes_back_bit_for_bit(values):
     with tempfile.TemporaryDirectory() as folder:
@@ -118,6 +120,27 @@ def test_what_cannot_be_saved_is_named_before_anything_is_written(value, reason,
     with pytest.raises(ds.CheckpointError, match=reason):
         ds.checkpoint.save(tmp_path / "new", tree={"a": [1, value]})
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda x: [x], lambda x: (x,), lambda x: {1: x}, lambda x: OrderedDict(a=x)],
+    ids=["list", "tuple", "dict", "OrderedDict"],
+)
+def test_a_tree_may_be_as_deep_as_it_can_be_loaded(wrap, tmp_path):
+    tree = torch.ones(1)
+    for _ in range(MAX_DEPTH - 1):
+        tree = wrap(tree)
+    ds.checkpoint.save(tmp_path, tree=tree)
+    assert same(ds.checkpoint.load(tmp_path)["tree"], tree)
+    with pytest.raises(ds.CheckpointError, match=f"has more than {MAX_DEPTH} levels"):
+        ds.checkpoint.save(tmp_path, tree=wrap(tree))
+
+
+def test_tensors_and_arrays_may_have_as_many_dimensions_as_there_can_be(tmp_path):
+    values = {"tensor": torch.ones([1] * 64), "array": np.ones([1] * 32)}
+    ds.checkpoint.save(tmp_path, **values)
+    assert same(ds.checkpoint.load(tmp_path), values)
 
 
 def test_a_tree_that_could_not_be_loaded_is_not_saved(tmp_path, monkeypatch):

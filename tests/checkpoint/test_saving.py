@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
+import stat
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from multiprocessing import get_context
 from threading import Event, Thread
 
@@ -168,6 +170,21 @@ def test_files_and_folder_have_reached_the_disk_before_old_ones_go(tmp_path, mon
     ]
     first, second = ([each.replace("N", number) for each in once] for number in "12")
     assert log == [str(tmp_path), *first, *second, f"{here}/000001 -> .removed-000001", here]
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_file_systems_that_flush_no_folders_will_do_and_failing_disks_will_not(
+    number, refused, tmp_path, monkeypatch
+):
+    def fsync(descriptor, fsync=os.fsync):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, "no")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(ds.CheckpointError, match="cannot save") if refused else nullcontext():
+        ds.checkpoint.save(tmp_path, step=1)
+    assert names(tmp_path) == ([] if refused else ["000001"])
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable
+from errno import EINVAL
 from hashlib import sha256
 from math import inf
 from pathlib import Path
@@ -111,6 +112,9 @@ def sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != EINVAL:  # so say file systems, mostly those of networks, that flush no folders
+            raise
     finally:
         os.close(descriptor)
 
