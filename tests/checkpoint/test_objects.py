@@ -196,6 +196,18 @@ def test_if_one_object_refuses_all_are_put_back_sizes_first(error, tmp_path):
     assert same(states(given), before)
 
 
+def test_all_that_a_run_has_is_put_back(tmp_path):
+    torch.manual_seed(0)
+    saved, given = run(), run()
+    train(saved, 3)
+    train(given, 2)
+    ds.checkpoint.save(tmp_path, **saved, last=Refusing(0, []))
+    before = deepcopy(states(given))
+    with pytest.raises(ds.CheckpointError, match="last refuses"):
+        ds.checkpoint.load(tmp_path, **given, last=Refusing(1, []))
+    assert same(states(given), before)
+
+
 def test_a_model_of_another_shape_is_refused_and_stays_as_it_was(tmp_path):
     ds.checkpoint.save(tmp_path, model=torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2)))
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 3))
