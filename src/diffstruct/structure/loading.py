@@ -145,7 +145,7 @@ def _load_blocks(structure: StructureParts, fields: Fields, undo: ExitStack) -> 
         if not all(each is None or (isinstance(each, int) and each >= 0) for each in wanted):
             raise entry.wrong("children", "has what is no origin of a block")
         if arrangement(depth) != [*wanted]:
-            if structure._model_loaded:
+            if structure._loads > 0:
                 raise StructureError(
                     f"the blocks of {name!r} are not those of the state dict, and the model was loaded "
                     "already: load the structure's state dict first, then the model's"
@@ -269,7 +269,7 @@ def follow_load(structure: StructureParts, state_dict: Mapping[str, Any], prefix
         value = state_dict.get(prefix + key)
         if isinstance(value, Tensor) and value.ndim == tensor.ndim:
             wanted[module, name] = tuple(value.shape)
-    structure._model_loaded = True
+    structure._loads += 1
     if not apart(model, wanted):
         return
     try:

@@ -43,8 +43,9 @@ class StructureParts(ActsBeforeSteps):
     _last: dict[str, Change]
     """What the last step has changed."""
     _finished: bool
-    _model_loaded: bool
-    """Whether a state dict was loaded into the model since the last step."""
+    _loads: int
+    """State dicts that were loaded into the model since the last step, beyond the one that follows a state
+    dict of the structure's."""
 
     @abstractmethod
     def _operate(

@@ -95,6 +95,9 @@ class Structure(StructureParts):
         >>> plain = structure.finish()
     """
 
+    loads_first = True
+    """Says to `checkpoint.load` that model and optimizers get their sizes with the structure's state."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -143,7 +146,7 @@ class Structure(StructureParts):
         self._growth = Growth(self.training, self.widths)
         self._last: dict[str, Change] = {}
         self._finished = False
-        self._model_loaded = False  # since the last step
+        self._loads = 0
         self._record_next()
 
     def _attach_to(self, optimizers: Sequence[Optimizer]) -> None:
@@ -182,11 +185,11 @@ class Structure(StructureParts):
             StructureError: the structure is finished.
         """
         if self.steps + 1 < self._due:
-            self.steps, self._last, self._model_loaded = self.steps + 1, {}, False
+            self.steps, self._last, self._loads = self.steps + 1, {}, 0
             return ()
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
-        self._last, self._model_loaded = {}, False
+        self._last, self._loads = {}, 0
         if self._widening is not None and self.steps < self.training.total_steps:
             events = self._operate(self._widening.decisions(self.states), self._widening.initialize)
             sizes = {name: width.size for name, width in self.widths.items()}
@@ -371,7 +374,7 @@ class Structure(StructureParts):
             ...     result = each.load_state_dict(state)
         """
         load_state(self, state_dict)
-        self._model_loaded = False
+        self._loads = -1
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.
