@@ -191,9 +191,11 @@ def _match_widths(structure: StructureParts, fields: Fields) -> None:
     origin: dict[str, str] = {}
     orders = {}
     for name, entry in fields.each().items():
-        slots = [_slot(entry, each) for each in entry.items("slots")]
+        slots = [_slot(entry, each) for each in entry.items("slots")] if entry["slots"] is not None else []
         where = sorted(each[0] for each in slots)
         fitting = [each for each, width in left.items() if _places(width, names) == where]
+        if entry["slots"] is None:  # they were in modules of ours, and the run has finished
+            fitting = [name] if name in left else []
         if not fitting:
             raise entry.wrong("slots", "are not those of any width of the model that is left")
         origin[name] = name if name in fitting else fitting[0]
