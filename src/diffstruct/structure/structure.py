@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from copy import copy as shallow_copy
 from dataclasses import replace
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Budget, Criterion, TaylorImportance
 from diffstruct.errors import StructureError, StructureWarning
+from diffstruct.interrupts import held
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
 from diffstruct.structure.configuration import write_sizes
@@ -30,6 +31,7 @@ from diffstruct.structure.history import Event, History
 from diffstruct.structure.hooks import ActsBeforeSteps
 from diffstruct.structure.operation import block_watch, carried, operate_on
 from diffstruct.structure.remarks import remarks_at_the_end
+from diffstruct.structure.retreat import all_or_nothing, at_risk, remember, remember_modules
 from diffstruct.structure.run import multiples, training_after, training_run
 from diffstruct.structure.start import start_depths, start_of
 from diffstruct.structure.table import table
@@ -116,7 +118,7 @@ class Structure(ActsBeforeSteps):
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        with ExitStack() as undo:  # what to do if anything fails
+        with held(), ExitStack() as undo:  # what to do if anything fails
             optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
             undo.callback(start_depths(self._found, start, optimizers))
             self.multiple_of = multiples(multiple_of, self._found.widths)
@@ -132,16 +134,16 @@ class Structure(ActsBeforeSteps):
             changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
             undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
             self.criterion.resize(changes, 0)
+            self.history = History()
+            self.steps = 0  # made so far
+            self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
+            self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
+            self._growth = Growth(self.training, self.widths)
+            self._last: dict[str, Change] = {}
+            self._finished = False
+            self._record_next()
+            self._attach_to(self.training.optimizers)
             undo.pop_all()
-        self._attach_to(self.training.optimizers)
-        self.history = History()
-        self.steps = 0  # made so far
-        self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
-        self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
-        self._growth = Growth(self.training, self.widths)
-        self._last: dict[str, Change] = {}
-        self._finished = False
-        self._record_next()
 
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
@@ -180,17 +182,14 @@ class Structure(ActsBeforeSteps):
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
         self._last = {}
-        if self._widening is not None and self.steps < self.training.total_steps:
-            events = self._operate(self._widening.decisions(self.states), self._widening.initialize)
-            sizes = {name: width.size for name, width in self.widths.items()}
-            self._spare = {name: np.zeros(size, np.bool_) for name, size in sizes.items()}
-            if self._widening.ends(sizes):
-                self._widening = None
-        elif self.training.decides(self.steps + 1):
-            events = self._decide()
-        else:
-            events, self.steps = (), self.steps + 1
-        self._record_next()
+        widens = self._widening is not None and self.steps < self.training.total_steps
+        if not (widens or self.training.decides(self.steps + 1)):
+            self.steps += 1
+            self._record_next()
+            return ()
+        with self._all_or_nothing() as undo:
+            events = self._widen(undo) if widens else self._decide(undo)
+            self._record_next()
         return events
 
     def next_decision(self) -> int:
@@ -205,10 +204,22 @@ class Structure(ActsBeforeSteps):
         self.steps += steps
         self._record_next()
 
-    def _decide(self) -> tuple[Event, ...]:
+    def _all_or_nothing(self) -> AbstractContextManager[ExitStack]:
+        return all_or_nothing(self, *at_risk(self.model, self.widths.values()))
+
+    def _widen(self, undo: ExitStack) -> tuple[Event, ...]:
+        assert self._widening is not None
+        events = self._operate(self._widening.decisions(self.states), self._widening.initialize, undo)
+        sizes = {name: width.size for name, width in self.widths.items()}
+        self._spare = {name: np.zeros(size, np.bool_) for name, size in sizes.items()}
+        if self._widening.ends(sizes):
+            self._widening = None
+        return events
+
+    def _decide(self, undo: ExitStack) -> tuple[Event, ...]:
         decisions, births = self._growth.decide(self.states, self.widths, self.criterion, self.steps + 1)
         if births:
-            return self._operate(decisions, self.criterion.initialize, births=births)
+            return self._operate(decisions, self.criterion.initialize, undo, births=births)
         ages = {name: state.ages for name, state in self.states.items()}
         self.criterion.after_step(self.steps + 1, ages)
         importances = {name: self.criterion.importance(width) for name, width in self.widths.items()}
@@ -217,7 +228,7 @@ class Structure(ActsBeforeSteps):
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
         decisions = {name: whole.decision for name, whole in found.items()}
         spare = {name: whole.spare for name, whole in found.items()}
-        return self._operate(decisions, self.criterion.initialize, spare=spare)
+        return self._operate(decisions, self.criterion.initialize, undo, spare=spare)
 
     def _record_next(self) -> None:
         decides = self._widening is None and self.training.decides(self.steps + 1)
@@ -235,17 +246,19 @@ class Structure(ActsBeforeSteps):
         Returns:
             One event for each width that changed.
         """
-        return self._operate(decisions, self.criterion.initialize, steps)
+        self._last = {}
+        with self._all_or_nothing() as undo:
+            return self._operate(decisions, self.criterion.initialize, undo, steps)
 
     def _operate(
         self,
         decisions: Mapping[str, Decision],
         initialize: Initialize,
+        undo: ExitStack,
         steps: int = 1,
         births: Mapping[str, Sequence[Birth]] = MappingProxyType({}),
         spare: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
     ) -> tuple[Event, ...]:
-        self._last = {}
         changes = {
             name: Change(self.widths[name], decision.keep, decision.add)
             for name, decision in decisions.items()
@@ -253,9 +266,11 @@ class Structure(ActsBeforeSteps):
         }
         followed = block_watch(self.model, self.widths, changes, births)
         if changes:
-            run = self.training.optimizers, initialize, self.training.copies
-            operate_on(self.model, changes, births, *run)
-        # Only now: had the surgery failed, all that is remembered would still fit the model.
+            copies = self.training.copies
+            if copies:
+                undo.callback(remember(*at_risk(self.model, self.widths.values(), copies)))
+            run = self.training.optimizers, initialize, copies
+            undo.callback(operate_on(self.model, changes, births, *run))
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
         self._spare = {**self._spare, **spare}
@@ -294,9 +309,22 @@ class Structure(ActsBeforeSteps):
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
+        copies = [copy.modules[self.model] for copy in self.training.copies]
+        with self._all_or_nothing() as undo:
+            models = self.model, *copies
+            undo.callback(remember(*(getattr(model, "config", None) for model in models)))
+            undo.callback(remember(*at_risk(self.model, self.widths.values(), self.training.copies)))
+            undo.callback(remember_modules(models, self.training.optimizers))
+            plain, remarks = self._finish(undo)
+        for remark in remarks:
+            warnings.warn(remark, StructureWarning, stacklevel=2)
+        return plain
+
+    def _finish(self, undo: ExitStack) -> tuple[nn.Module, list[str]]:
+        """Do so; also what the user should know of it."""
         remarks = [*remarks_at_the_end(self.steps, self.training, self.widths)]
         plain, changes, followed = finished(
-            self.model, self.widths, self.criterion, self.multiple_of, self._found.proof
+            self.model, self.widths, self.criterion, self.multiple_of, self._found.proof, undo
         )
         costs = self.criterion.costs()
         self.criterion.resize(changes, self.steps)
@@ -310,9 +338,7 @@ class Structure(ActsBeforeSteps):
         self._finished, self._due = True, 0
         copies = [copy.modules[self.model] for copy in self.training.copies]
         unsaid = write_sizes(plain, self.widths, self._found.proof, copies)
-        for remark in [*remarks, unsaid] if unsaid else remarks:
-            warnings.warn(remark, StructureWarning, stacklevel=2)
-        return plain
+        return plain, [*remarks, unsaid] if unsaid else remarks
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.
