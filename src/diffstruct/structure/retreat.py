@@ -10,7 +10,8 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from enum import Enum
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,17 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from diffstruct.couple import Proof
+from diffstruct.couple.found import Refusal
 from diffstruct.criteria.outputs import Call
 from diffstruct.interrupts import held
+from diffstruct.rule import Rule
 from diffstruct.structure.history import History
 from diffstruct.surgery import Copy
 from diffstruct.width import Axis, Width
 
 Back = Callable[[], object]
-
-_LEFT_ALONE = (
-    *(nn.Module, Optimizer, Width, Axis, Copy, Proof, Call, type, types.ModuleType, types.FunctionType),
-    *(str, bytes, int, float, complex, bool, type(None), torch.device, torch.dtype),
-)
-"""What a decision does not change, or surgery undoes."""
+Contents = tuple[Back | None, Iterable[object]]
+"""What puts the contents of an object back, and what there is to remember in it."""
 
 
 @contextmanager
@@ -57,57 +56,72 @@ def remember(*roots: object) -> Back:
     Returns:
         A function that puts it back into the same objects.
     """
-    found: dict[int, Back] = {}
-    kept: list[object] = []  # an id is that of an object for as long as the object is there
+    seen: dict[int, object] = {}  # the objects, too: an id is that of an object while this is there
+    backs: list[Back] = []
+    tensors: list[Tensor] = []
     waiting = [*roots]
     while waiting:
         each = waiting.pop()
-        if isinstance(each, _LEFT_ALONE) or id(each) in found:
+        kind: Any = type(each)
+        contents = _contents_of(kind)
+        if contents is None or id(each) in seen:
             continue
-        back, inside = _contents(each)
-        found[id(each)] = back
-        kept.append(each)
+        seen[id(each)] = each
+        if isinstance(each, Tensor):
+            tensors.append(each)
+            continue
+        back, inside = contents(each)
+        if back is not None:
+            backs.append(back)
         waiting += inside
-    backs = [*found.values()]
-
-    def back() -> None:
-        for each in backs:
-            each()
-        del kept[:]
-
-    return back
+    return _all([*backs, remember_values(tensors)])
 
 
-def _contents(each: Any) -> tuple[Back, Iterable[object]]:
-    """What puts the contents of an object back, and what there is to remember in it."""
-    if isinstance(each, types.MethodType):
-        return _nothing, [each.__self__]
-    if isinstance(each, partial):
-        return _nothing, [each.func, each.args, each.keywords]
-    if isinstance(each, (tuple, frozenset)):
-        return _nothing, each
-    if isinstance(each, RemovableHandle):
-        hooks = [each.hooks_dict_ref(), *(ref() for ref in each.extra_dict_ref)]
-        return _all([_contents(known)[0] for known in hooks if known is not None]), ()
-    if isinstance(each, dict):
-        return partial(_refill, each, dict(each)), each.values()
-    if isinstance(each, set):
-        return partial(_refill, each, set(each)), each
-    if isinstance(each, list):
-        return partial(each.__setitem__, slice(None), [*each]), each
-    if isinstance(each, np.ndarray):
-        return partial(np.copyto, each, each.copy()) if each.flags.writeable else _nothing, ()
-    if isinstance(each, Tensor):
-        return remember_values([each]), ()
-    if isinstance(each, np.random.Generator):
-        return partial(setattr, each.bit_generator, "state", each.bit_generator.state), ()
-    if isinstance(each, torch.Generator):
-        return partial(each.set_state, each.get_state()), ()
-    if isinstance(each, History):
-        return each.mark(), ()
-    if hasattr(each, "__dict__"):
-        return partial(_refill, vars(each), dict(vars(each))), vars(each).values()
-    return _nothing, ()
+@cache
+def _contents_of(kind: type) -> Callable[[Any], Contents] | None:
+    """How the contents of objects of a type are remembered; None where they are not."""
+    if issubclass(kind, _LEFT_ALONE):
+        return None
+    special = (contents for base, contents in _SPECIAL.items() if issubclass(kind, base))
+    return next(special, _of_object if hasattr(kind, "__dict__") else None)
+
+
+def _of_object(each: Any) -> Contents:
+    own = getattr(each, "__dict__", None)
+    return (None, ()) if own is None else (partial(_refill, own, dict(own)), own.values())
+
+
+def _of_handle(each: RemovableHandle) -> Contents:
+    """The hooks of what has this one, and what is known of them beside it."""
+    known = [each.hooks_dict_ref(), *(ref() for ref in each.extra_dict_ref)]
+    return _all([partial(_refill, hooks, dict(hooks)) for hooks in known if hooks is not None]), ()
+
+
+_LEFT_ALONE: tuple[type, ...] = (
+    *(nn.Module, Optimizer, Width, Axis, Copy, Proof, Call, Rule, Refusal, Enum, type, types.ModuleType),
+    *(types.FunctionType, types.BuiltinFunctionType, str, bytes, int, float, complex, bool, type(None)),
+)
+"""What a decision does not change, or surgery undoes."""
+
+_SPECIAL: dict[type, Callable[[Any], Contents]] = {
+    Tensor: lambda each: (None, ()),
+    dict: lambda each: (partial(_refill, each, dict(each)), each.values()),
+    set: lambda each: (partial(_refill, each, set(each)), each),
+    list: lambda each: (_back_to(each), each),
+    tuple: lambda each: (None, each),
+    frozenset: lambda each: (None, each),
+    np.ndarray: lambda each: (partial(np.copyto, each, each.copy()) if each.flags.writeable else None, ()),
+    np.random.Generator: lambda each: (_of_generator(each), ()),
+    torch.Generator: lambda each: (partial(each.set_state, each.get_state()), ()),
+    types.MethodType: lambda each: (None, [each.__self__]),
+    partial: lambda each: (None, [each.func, each.args, each.keywords]),
+    RemovableHandle: _of_handle,
+    History: lambda each: (each.mark(), ()),
+}
+
+
+def _of_generator(each: np.random.Generator) -> Back:
+    return partial(setattr, each.bit_generator, "state", each.bit_generator.state)
 
 
 def remember_values(tensors: Iterable[Tensor]) -> Back:
@@ -130,7 +144,8 @@ def at_risk(model: nn.Module, widths: Iterable[Width], copies: Iterable[Copy] = 
         widths: of it.
         copies: of the model; if there are any, their tensors, in the place of the model's.
     """
-    places = [(each.module, each.name) for width in widths for each in (*width.slots, *width.rescaled)]
+    places = [(slot.module, slot.name) for width in widths for slot in width.slots]
+    places += [(each.module, each.name) for width in widths for each in width.rescaled]
     places += [(module, name) for module in model.modules() for name in module._buffers]
     twins: list[Mapping[nn.Module, nn.Module]] = [copy.modules for copy in copies]
     for twin_of in twins or [{}]:
@@ -149,12 +164,11 @@ def remember_modules(models: Iterable[nn.Module], optimizers: Iterable[Optimizer
         backs += [partial(_refill, each, each.copy()) for each in own.values() if isinstance(each, dict)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            backs += [partial(_refill, group, dict(group)), _contents(group["params"])[0]]
-            if "param_names" in group:
-                backs.append(_contents(group["param_names"])[0])
+            lists = [each for each in group.values() if isinstance(each, list)]
+            backs += [partial(_refill, group, dict(group)), *map(_back_to, lists)]
         states = [optimizer.state, *(each for each in optimizer.state.values() if isinstance(each, dict))]
         backs += [partial(_refill, state, dict(state)) for state in states]
-        backs.append(_contents(optimizer.param_groups)[0])
+        backs.append(_back_to(optimizer.param_groups))
     return _all(backs)
 
 
@@ -168,5 +182,5 @@ def _all(backs: Iterable[Back]) -> Back:
     return lambda: [each() for each in backs]
 
 
-def _nothing() -> None:
-    pass
+def _back_to(each: list[Any]) -> Back:
+    return partial(each.__setitem__, slice(None), [*each])

@@ -205,7 +205,7 @@ class Structure(ActsBeforeSteps):
         self._record_next()
 
     def _all_or_nothing(self) -> AbstractContextManager[ExitStack]:
-        return all_or_nothing(self, *at_risk(self.model, self.widths.values()))
+        return all_or_nothing(self, *at_risk(self.model, [*self.widths.values()]))
 
     def _widen(self, undo: ExitStack) -> tuple[Event, ...]:
         assert self._widening is not None
@@ -268,7 +268,7 @@ class Structure(ActsBeforeSteps):
         if changes:
             copies = self.training.copies
             if copies:
-                undo.callback(remember(*at_risk(self.model, self.widths.values(), copies)))
+                undo.callback(remember(*at_risk(self.model, [*self.widths.values()], copies)))
             run = self.training.optimizers, initialize, copies
             undo.callback(operate_on(self.model, changes, births, *run))
         self._last = changes
@@ -313,7 +313,7 @@ class Structure(ActsBeforeSteps):
         with self._all_or_nothing() as undo:
             models = self.model, *copies
             undo.callback(remember(*(getattr(model, "config", None) for model in models)))
-            undo.callback(remember(*at_risk(self.model, self.widths.values(), self.training.copies)))
+            undo.callback(remember(*at_risk(self.model, [*self.widths.values()], self.training.copies)))
             undo.callback(remember_modules(models, self.training.optimizers))
             plain, remarks = self._finish(undo)
         for remark in remarks:

@@ -1,0 +1,174 @@
+"""Whatever fails in a step or in finish: all is as it was before, and goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+
+import pytest
+import torch
+from helpers.faults import FailingOperator, Lines, differences, interrupt, out_of_memory, picture
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import diffstruct as ds
+from diffstruct.criteria import removal
+from diffstruct.rule import Decision, RuleState
+from diffstruct.structure.deepening import Deepening
+from diffstruct.width import Depth
+
+pytestmark = pytest.mark.filterwarnings("ignore::diffstruct.StructureWarning")
+X = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
+Y = X[:, :3].argmax(1)
+EAGER = ds.Rule(p_add=1.0, p_spontaneous=1.0, p_delete=1.0, max_units=32, grace_period=2)
+CRITERIA = {
+    "taylor": ds.TaylorImportance(price=1, settling=1e9, rise=0.01),
+    "norm": ds.OutgoingNorm(ds.L1Price(0.02)),
+    "multipliers": ds.Multipliers(ds.L1Price(1e-3, how="gradient")),
+}
+RETREAT = "interrupts.py", "retreat.py"  # which puts things back, and cannot be put back itself
+SAMPLES = int(os.environ.get("FAULT_SAMPLES", "6"))
+"""So many of the points at which something could fail are tried in each case."""
+
+
+@pytest.fixture(autouse=True)
+def measure_at_each_step(monkeypatch):
+    monkeypatch.setattr(removal, "FORWARDS_A_STEP", 2)
+
+
+class Blocks(nn.Sequential):
+    """Residual blocks between two layers."""
+
+    def __init__(self):
+        branch = lambda: nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 6))  # noqa: E731
+        super().__init__(nn.Linear(5, 6), ds.nn.Residual(branch, depth=3), nn.Linear(6, 3))
+
+
+def plain():
+    return nn.Sequential(
+        nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)
+    )
+
+
+def made(kind="taylor", steps=14, start=None):
+    """A model that has been trained for some steps, and whose next one will change it."""
+    torch.manual_seed(0)
+    model = Blocks() if kind == "blocks" else plain()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
+    structure = ds.Structure(
+        model,
+        optimizer,
+        example_inputs=(X,),
+        total_steps=60,
+        criterion=CRITERIA.get(kind, CRITERIA["taylor"]),
+        rule=EAGER,
+        interval=2,
+        start=start,
+    )
+    average = AveragedModel(model)
+    structure.follow(average)
+    run = model, optimizer, structure, average
+    for _ in range(steps):
+        train(*run)
+        structure.step()
+        average.update_parameters(model)
+    train(*run)
+    structure.step()
+    train(*run)
+    return run
+
+
+def train(model, optimizer, structure, average):
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(X), Y).backward()
+    optimizer.step()
+
+
+def births(structure):
+    """A step at which a block comes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Deepening, "more", lambda *args: 1)
+        return structure.step()
+
+
+def losses(structure):
+    """All widths, and depths, lose their first unit, and get two new ones where they can."""
+    decisions = {}
+    for name, state in structure.states.items():
+        size, add = len(state.ages), 0 if isinstance(structure.widths[name], Depth) else 2
+        after = RuleState.initial(size - 1 + add)
+        decisions[name] = Decision(size, tuple(range(1, size)), add, after)
+    return structure.carry_out(decisions)
+
+
+ACTIONS = {"step": ds.Structure.step, "finish": ds.Structure.finish, "births": births, "losses": losses}
+CASES = [(kind, what) for what in ("step", "finish") for kind in (*CRITERIA, "blocks")]
+CASES += [("blocks", "births"), ("blocks", "losses"), ("taylor", "losses")]
+every_case = pytest.mark.parametrize(("kind", "what"), CASES)
+
+
+def some(count):
+    return sorted(random.Random(0).sample(range(1, count + 1), min(SAMPLES, count)))
+
+
+@every_case
+def test_out_of_memory_at_any_operator_changes_nothing(kind, what):
+    run, act, undisturbed = made(kind), ACTIONS[what], made(kind)
+    with FailingOperator(0, RuntimeError()) as counted:
+        act(undisturbed[2])
+    assert what == "finish" or len(undisturbed[2].history.events) > len(run[2].history.events)
+    before = picture(*run)
+    for at in some(counted.count):
+        with pytest.raises(torch.OutOfMemoryError), FailingOperator(at, torch.OutOfMemoryError("CUDA")):
+            act(run[2])
+        assert not differences(before, picture(*run)), at
+    act(run[2])
+    assert_alike(run, undisturbed)
+
+
+@every_case
+def test_out_of_memory_at_any_line_changes_nothing(kind, what):
+    run, act, undisturbed = made(kind), ACTIONS[what], made(kind)
+    with Lines(None, None, RETREAT).traced() as counted:
+        act(undisturbed[2])
+    before, count = picture(*run), 0
+    for at in some(counted.count):
+        with Lines(at, out_of_memory, RETREAT).traced():
+            try:
+                act(run[2])
+                break
+            except MemoryError:
+                count += 1
+        assert not differences(before, picture(*run)), counted.places[at - 1]
+    assert count
+
+
+@every_case
+def test_an_interrupt_at_any_line_changes_all_or_nothing(kind, what):
+    undisturbed, act = made(kind), ACTIONS[what]
+    with Lines(None, None).traced() as counted:
+        act(undisturbed[2])
+    after, run, before = of_any_run(picture(*undisturbed)), None, {}
+    for at in some(counted.count):
+        if run is None:
+            run = made(kind)
+            before = picture(*run)
+        with pytest.raises(KeyboardInterrupt), Lines(at, interrupt).traced():
+            act(run[2])
+        now = picture(*run)
+        if differences(before, now):
+            assert not differences(after, of_any_run(now)), counted.places[at - 1]
+            run = None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def of_any_run(found):
+    """Without what differs from one run to the next: which objects there are, and the numbers of hooks."""
+    own = ":object", "hooks:keys", "kwargs:keys"
+    return {way: value for way, value in found.items() if not way.endswith(own)}
+
+
+def assert_alike(run, other):
+    assert run[2].history.events == other[2].history.events
+    torch.testing.assert_close(dict(run[0].state_dict()), dict(other[0].state_dict()), rtol=0, atol=0)
