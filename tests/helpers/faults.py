@@ -8,6 +8,7 @@ import types
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from linecache import getline
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,9 @@ class Lines:
         return self._line
 
     def _line(self, frame: Any, event: str, arg: Any) -> Any:
-        if event == "line":
+        # Leaving a `with` counts as its line once more: nothing can fail there, and signals are held.
+        line = getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
+        if event == "line" and not line.startswith("with "):
             self.count += 1
             if self.at is None:
                 self.places.append((frame.f_code.co_filename[len(SOURCE) :], frame.f_lineno))

@@ -25,6 +25,7 @@ from diffstruct.couple.found import Refusal
 from diffstruct.criteria.outputs import Call
 from diffstruct.interrupts import held
 from diffstruct.rule import Rule
+from diffstruct.structure.finite import Guard
 from diffstruct.structure.history import History
 from diffstruct.surgery import Copy
 from diffstruct.width import Axis, Width
@@ -45,9 +46,14 @@ def all_or_nothing(*roots: object) -> Iterator[ExitStack]:
         To which is added what else undoes it.
     """
     with held(), ExitStack() as undo:
-        undo.callback(remember(*roots))
+        undo.callback(remember(*roots, *_generators()))
         yield undo
         undo.pop_all()
+
+
+def _generators() -> list[torch.Generator]:
+    """Those that a model may draw from, in a run of which something fails where they are put back."""
+    return [torch.default_generator, *torch.cuda.default_generators]  # of GPUs, once one is used
 
 
 def remember(*roots: object) -> Back:
@@ -98,8 +104,9 @@ def _of_handle(each: RemovableHandle) -> Contents:
 
 
 _LEFT_ALONE: tuple[type, ...] = (
-    *(nn.Module, Optimizer, Width, Axis, Copy, Proof, Call, Rule, Refusal, Enum, type, types.ModuleType),
-    *(types.FunctionType, types.BuiltinFunctionType, str, bytes, int, float, complex, bool, type(None)),
+    *(nn.Module, Optimizer, Width, Axis, Copy, Proof, Call, Guard, Rule, Refusal, Enum, type),
+    *(types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.NoneType),
+    *(str, bytes, int, float, complex),
 )
 """What a decision does not change, or surgery undoes."""
 

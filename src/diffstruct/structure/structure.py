@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from copy import copy as shallow_copy
 from dataclasses import replace
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
@@ -26,6 +26,7 @@ from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.decide import decide_all
 from diffstruct.structure.deepening import Growth
 from diffstruct.structure.finish import finished
+from diffstruct.structure.finite import Guard, Nonfinite
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.hooks import ActsBeforeSteps
@@ -74,6 +75,9 @@ class Structure(ActsBeforeSteps):
             them; those of `ds.nn.Residual` do in any case. A depth takes part in `start` and `rule` by its
             name; it starts from the blocks that it came with, and does not grow beyond these unless a rule
             with `max_units` lets it.
+        nonfinite: what becomes of a step with a gradient that is infinite or not a number: `"raise"` raises a
+            `DivergenceError` before the optimizer has touched anything, `"skip"` leaves the step out, and
+            `"ignore"` does not look, so that only decisions raise.
 
     Raises:
         StructureError: the model has no width that could be learned, or does not run on the example inputs,
@@ -114,6 +118,7 @@ class Structure(ActsBeforeSteps):
         seed: int = 0,
         budget: Budget | None = None,
         depth: Sequence[str] = (),
+        nonfinite: Nonfinite = "raise",
     ) -> None:
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
@@ -122,6 +127,7 @@ class Structure(ActsBeforeSteps):
             optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
             undo.callback(start_depths(self._found, start, optimizers))
             self.multiple_of = multiples(multiple_of, self._found.widths)
+            self.guard = Guard(self.model, optimizers, nonfinite)
             run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
             self.training = training_run(*run, self.multiple_of)
             sizes = by_name(start, self._found.widths, None, "start")
@@ -161,10 +167,30 @@ class Structure(ActsBeforeSteps):
 
     def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
         """Let the criterion act on the gradients; the optimizer's own hook calls this before each step."""
-        if closure and self.criterion.acts_on_gradients:
-            raise StructureError("a closure undoes the price on gradients: step without, or price otherwise")
+        if closure:  # gradients are there once it has run
+            if self.criterion.acts_on_gradients:
+                raise StructureError(
+                    "a closure undoes the price on gradients: step without, or price otherwise"
+                )
+            return
+        found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
+        if found_inf is not None:  # of a GradScaler, by which the optimizer leaves steps out by itself
+            if self.steps + 1 >= self._due and found_inf.item():
+                return
+        elif not self.guard.passes(self.steps + 1):
+            return
         if self.steps < self.training.total_steps:
             self.criterion.before_step(optimizer)
+
+    def guarded(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure that a step of `optimizer` is given in the place of the user's."""
+
+        def whole() -> Any:
+            loss = closure()
+            self.before_step(optimizer)
+            return loss
+
+        return whole
 
     def step(self) -> tuple[Event, ...]:
         """Let the criterion act, decide, and change the structure; call it after each step of the optimizer.
@@ -190,6 +216,8 @@ class Structure(ActsBeforeSteps):
         with self._all_or_nothing() as undo:
             events = self._widen(undo) if widens else self._decide(undo)
             self._record_next()
+        if events:
+            self.guard.renew()
         return events
 
     def next_decision(self) -> int:
@@ -248,7 +276,10 @@ class Structure(ActsBeforeSteps):
         """
         self._last = {}
         with self._all_or_nothing() as undo:
-            return self._operate(decisions, self.criterion.initialize, undo, steps)
+            events = self._operate(decisions, self.criterion.initialize, undo, steps)
+        if events:
+            self.guard.renew()
+        return events
 
     def _operate(
         self,
@@ -322,7 +353,10 @@ class Structure(ActsBeforeSteps):
 
     def _finish(self, undo: ExitStack) -> tuple[nn.Module, list[str]]:
         """Do so; also what the user should know of it."""
-        remarks = [*remarks_at_the_end(self.steps, self.training, self.widths)]
+        remarks = [
+            *remarks_at_the_end(self.steps, self.training, self.widths),
+            *self.guard.remarks(self.steps),
+        ]
         plain, changes, followed = finished(
             self.model, self.widths, self.criterion, self.multiple_of, self._found.proof, undo
         )
