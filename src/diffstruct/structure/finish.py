@@ -25,17 +25,17 @@ def finished(
     model: nn.Module,
     widths: Mapping[str, Width],
     criterion: Criterion,
-    multiple_of: Mapping[str, int],
+    keep: Mapping[str, tuple[int, ...]],
     proof: Proof | None,
     undo: ExitStack,
 ) -> tuple[nn.Module, dict[str, Change], dict[str, Followed]]:
-    """Remove the units that are not above the threshold, and our modules.
+    """Remove all units but those to keep, and our modules.
 
     Args:
         model: the model.
         widths: of it, by name.
         criterion: that judges them.
-        multiple_of: what sizes are multiples of, by name.
+        keep: the units that stay, by name, of widths that lose some.
         proof: runs the model.
         undo: that undoes the surgery; weights and modules are to be put back besides.
 
@@ -43,11 +43,8 @@ def finished(
         The plain model; what was removed, by the widths' names; where blocks were, the widths that are left.
 
     Raises:
-        DivergenceError: the importance of a unit is not finite.
         StructureError: a multiplier cannot be folded into the weights that read it.
     """
-    criterion.conclude()
-    keep = units_at_the_end(widths, criterion, multiple_of)
     changes = {name: Change(widths[name], units, 0) for name, units in keep.items()}
     optimizers, copies = criterion.training.optimizers, criterion.training.copies
     followed = block_watch(model, widths, changes, {})

@@ -52,6 +52,10 @@ class Guard:
         self._good = {}
         self._remember()
 
+    def forget(self) -> None:
+        """Forget what buffers were: after the next good step they are remembered anew."""
+        self._good = {}
+
     def passes(self, step: int) -> bool:
         """Whether a step may be made; if not, there are no gradients any more, so that optimizers do nothing.
 
