@@ -168,3 +168,75 @@ def of_any_run(found):
 def assert_alike(run, other):
     assert run[2].history.events == other[2].history.events
     torch.testing.assert_close(dict(run[0].state_dict()), dict(other[0].state_dict()), rtol=0, atol=0)
+
+
+class Fragile(nn.Sequential):
+    """A model whose forward pass fails at some calls."""
+
+    calls, fails_at, error = 0, (), RuntimeError("the user's own")
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls in self.fails_at:
+            raise self.error
+        return super().forward(x)
+
+
+def fragile():
+    model = Fragile(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    return model, torch.optim.AdamW(model.parameters(), lr=0.02)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the user's own"), KeyboardInterrupt("Ctrl-C")])
+def test_a_forward_pass_that_fails_while_units_are_measured(error):
+    torch.manual_seed(0)
+    model, optimizer = fragile()
+    options = {"example_inputs": (X,), "total_steps": 60, "rule": EAGER, "interval": 2}
+    structure = ds.Structure(model, optimizer, criterion=CRITERIA["taylor"], **options)
+    for _ in range(15):
+        train(model, optimizer, structure, None)
+        structure.step()
+    train(model, optimizer, structure, None)
+    before = picture(model, optimizer, structure)
+    model.calls, model.error = 0, error
+    for at in (1, 2):
+        model.fails_at = (model.calls + at,)
+        with pytest.raises(type(error), match=str(error)):
+            structure.step()
+        now = differences(before, picture(model, optimizer, structure))
+        assert not [way for way in now if not way.startswith(("0.calls", "0.error", "0.fails_at"))]
+    model.fails_at = ()
+    assert structure.step()
+
+
+def structured(model, optimizer, **options):
+    return ds.Structure(model, optimizer, example_inputs=(X,), total_steps=60, start=2, **options)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "multipliers"])
+def test_whatever_fails_while_a_structure_is_made_model_and_optimizer_are_as_they_were(criterion):
+    options = {"criterion": CRITERIA[criterion]}
+    torch.manual_seed(0)
+    run, twin = fragile(), fragile()
+    train(*run, None, None)
+    train(*twin, None, None)
+    with FailingOperator(0, RuntimeError()) as counted:
+        structured(*twin, **options)
+    before = picture(*run)
+    for at in some(counted.count):
+        with suppress(RuntimeError, ds.StructureError), FailingOperator(at, torch.OutOfMemoryError("CUDA")):
+            structured(*run, **options)
+            pytest.fail(f"operator {at} did not fail")
+        now = picture(*run)
+        assert not [way for way in differences(before, now) if not way.endswith("calls")], at
+
+
+def test_ctrl_c_while_a_structure_is_made_comes_through_at_once_in_the_models_code():
+    model, optimizer = fragile()
+    before = picture(model, optimizer)
+    model.register_forward_pre_hook(lambda module, args: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        structured(model, optimizer)
+    model._forward_pre_hooks.clear()
+    assert model.calls == 0
+    assert not differences(before, picture(model, optimizer))
