@@ -65,7 +65,7 @@ class Guard:
         Raises:
             DivergenceError: a gradient is not finite, and `how` is `"raise"`.
         """
-        if self.how == "ignore" or all_finite(p.grad for p in self._parameters() if p.grad is not None):
+        if self.how == "ignore" or all_finite(self._gradients()):
             self._remember()
             return True
         self._put_back()
@@ -97,6 +97,10 @@ class Guard:
             f"{self.skipped} of {steps} steps were left out, since gradients were not finite: if these are "
             "many, look at the data and the learning rate"
         ]
+
+    def _gradients(self) -> list[Tensor]:
+        found = [parameter.grad for parameter in self._parameters()]
+        return [each for each in found if each is not None]
 
     def _parameters(self) -> Iterator[Tensor]:
         return (p for each in self.optimizers for group in each.param_groups for p in group["params"])
@@ -139,17 +143,20 @@ def _version(module: nn.Module, buffer: Tensor) -> Version:
 
 def all_finite(gradients: Iterable[Tensor]) -> bool:
     """Whether all entries of some gradients are finite; of sharded ones all ranks come to the same."""
-    values = [each._values() if each.is_sparse else each for each in gradients]
-    local = [each for each in values if not isinstance(each, DTensor)]
-    sharded = [each for each in values if isinstance(each, DTensor)]
+    here: list[Tensor] = []
+    elsewhere: list[Tensor] = []
+    sharded: list[Tensor] = []
+    for each in gradients:
+        if isinstance(each, DTensor):
+            sharded.append(each)
+        else:
+            (here if each.is_cpu else elsewhere).append(each._values() if each.is_sparse else each)
     if sharded:
         norm = torch.nn.utils.get_total_norm(sharded)
         if not math.isfinite((norm.full_tensor() if isinstance(norm, DTensor) else norm).item()):
             return False
     # One number tells; if that is not finite it may be an overflow, so that all have to be looked at.
-    if all(each.is_cpu for each in local):
-        if math.isfinite(sum(each.sum().item() for each in local)):
-            return True
-    elif math.isfinite(torch.nn.utils.get_total_norm(local).item()):
-        return True
-    return all(bool(each.isfinite().all()) for each in local)
+    total = sum([each.sum().item() for each in here])
+    if elsewhere:
+        total += torch.nn.utils.get_total_norm(elsewhere).item()
+    return math.isfinite(total) or all(bool(each.isfinite().all()) for each in (*here, *elsewhere))
