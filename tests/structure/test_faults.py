@@ -9,7 +9,8 @@ from contextlib import suppress
 
 import pytest
 import torch
-from helpers.faults import FailingOperator, Lines, differences, interrupt, out_of_memory, picture
+from helpers import faults
+from helpers.faults import FailingOperator, Lines, differences, interrupt, out_of_memory
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -86,6 +87,11 @@ def made(kind="taylor", steps=14, start=None):
     return run
 
 
+def picture(*roots):
+    """Without what is remembered of buffers, for steps that may have to be left out."""
+    return {way: each for way, each in faults.picture(*roots).items() if "guard._good" not in way}
+
+
 def train(model, optimizer, structure, average):
     optimizer.zero_grad()
     nn.functional.cross_entropy(model(X), Y).backward()
@@ -160,9 +166,7 @@ def test_a_fault_at_any_line_changes_all_or_nothing(kind, what, fault, error, wi
 def of_any_run(found):
     """Without what differs from one run to the next: which objects there are, and the numbers of hooks."""
     own = ":object", "hooks:keys", "kwargs:keys"
-    return {
-        way: value for way, value in found.items() if not (way.endswith(own) or "guard._good" in way)
-    }  # which buffers are remembered, and since when
+    return {way: value for way, value in found.items() if not way.endswith(own)}
 
 
 def assert_alike(run, other):

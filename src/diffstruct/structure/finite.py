@@ -42,19 +42,18 @@ class Guard:
         self.model, self.optimizers, self.how = model, optimizers, how
         self.skipped = 0
         """Steps that were left out."""
-        self._modules: list[nn.Module] = []
+        self._modules: list[nn.Module] | None = None  # those that have buffers
         self._good: dict[Tensor, tuple[nn.Module, Version, Tensor]] = {}
         self.renew()
 
     def renew(self) -> None:
         """Remember all buffers as they are now; called after each change of structure."""
-        self._modules = [module for module in self.model.modules() if module._buffers]
-        self._good = {}
+        self.forget()
         self._remember()
 
     def forget(self) -> None:
         """Forget what buffers were: after the next good step they are remembered anew."""
-        self._good = {}
+        self._good, self._modules = {}, None
 
     def passes(self, step: int) -> bool:
         """Whether a step may be made; if not, there are no gradients any more, so that optimizers do nothing.
@@ -110,6 +109,8 @@ class Guard:
         if self.how == "ignore":
             return
         good = self._good
+        if self._modules is None:
+            self._modules = [module for module in self.model.modules() if module._buffers]
         for module in self._modules:
             for buffer in module._buffers.values():
                 if buffer is not None:

@@ -226,8 +226,7 @@ class Structure(StructureParts):
         with self._all_or_nothing() as undo:
             events = self._widen(undo) if widens else self._decide(undo)
             self._record_next()
-        if events:
-            self.guard.renew()
+            self._renew_guard(events, undo)
         return events
 
     def next_decision(self) -> int:
@@ -244,6 +243,11 @@ class Structure(StructureParts):
 
     def _all_or_nothing(self) -> AbstractContextManager[ExitStack]:
         return all_or_nothing(self, *at_risk(self.model, [*self.widths.values()]))
+
+    def _renew_guard(self, events: Sequence[Event], undo: ExitStack) -> None:
+        if events:  # buffers are others now
+            undo.callback(self.guard.forget)
+            self.guard.renew()
 
     def _widen(self, undo: ExitStack) -> tuple[Event, ...]:
         assert self._widening is not None
@@ -286,8 +290,7 @@ class Structure(StructureParts):
         self._last = {}
         with self._all_or_nothing() as undo:
             events = self._operate(decisions, self.criterion.initialize, steps, undo=undo)
-        if events:
-            self.guard.renew()
+            self._renew_guard(events, undo)
         return events
 
     def _operate(
@@ -306,12 +309,11 @@ class Structure(StructureParts):
         }
         followed = block_watch(self.model, self.widths, changes, births)
         if changes:
-            copies = self.training.copies
-            if copies and undo is not None:
+            undo, copies = undo or ExitStack(), self.training.copies
+            if copies:
                 undo.callback(remember(*at_risk(self.model, [*self.widths.values()], copies)))
-            back = operate_on(self.model, changes, births, self.training.optimizers, initialize, copies)
-            if undo is not None:
-                undo.callback(back)
+            run = self.training.optimizers, initialize, copies
+            undo.callback(operate_on(self.model, changes, births, *run))
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
         fresh = {name: np.zeros(change.new_size, np.bool_) for name, change in changes.items()}
@@ -431,7 +433,7 @@ class Structure(StructureParts):
         """
         with held():
             load_state(self, state_dict)
-        self.guard.renew()
+            self.guard.forget()
         self._loads = -1
 
     def carry(self, state: Any, width: str | None = None) -> Any:
