@@ -13,6 +13,7 @@ from torch import nn
 from zoo import attention as att
 from zoo import libraries
 from zoo.checks import outputs_of, silent_units_come_and_go
+from zoo.transformers_by_hand import Gpt
 
 import diffstruct as ds
 from diffstruct.surgery import Change, operate
@@ -271,3 +272,12 @@ def test_a_stream_that_is_the_models_own_input_holds_its_heads():
     found = ds.find_widths(model, (torch.randn(2, 5, 8), torch.randn(2, 4, 8)))
     assert {*found.widths} == {"encoder.layers.0.linear1", "decoder.layers.0.linear1"}
     assert {each.reason for each in found.refused} == {"is a dimension of the input"}
+
+
+def test_a_large_batch_does_not_make_rounding_look_like_a_wrong_scale():
+    """Of thousands of positions, some nearly hesitate between two others: rounding must not decide there."""
+    torch.manual_seed(0)
+    model = Gpt(heads=(12, 12), head_dim=(16, 16), hidden=(64, 64), width=96, vocabulary=256, longest=64)
+    found = ds.find_widths(model, (torch.randint(256, (32, 64)),))
+    widths = {name for name in found.widths if name.endswith("head_width")}
+    assert widths == {f"blocks.{block}.attention.qkv.head_width" for block in (0, 1)}
