@@ -13,7 +13,6 @@ from torch import nn
 from zoo import attention as att
 from zoo import libraries
 from zoo.checks import outputs_of, silent_units_come_and_go
-from zoo.transformers_by_hand import Gpt
 
 import diffstruct as ds
 from diffstruct.surgery import Change, operate
@@ -276,8 +275,20 @@ def test_a_stream_that_is_the_models_own_input_holds_its_heads():
 
 def test_a_large_batch_does_not_make_rounding_look_like_a_wrong_scale():
     """Of thousands of positions, some nearly hesitate between two others: rounding must not decide there."""
+
+    class Attentions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token, self.out = nn.Embedding(64, 32), nn.Linear(32, 64)
+            self.norms = nn.ModuleList(nn.LayerNorm(32) for _ in range(2))
+            self.layers = nn.ModuleList(att.SelfAttention(32, 4, 8, 32) for _ in range(2))
+
+        def forward(self, text):
+            x = self.token(text)
+            for norm, layer in zip(self.norms, self.layers, strict=True):
+                x = x + layer(norm(x))
+            return self.out(x)
+
     torch.manual_seed(0)
-    model = Gpt(heads=(12, 12), head_dim=(16, 16), hidden=(64, 64), width=96, vocabulary=256, longest=64)
-    found = ds.find_widths(model, (torch.randint(256, (32, 64)),))
-    widths = {name for name in found.widths if name.endswith("head_width")}
-    assert widths == {f"blocks.{block}.attention.qkv.head_width" for block in (0, 1)}
+    found = ds.find_widths(Attentions(), (torch.randint(64, (32, 64)),))
+    assert {"layers.0.q.head_width", "layers.1.q.head_width"} < {*found.widths}

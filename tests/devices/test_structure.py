@@ -101,7 +101,8 @@ def test_state_of_optimizers_follows(name, optimizer, device):
     for parameter, state in before.items():
         for key, value in state.items():
             now = optimizer.state[parameter][key]
-            assert now.device == value.device and now.dtype == value.dtype
+            assert now.device == value.device
+            assert now.dtype == value.dtype
             if name != "encoder":  # whose heads lie side by side; elsewhere new units are behind the others
                 assert torch.equal(now[tuple(slice(length) for length in value.shape)], value)
     assert all(np.isfinite(train(model, x, y, optimizer)) for _ in range(3))
@@ -230,9 +231,7 @@ def test_a_depth_grows_and_shrinks(device):
     depth = structure.widths["1"]
     with torch.no_grad():
         before = model(x)
-    born = births(
-        model, depth, 1, structure.widths, lambda tensors: None, np.random.default_rng(0)
-    )
+    born = births(model, depth, 1, structure.widths, lambda tensors: None, np.random.default_rng(0))
     operate_on(model, {"1": Change(depth, (0,), 1)}, {"1": born}, structure.training.optimizers)
     assert len(model[1]) == 2
     assert on(model, device)

@@ -28,7 +28,6 @@ from diffstruct.width.layout import owners
 from diffstruct.width.silence import silence_writers, writers
 from diffstruct.width.width import READERS, Role, Width
 
-
 BEYOND_DOUBT = 100.0
 """So many times the tolerance must a scale that is a tenth too large change some output."""
 
@@ -63,8 +62,8 @@ class Trials:
     def sharpen(self, variants: Iterable[Sequence[Sequence[Width]]]) -> None:
         """Find out at which weights of attention its scale matters: there it is tried what scale it has.
 
-        The smallest that show a wrong scale beyond doubt are best. With larger ones, rounding decides which of
-        two nearly equal things is attended to, and in a large batch some output always hangs on that.
+        The smallest that show a wrong scale beyond doubt are best. With larger ones, rounding decides which
+        of two nearly equal things is attended to, and in a large batch some output always hangs on that.
 
         Args:
             variants: of all widths, as `prove` takes them.
@@ -249,7 +248,6 @@ class Trials:
             apart = float((mine - right)[finite].abs().max()) if finite.any() else 0.0
             if apart > tolerance * scale:
                 raise ChangesOutputError(f"{what}, by {apart / scale:.1g} of it")
-
 
     def _tolerance(self, outputs: Sequence[Tensor]) -> float:
         """What outputs may differ by, as a share of the largest entry: rounding adds up on its way."""

@@ -197,7 +197,9 @@ class Removals:
         for name, shown in self.shown.items():
             if several[name] > 1:
                 going[name].update(np.flatnonzero(shown).tolist())
-        sizes = {name: round_up(width.size - len(going[name]), several[name]) for name, width in widths.items()}
+        sizes = {
+            name: round_up(width.size - len(going[name]), several[name]) for name, width in widths.items()
+        }
         least = {name: self.training.rules[name].min_units or 1 for name in widths}
         values = ((v, name, i) for name in widths for i, v in enumerate(self.importance(name).tolist()))
         together = {name: set[int]() for name in widths}
