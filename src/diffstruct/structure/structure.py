@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from copy import copy as shallow_copy
 from dataclasses import replace
 from types import MappingProxyType
@@ -13,25 +13,30 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Budget, Criterion, TaylorImportance
 from diffstruct.errors import StructureError, StructureWarning
+from diffstruct.interrupts import held
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
 from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.decide import decide_all
 from diffstruct.structure.deepening import Growth
-from diffstruct.structure.finish import finished
+from diffstruct.structure.finish import finished, units_at_the_end
+from diffstruct.structure.finite import Guard, Nonfinite
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
-from diffstruct.structure.hooks import ActsBeforeSteps
+from diffstruct.structure.loading import load_state, resize_on_load
 from diffstruct.structure.operation import block_watch, carried, operate_on
+from diffstruct.structure.parts import StructureParts
 from diffstruct.structure.remarks import remarks_at_the_end
+from diffstruct.structure.retreat import all_or_nothing, at_risk, remember, remember_modules
 from diffstruct.structure.run import multiples, training_after, training_run
 from diffstruct.structure.start import start_depths, start_of
+from diffstruct.structure.state import state_of
 from diffstruct.structure.table import table
 from diffstruct.structure.widening import widening
 from diffstruct.surgery import Birth, Change, Initialize, copy_of
@@ -39,7 +44,7 @@ from diffstruct.width import Followed, Width
 from diffstruct.width.patterns import by_name
 
 
-class Structure(ActsBeforeSteps):
+class Structure(StructureParts):
     """Learn the widths of `model` while it trains.
 
     Call `step` after each step of the optimizer: it lets the criterion act, asks the rule, and, if anything
@@ -72,6 +77,9 @@ class Structure(ActsBeforeSteps):
             them; those of `ds.nn.Residual` do in any case. A depth takes part in `start` and `rule` by its
             name; it starts from the blocks that it came with, and does not grow beyond these unless a rule
             with `max_units` lets it.
+        nonfinite: what becomes of a step with a gradient that is infinite or not a number: `"raise"` raises a
+            `DivergenceError` before the optimizer has touched anything, `"skip"` leaves the step out, and
+            `"ignore"` does not look, so that only decisions raise.
 
     Raises:
         StructureError: the model has no width that could be learned, or does not run on the example inputs,
@@ -93,6 +101,9 @@ class Structure(ActsBeforeSteps):
         >>> plain = structure.finish()
     """
 
+    loads_first = True
+    """Says to `checkpoint.load` that model and optimizers get their sizes with the structure's state."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -112,14 +123,16 @@ class Structure(ActsBeforeSteps):
         seed: int = 0,
         budget: Budget | None = None,
         depth: Sequence[str] = (),
+        nonfinite: Nonfinite = "raise",
     ) -> None:
         self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        with ExitStack() as undo:  # what to do if anything fails
+        with held(), ExitStack() as undo:  # what to do if anything fails
             optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
             undo.callback(start_depths(self._found, start, optimizers))
             self.multiple_of = multiples(multiple_of, self._found.widths)
+            self.guard = Guard(self.model, optimizers, nonfinite)
             run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
             self.training = training_run(*run, self.multiple_of)
             sizes = by_name(start, self._found.widths, None, "start")
@@ -132,16 +145,21 @@ class Structure(ActsBeforeSteps):
             changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
             undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
             self.criterion.resize(changes, 0)
+            self.history = History()
+            self.steps = 0  # made so far
+            self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
+            self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
+            self._growth = Growth(self.training, self.widths)
+            self._last: dict[str, Change] = {}
+            self._finished = False
+            self._loads = 0
+            self._record_next()
+            self._attach_to(self.training.optimizers)
             undo.pop_all()
-        self._attach_to(self.training.optimizers)
-        self.history = History()
-        self.steps = 0  # made so far
-        self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
-        self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
-        self._growth = Growth(self.training, self.widths)
-        self._last: dict[str, Change] = {}
-        self._finished = False
-        self._record_next()
+
+    def _attach_to(self, optimizers: Sequence[Optimizer]) -> None:
+        super()._attach_to(optimizers)
+        self._handles = [*self._handles, resize_on_load(self)]
 
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
@@ -159,10 +177,30 @@ class Structure(ActsBeforeSteps):
 
     def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
         """Let the criterion act on the gradients; the optimizer's own hook calls this before each step."""
-        if closure and self.criterion.acts_on_gradients:
-            raise StructureError("a closure undoes the price on gradients: step without, or price otherwise")
+        if closure:  # gradients are there once it has run
+            if self.criterion.acts_on_gradients:
+                raise StructureError(
+                    "a closure undoes the price on gradients: step without, or price otherwise"
+                )
+            return
+        found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
+        if found_inf is not None:  # of a GradScaler, by which the optimizer leaves steps out by itself
+            if self.steps + 1 >= self._due and found_inf.item():
+                return
+        elif not self.guard.passes(self.steps + 1):
+            return
         if self.steps < self.training.total_steps:
             self.criterion.before_step(optimizer)
+
+    def guarded(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure that a step of `optimizer` is given in the place of the user's."""
+
+        def whole() -> Any:
+            loss = closure()
+            self.before_step(optimizer)
+            return loss
+
+        return whole
 
     def step(self) -> tuple[Event, ...]:
         """Let the criterion act, decide, and change the structure; call it after each step of the optimizer.
@@ -175,22 +213,20 @@ class Structure(ActsBeforeSteps):
             StructureError: the structure is finished.
         """
         if self.steps + 1 < self._due:
-            self.steps, self._last = self.steps + 1, {}
+            self.steps, self._last, self._loads = self.steps + 1, {}, 0
             return ()
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
-        self._last = {}
-        if self._widening is not None and self.steps < self.training.total_steps:
-            events = self._operate(self._widening.decisions(self.states), self._widening.initialize)
-            sizes = {name: width.size for name, width in self.widths.items()}
-            self._spare = {name: np.zeros(size, np.bool_) for name, size in sizes.items()}
-            if self._widening.ends(sizes):
-                self._widening = None
-        elif self.training.decides(self.steps + 1):
-            events = self._decide()
-        else:
-            events, self.steps = (), self.steps + 1
-        self._record_next()
+        self._last, self._loads = {}, 0
+        widens = self._widening is not None and self.steps < self.training.total_steps
+        if not (widens or self.training.decides(self.steps + 1)):
+            self.steps += 1
+            self._record_next()
+            return ()
+        with self._all_or_nothing() as undo:
+            events = self._widen(undo) if widens else self._decide(undo)
+            self._record_next()
+            self._renew_guard(events, undo)
         return events
 
     def next_decision(self) -> int:
@@ -205,10 +241,26 @@ class Structure(ActsBeforeSteps):
         self.steps += steps
         self._record_next()
 
-    def _decide(self) -> tuple[Event, ...]:
+    def _all_or_nothing(self) -> AbstractContextManager[ExitStack]:
+        return all_or_nothing(self, *at_risk(self.model, [*self.widths.values()]))
+
+    def _renew_guard(self, events: Sequence[Event], undo: ExitStack) -> None:
+        if events:  # buffers are others now
+            undo.callback(self.guard.forget)
+            self.guard.renew()
+
+    def _widen(self, undo: ExitStack) -> tuple[Event, ...]:
+        assert self._widening is not None
+        events = self._operate(self._widening.decisions(self.states), self._widening.initialize, undo=undo)
+        sizes = {name: width.size for name, width in self.widths.items()}
+        if self._widening.ends(sizes):
+            self._widening = None
+        return events
+
+    def _decide(self, undo: ExitStack) -> tuple[Event, ...]:
         decisions, births = self._growth.decide(self.states, self.widths, self.criterion, self.steps + 1)
         if births:
-            return self._operate(decisions, self.criterion.initialize, births=births)
+            return self._operate(decisions, self.criterion.initialize, births=births, undo=undo)
         ages = {name: state.ages for name, state in self.states.items()}
         self.criterion.after_step(self.steps + 1, ages)
         importances = {name: self.criterion.importance(width) for name, width in self.widths.items()}
@@ -217,7 +269,7 @@ class Structure(ActsBeforeSteps):
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
         decisions = {name: whole.decision for name, whole in found.items()}
         spare = {name: whole.spare for name, whole in found.items()}
-        return self._operate(decisions, self.criterion.initialize, spare=spare)
+        return self._operate(decisions, self.criterion.initialize, spare=spare, undo=undo)
 
     def _record_next(self) -> None:
         decides = self._widening is None and self.training.decides(self.steps + 1)
@@ -235,7 +287,11 @@ class Structure(ActsBeforeSteps):
         Returns:
             One event for each width that changed.
         """
-        return self._operate(decisions, self.criterion.initialize, steps)
+        self._last = {}
+        with self._all_or_nothing() as undo:
+            events = self._operate(decisions, self.criterion.initialize, steps, undo=undo)
+            self._renew_guard(events, undo)
+        return events
 
     def _operate(
         self,
@@ -244,8 +300,8 @@ class Structure(ActsBeforeSteps):
         steps: int = 1,
         births: Mapping[str, Sequence[Birth]] = MappingProxyType({}),
         spare: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+        undo: ExitStack | None = None,
     ) -> tuple[Event, ...]:
-        self._last = {}
         changes = {
             name: Change(self.widths[name], decision.keep, decision.add)
             for name, decision in decisions.items()
@@ -253,12 +309,15 @@ class Structure(ActsBeforeSteps):
         }
         followed = block_watch(self.model, self.widths, changes, births)
         if changes:
-            run = self.training.optimizers, initialize, self.training.copies
-            operate_on(self.model, changes, births, *run)
-        # Only now: had the surgery failed, all that is remembered would still fit the model.
+            undo, copies = undo or ExitStack(), self.training.copies
+            if copies:
+                undo.callback(remember(*at_risk(self.model, [*self.widths.values()], copies)))
+            run = self.training.optimizers, initialize, copies
+            undo.callback(operate_on(self.model, changes, births, *run))
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
-        self._spare = {**self._spare, **spare}
+        fresh = {name: np.zeros(change.new_size, np.bool_) for name, change in changes.items()}
+        self._spare = {**self._spare, **fresh, **spare}
         self.steps += steps
         costs = self.criterion.costs()
         self.criterion.resize(changes, self.steps)
@@ -294,25 +353,88 @@ class Structure(ActsBeforeSteps):
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
-        remarks = [*remarks_at_the_end(self.steps, self.training, self.widths)]
+        copies = [copy.modules[self.model] for copy in self.training.copies]
+        with self._all_or_nothing() as undo:
+            remarks = [
+                *remarks_at_the_end(self.steps, self.training, self.widths),
+                *self.guard.remarks(self.steps),
+            ]
+            models = self.model, *copies
+            undo.callback(remember(*(getattr(model, "config", None) for model in models)))
+            undo.callback(remember(*at_risk(self.model, [*self.widths.values()], self.training.copies)))
+            undo.callback(remember_modules(models, self.training.optimizers))
+            self.criterion.conclude()
+            keep = units_at_the_end(self.widths, self.criterion, self.multiple_of)
+            plain, more = self._end(keep, undo)
+        for remark in (*remarks, *more):
+            warnings.warn(remark, StructureWarning, stacklevel=2)
+        return plain
+
+    def _end(self, keep: Mapping[str, tuple[int, ...]], undo: ExitStack) -> tuple[nn.Module, list[str]]:
+        """Remove all units but those to keep, and all that is ours; the plain model, and what to say."""
         plain, changes, followed = finished(
-            self.model, self.widths, self.criterion, self.multiple_of, self._found.proof
+            self.model, self.widths, self.criterion, keep, self._found.proof, undo
         )
+        for name, change in changes.items():
+            stay, memory = [*change.keep], self.states[name]
+            self.states[name] = RuleState(memory.ages[stay], memory.risen[stay])
+            self._spare[name] = self._spare[name][stay]
         costs = self.criterion.costs()
         self.criterion.resize(changes, self.steps)
         self._last = changes
         self.history.record(self.steps, changes, costs)
         self._follow(followed)
-        remarks += self.criterion.remarks()
+        remarks = self.criterion.remarks()
         self.criterion.detach()
         self._let_go()
-        self.widths = dict(self._found.widths)
+        self.widths, self._widening = dict(self._found.widths), None
         self._finished, self._due = True, 0
         copies = [copy.modules[self.model] for copy in self.training.copies]
         unsaid = write_sizes(plain, self.widths, self._found.proof, copies)
-        for remark in [*remarks, unsaid] if unsaid else remarks:
-            warnings.warn(remark, StructureWarning, stacklevel=2)
-        return plain
+        return plain, [*remarks, unsaid] if unsaid else remarks
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the run depends on beside model and optimizers, in dicts and lists.
+
+        Ask for it after `step`. Save it together with the state dicts of the model and the optimizers, of
+        which it says the sizes; `torch.load(..., weights_only=True)` reads it. Its tensors are copies.
+
+        Returns:
+            Sizes and blocks, what rule and criterion remember, the generator, the history; and the inputs of
+            the last batch that was recorded, on which `finish` measures, if these are plain tensors.
+        """
+        return state_of(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state dict: model, optimizers and copies get its sizes, and so do their gradients.
+
+        The structure must have been made with the same arguments, of a model and optimizers that were made
+        alike. Load those of the model and the optimizers as well; the model's may be loaded before, for a
+        model that is watched takes on the sizes of what is loaded into it. Rules come with the state dict, as
+        learning rates do with an optimizer's.
+
+        Raises:
+            StructureError: it is damaged, or of another model or run; nothing has changed then.
+
+        Example:
+            >>> import torch
+            >>> import diffstruct as ds
+            >>> def make():
+            ...     layers = torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
+            ...     model = torch.nn.Sequential(*layers)
+            ...     optimizer = torch.optim.Adam(model.parameters())
+            ...     inputs = (torch.ones(16, 3),)
+            ...     structure = ds.Structure(model, optimizer, example_inputs=inputs, total_steps=100)
+            ...     return model, optimizer, structure
+            >>> run = make()
+            >>> saved = [each.state_dict() for each in run]
+            >>> for each, state in zip(make(), saved):
+            ...     result = each.load_state_dict(state)
+        """
+        with held():
+            load_state(self, state_dict)
+            self.guard.forget()
+        self._loads = -1
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.
