@@ -99,7 +99,7 @@ class FailingOperator(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Copying into memory that is there needs none: what puts weights back does nothing else.
         self.count += function not in (torch.ops.aten.copy_.default, torch.ops.aten.detach.default)
-        if self.count == self.at:
+        if 0 < self.at == self.count:
             self.at = 0
             raise self.error
         return function(*args, **(kwargs or {}))
