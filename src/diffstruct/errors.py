@@ -29,5 +29,9 @@ class ResumeWarning(UserWarning):
     """A run goes on, but perhaps not bit for bit as it would have without the interruption."""
 
 
+class CheckpointError(DiffstructError, RuntimeError):
+    """A checkpoint cannot be saved, or cannot be loaded."""
+
+
 class StructureWarning(UserWarning):
     """Something keeps the structure from being learned, or from being learned well."""
