@@ -11,6 +11,9 @@ from diffstruct.errors import RunFolderError
 if sys.platform != "win32":
     import fcntl
 
+LOCKS = sys.platform != "win32"
+"""Whether the system knows locks that go with the process that holds them, however it ends."""
+
 
 def lock(file: TextIO, folder: Path) -> None:
     """Lock an open file of a folder until it is closed, or the process ends in whatever way.

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffstruct.errors import ConfigurationError, DataError, DivergenceError, ResumeWarning
+from diffstruct.errors import (
+    ConfigurationError,
+    DataError,
+    DiffstructError,
+    DivergenceError,
+    ResumeWarning,
+    RunFolderError,
+)
 from diffstruct.nn import kernels
 from diffstruct.paper.progress import Progress, summary, title
 from diffstruct.paper.revisions import get_revision
@@ -27,6 +34,8 @@ from diffstruct.structure import History, Measurement
 
 SAVE_EVERY = 10.0
 """Seconds between two savings of the weights, and of the checkpoint, while a run goes on."""
+FORMAT = 1
+"""Of what a checkpoint of a run holds; raised when that changes its meaning."""
 TELL_EVERY = 0.1
 """Seconds between two calls of the observer."""
 
@@ -107,20 +116,48 @@ class Run:
         opened = RunFolder(Path(folder), resume=True)
         try:
             state = opened.load_state()
-            settings = Settings.read(state["settings"])
-            settings.check(expected)
-            run = cls(
-                settings.reads(task),
-                revision=settings.revision,
-                cycles=settings.cycles,
-                seed=settings.seed,
-                rule=settings.rule,
-            )
-            run._take_over(state, settings)
-        except BaseException:
+            if state.get("format") != FORMAT:
+                raise RunFolderError(
+                    f"the checkpoint of {folder} has the format {state.get('format')}, and this version of "
+                    f"diffstruct reads {FORMAT}: go on with the version that made it, or begin anew"
+                )
+            run = cls._again(state, task, expected)
+        except BaseException as error:
             opened.close()
-            raise
+            if isinstance(error, DiffstructError) or not isinstance(error, Exception):
+                raise
+            raise RunFolderError(
+                f"the checkpoint of {folder} is not that of a run ({type(error).__name__}: {error}): begin anew"
+            ) from error
         run._resumed = opened
+        return run
+
+    @classmethod
+    def _again(cls, state: Mapping[str, Any], task: Reads | None, expected: Mapping[str, Any]) -> Run:
+        """A run of the same settings, where it was when its state was saved."""
+        settings = Settings.read(state["settings"])
+        settings.check(expected)
+        run = cls(
+            settings.reads(task),
+            revision=settings.revision,
+            cycles=settings.cycles,
+            seed=settings.seed,
+            rule=settings.rule,
+        )
+        settings.check_reads(run.settings)
+        try:
+            run.reader.load_state_dict(state["reader"])
+        except DataError as error:
+            raise changed_text(run.settings.file) from error
+        run.settings = replace(run.settings, name=settings.name)
+        run.trainer.load_state_dict(state["trainer"])
+        run.progress.history, run.progress.seconds = run.history, state["seconds"]
+        run._good = {name: tensor.clone() for name, tensor in state["good"].items()}
+        run._look()
+        changed = differences(state["made_with"], made_with(type(run.trainer).__name__))
+        if changed:
+            what = f"the run will not go on bit for bit as it would have: {changed}"
+            warnings.warn(what, ResumeWarning, stacklevel=3)
         return run
 
     @property
@@ -260,29 +297,11 @@ class Run:
     def _state(self) -> dict[str, Any]:
         """All that the rest of the run depends on, and what it has come to."""
         return {
+            "format": FORMAT,
             "settings": self.settings.plain(),
-            "made with": made_with(type(self.trainer).__name__),
+            "made_with": made_with(type(self.trainer).__name__),
             "trainer": self.trainer.state_dict(),
             "reader": self.reader.state_dict(),
-            "measurements": [[each.update, each.loss, each.units] for each in self.history.measurements],
             "good": self._good,
             "seconds": self.progress.seconds,
         }
-
-    def _take_over(self, state: Mapping[str, Any], settings: Settings) -> None:
-        """Be where a run of these settings was when its state was saved."""
-        settings.check_reads(self.settings)
-        try:
-            self.reader.load_state_dict(state["reader"])
-        except DataError as error:
-            raise changed_text(self.settings.file) from error
-        self.settings = replace(self.settings, name=settings.name)
-        self.trainer.load_state_dict(state["trainer"])
-        self.history.measurements[:] = [Measurement(*row) for row in state["measurements"]]
-        self.progress.history, self.progress.seconds = self.history, state["seconds"]
-        self._good = {name: tensor.clone() for name, tensor in state["good"].items()}
-        self._look()
-        changed = differences(state["made with"], made_with(type(self.trainer).__name__))
-        if changed:
-            what = f"the run will not go on bit for bit as it would have: {changed}"
-            warnings.warn(what, ResumeWarning, stacklevel=3)

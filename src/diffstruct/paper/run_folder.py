@@ -18,17 +18,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from safetensors.torch import save
 from torch import Tensor
 
-from diffstruct.errors import RunFolderError
-from diffstruct.paper.locking import lock
+from diffstruct import checkpoint
+from diffstruct.checkpoint.folder import numbered
+from diffstruct.errors import CheckpointError, RunFolderError
+from diffstruct.paper.locking import LOCKS, lock
 from diffstruct.structure import Event, History, Measurement
 
 LOGS = ("history.csv", "events.jsonl")
@@ -83,20 +86,16 @@ class RunFolder:
                     "go on with it with --resume, or replace it with --overwrite"
                 )
             if resume and not self._state.exists():
-                self._check_unfinished()
-                raise RunFolderError(
-                    f"the run in {path} cannot be resumed: it has no checkpoint, since it was killed before "
-                    "its first one, or made by a version that wrote none; begin it anew with --overwrite"
-                )
+                self._refuse()
             path.mkdir(parents=True, exist_ok=True)
             # Neither is opened to be written from the beginning, lest the log of a run in progress be lost.
             self._history: TextIO = (path / "history.csv").open("a", encoding="utf-8")
             self._events: TextIO = (path / "events.jsonl").open("a", encoding="utf-8")
             try:
                 lock(self._history, path)
-                if resume:
-                    self._check_unfinished()
-                else:
+                if resume and (self._status() in ENDED or not numbered(self._state)):
+                    self._refuse()
+                if not resume:
                     self._clear()
             except BaseException:
                 self.close()
@@ -104,20 +103,27 @@ class RunFolder:
         except OSError as error:
             raise _cannot_write(path, error) from error
 
-    def _check_unfinished(self) -> None:
+    def _status(self) -> str:
         try:
-            status = json.loads((self.path / "run.json").read_bytes())["status"]
+            return str(json.loads((self.path / "run.json").read_bytes())["status"])
         except (OSError, ValueError, KeyError, TypeError):
-            return  # it is written again; all that counts is in the checkpoint
-        if status not in ENDED:
-            return
-        if self._state.exists():  # killed just before the last thing that there was to do
-            self.forget_state()
+            return ""  # the file is written again, and all that counts is in the checkpoint
+
+    def _refuse(self) -> NoReturn:
+        """Say why the run cannot be gone on with."""
+        status = self._status()
+        if status in ENDED:
+            self.forget_state()  # if it was killed just before the last thing that there was to do
         if status == "finished":
             raise FinishedError(f"the run in {self.path} is finished: there is nothing to go on with")
+        if status == "diverged":
+            raise RunFolderError(
+                f"the run in {self.path} has diverged, and would again: begin anew with --overwrite and "
+                "another seed or another rule"
+            )
         raise RunFolderError(
-            f"the run in {self.path} has diverged, and would again: begin anew with another seed, or another "
-            "rule, and --overwrite"
+            f"the run in {self.path} cannot be resumed: it has no checkpoint, since it was killed before its "
+            "first one, or made by a version that wrote none; begin anew with --overwrite"
         )
 
     def _clear(self) -> None:
@@ -193,32 +199,37 @@ class RunFolder:
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Save all that the run needs to be gone on with, in the place of what was saved before.
 
+        Windows has no locks that checkpoints could be saved with; a run cannot be gone on with there.
+
         Raises:
             RunFolderError: the disk refuses; what was saved before is still whole.
         """
-        import torch
-
-        try:
-            draft = self._state.with_suffix(".tmp")
-            torch.save(dict(state), draft)
-            os.replace(draft, self._state)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
+        if LOCKS:
+            try:
+                checkpoint.save(self._state, keep=2, **state)
+            except CheckpointError as error:
+                raise RunFolderError(str(error)) from error
 
     def load_state(self) -> dict[str, Any]:
         """What `save_state` has saved.
 
         Raises:
-            RunFolderError: it is damaged, or of another version.
+            RunFolderError: it is damaged.
         """
-        import torch
-
-        loaded: dict[str, Any] = torch.load(self._state, weights_only=True)
-        return loaded
+        newest, *earlier = numbered(self._state)
+        try:
+            return checkpoint.load(newest)
+        except CheckpointError as error:
+            what = str(error).split(". ")[0]
+            there_is = f"remove {newest}, and --resume goes on from the one before, to the same end"
+            raise RunFolderError(
+                f"{what}; {there_is if earlier else 'begin anew with --overwrite'}"
+            ) from error
 
     def forget_state(self) -> None:
-        """Remove what `save_state` has saved: the run is over."""
-        self._state.unlink(missing_ok=True)
+        """Remove what `save_state` has saved: the run is over, or begins anew."""
+        if self._state.exists():
+            shutil.rmtree(self._state)
 
     def close(self) -> None:
         """Close the logs, and let other processes open the folder."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffstruct.errors import DivergenceError
+from diffstruct.errors import DivergenceError, StructureError
 from diffstruct.paper.revisions import Revision, build
 from diffstruct.paper.tasks import SEQUENCE, Stretch, Window
 from diffstruct.structure import History
@@ -113,7 +113,8 @@ class Trainer:
         """Go on where another trainer of the same arguments was; its tensors are copied.
 
         Raises:
-            StructureError: the state is that of another network.
+            StructureError: the state is that of another network, or does not fit itself. The trainer is of
+                no use then.
         """
         if self.structure is not None:
             self.structure.load_state_dict(state["structure"])  # which brings the others to its sizes
@@ -122,6 +123,19 @@ class Trainer:
         hidden = state["hidden"]
         self._state = None if hidden is None else hidden.clone()
         self.updates, self.smoothed = state["updates"], state["smoothed"]
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """Compiled code, which works in all this memory, looks at no bounds."""
+        kept = [(self._one_hot.new_empty(1, self.units), self._state)]
+        for parameter, entries in self.optimizer.state.items():
+            kept += [(parameter, value) for name, value in entries.items() if name != "step"]
+        for like, value in kept:
+            if value is not None and (value.shape != like.shape or value.dtype != like.dtype):
+                raise StructureError(
+                    f"expected a tensor of shape {[*like.shape]} ({like.dtype}) in the trainer's state, "
+                    f"got {[*value.shape]} ({value.dtype})"
+                )
 
 
 def diverged(what: str, step: int) -> DivergenceError:

@@ -144,23 +144,30 @@ class Reader:
         """Go on where another reader of the same schedule was.
 
         Raises:
-            DataError: the text is another one; nothing has changed then.
+            DataError: the text is another one, or the state is that of no reader of this schedule. Nothing
+                has changed then.
         """
-        phase = state["phase"]
-        if not 0 <= phase < len(self._phases):
-            raise DataError(f"expected one of the schedule's {len(self._phases)} phases, got number {phase}")
+        step, phase, position = state["step"], state["phase"], state["position"]
+        if not self._is_in(phase, step):
+            raise DataError(f"step {step} is not in phase {phase} of the schedule")
         task = self._phases[phase].task
         generator = torch.Generator()
         generator.set_state(state["generator"])
         text = task.text(generator)
         if _digest(text) != state["text"]:
             raise DataError(f"the text of {task.name!r} is not the one that was read so far: it has changed")
-        if not 0 <= state["position"] < len(text):
-            raise DataError(f"expected a position in {len(text)} characters, got {state['position']}")
-        self._step, self._phase, self._text, self._digest = state["step"], phase, text, state["text"]
-        self._position, self._restart = state["position"], state["restart"]
+        if not 0 <= position < len(text):
+            raise DataError(f"expected a position in {len(text)} characters, got {position}")
+        self._step, self._phase, self._position = step, phase, position
+        self._text, self._digest, self._restart = text, state["text"], state["restart"]
         self._before = state["generator"].clone()
         self._generator.set_state(generator.get_state())
+
+    def _is_in(self, phase: int, step: int) -> bool:
+        if not 0 <= phase < len(self._phases):
+            return False
+        end = self._ends[phase]
+        return step >= self._phases[phase].start and (end is None or step <= end)
 
 
 def _digest(text: Tensor) -> str:
