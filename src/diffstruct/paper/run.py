@@ -34,8 +34,6 @@ from diffstruct.structure import History, Measurement
 
 SAVE_EVERY = 10.0
 """Seconds between two savings of the weights, and of the checkpoint, while a run goes on."""
-FORMAT = 1
-"""Of what a checkpoint of a run holds; raised when that changes its meaning."""
 TELL_EVERY = 0.1
 """Seconds between two calls of the observer."""
 
@@ -100,7 +98,7 @@ class Run:
         """Go on with a run that was stopped or killed: returns it where its last checkpoint was; then `go()`.
 
         What comes out is the same as without the interruption, bit for bit, on the same machine and with the
-        same versions. Until `go` has returned, the folder is locked.
+        same versions. Until `go` or `close` has returned, the folder is locked.
 
         Args:
             folder: that holds the run.
@@ -115,19 +113,13 @@ class Run:
         """
         opened = RunFolder(Path(folder), resume=True)
         try:
-            state = opened.load_state()
-            if state.get("format") != FORMAT:
-                raise RunFolderError(
-                    f"the checkpoint of {folder} has the format {state.get('format')}, and this version of "
-                    f"diffstruct reads {FORMAT}: go on with the version that made it, or begin anew"
-                )
-            run = cls._again(state, task, expected)
+            run = cls._again(opened.load_state(), task, expected)
         except BaseException as error:
             opened.close()
             if isinstance(error, DiffstructError) or not isinstance(error, Exception):
                 raise
             raise RunFolderError(
-                f"the checkpoint of {folder} is not that of a run ({type(error).__name__}: {error}): begin anew"
+                f"what {folder} has a checkpoint of is no run ({type(error).__name__}: {error}): begin anew"
             ) from error
         run._resumed = opened
         return run
@@ -224,6 +216,12 @@ class Run:
         observe(self.progress)
         return result
 
+    def close(self) -> None:
+        """Let go of the folder of a run that was to be gone on with, and is not."""
+        if self._resumed is not None:
+            self._resumed.close()
+            self._resumed = None
+
     def stop(self) -> None:
         """End the run after the present step, and save everything; may be called by a signal handler."""
         self._stopping = True
@@ -297,7 +295,6 @@ class Run:
     def _state(self) -> dict[str, Any]:
         """All that the rest of the run depends on, and what it has come to."""
         return {
-            "format": FORMAT,
             "settings": self.settings.plain(),
             "made_with": made_with(type(self.trainer).__name__),
             "trainer": self.trainer.state_dict(),

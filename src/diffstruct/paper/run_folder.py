@@ -36,6 +36,8 @@ from diffstruct.structure import Event, History, Measurement
 
 LOGS = ("history.csv", "events.jsonl")
 STATE = "checkpoint"
+FORMAT = 1
+"""Of what a checkpoint holds; raised when that changes its meaning."""
 ENDED = ("finished", "diverged")
 """What a run is that cannot be gone on with, by its status."""
 FILES = ("run.json", "history.csv", "events.jsonl", "model.safetensors", "units.png")
@@ -206,7 +208,7 @@ class RunFolder:
         """
         if LOCKS:
             try:
-                checkpoint.save(self._state, keep=2, **state)
+                checkpoint.save(self._state, keep=2, format=FORMAT, **state)
             except CheckpointError as error:
                 raise RunFolderError(str(error)) from error
 
@@ -214,17 +216,22 @@ class RunFolder:
         """What `save_state` has saved.
 
         Raises:
-            RunFolderError: it is damaged.
+            RunFolderError: it is damaged, or of another version.
         """
         newest, *earlier = numbered(self._state)
         try:
-            return checkpoint.load(newest)
+            state = checkpoint.load(newest)
         except CheckpointError as error:
             what = str(error).split(". ")[0]
             there_is = f"remove {newest}, and --resume goes on from the one before, to the same end"
+            advice = there_is if earlier else "begin anew with --overwrite"
+            raise RunFolderError(f"{what}; {advice}") from error
+        if state.pop("format", None) != FORMAT:
             raise RunFolderError(
-                f"{what}; {there_is if earlier else 'begin anew with --overwrite'}"
-            ) from error
+                f"{newest} was made by another version of diffstruct, {state.get('made_with')}: go on with "
+                "that one, or begin anew with --overwrite"
+            )
+        return state
 
     def forget_state(self) -> None:
         """Remove what `save_state` has saved: the run is over, or begins anew."""
