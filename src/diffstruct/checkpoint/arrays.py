@@ -81,7 +81,8 @@ def _entry(name: str, typed: str, shape: Sequence[int], itemsize: int, raw: Call
 def raw_of_tensor(tensor: Tensor) -> Raw:
     """The bytes of a tensor; its own memory where that is contiguous and on the CPU."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    raw: Raw = plain.reshape(-1).view(torch.uint8).numpy()
+    flat = plain.as_strided((plain.numel(),), (1,))  # one number may be contiguous with any stride
+    raw: Raw = flat.view(torch.uint8).numpy()
     return raw
 
 

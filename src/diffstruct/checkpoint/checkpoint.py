@@ -48,9 +48,9 @@ def save(folder: str | os.PathLike[str], *, keep: int = 3, **objects: Any) -> Pa
         raise ConfigurationError(f"keep={keep}: at least one checkpoint has to stay")
     folder = Path(folder)
     content = Content({name: Saved(kind_of(item), state_of(item)) for name, item in objects.items()})
-    if (folder / MANIFEST).exists():
-        raise CheckpointError(f"{folder} is a checkpoint itself: save to the folder that it lies in")
     try:
+        if (folder / MANIFEST).exists():
+            raise CheckpointError(f"{folder} is a checkpoint itself: save to the folder that it lies in")
         make_folder(folder)
         with locked(folder):
             clear(folder)
@@ -134,14 +134,21 @@ def load(folder: str | os.PathLike[str], **objects: Any) -> dict[str, Any]:
 
 def _read(folder: Path) -> dict[str, Saved]:
     """What is saved in a checkpoint, or in the newest of a folder."""
-    while True:
-        path = _meant_by(folder)
-        try:
-            return read(path)
-        except (Damaged, OSError) as error:
-            if path != folder and not path.exists():
-                continue  # newer ones were saved meanwhile, and this one has had its time
-            raise CheckpointError(f"the checkpoint {path} is damaged: {error}. {_advice(path)}") from error
+    try:
+        while True:
+            path = _meant_by(folder)
+            try:
+                return read(path)
+            except (Damaged, OSError) as error:
+                if path != folder and not path.exists():
+                    continue  # newer ones were saved meanwhile, and this one has had its time
+                if isinstance(error, OSError):
+                    raise
+                raise CheckpointError(
+                    f"the checkpoint {path} is damaged: {error}. {_advice(path)}"
+                ) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot load from {folder}: {error}") from error
 
 
 def _meant_by(folder: Path) -> Path:

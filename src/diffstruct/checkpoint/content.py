@@ -19,6 +19,7 @@ from diffstruct.checkpoint.files import (
     MAX_JSON,
     Damaged,
     from_json,
+    memory,
     open_regular,
     read_into,
     size_of,
@@ -52,8 +53,8 @@ class Content:
         self._entries = writer.entries
         if len(self._tree) > MAX_JSON:
             raise CheckpointError(
-                f"what is to be saved has {len(self._tree)} bytes beside tensors and arrays, and {MAX_JSON} are "
-                "allowed: make arrays of long lists of numbers"
+                f"what is to be saved has {len(self._tree)} bytes beside tensors and arrays, and {MAX_JSON} "
+                "are allowed: make arrays of long lists of numbers"
             )
 
     def write(self, folder: Path, number: int) -> None:
@@ -73,6 +74,7 @@ def read(path: Path) -> dict[str, Saved]:
 
     Raises:
         Damaged: it is not as it was written.
+        CheckpointError: it is larger than the memory of this machine.
     """
     with (
         open_regular(path / MANIFEST) as manifest,
@@ -83,6 +85,8 @@ def read(path: Path) -> dict[str, Saved]:
         for name, file in ((TREE, tree), (TENSORS, tensors)):
             if size_of(file) != files[name]["bytes"]:
                 raise Damaged(f"{name} has {size_of(file)} bytes in place of {files[name]['bytes']}")
+        if files[TENSORS]["bytes"] > memory():
+            raise CheckpointError(f"{path} has {files[TENSORS]['bytes']} bytes, for which there is no memory")
         digest = sha256()
         text = _whole(tree, MAX_JSON, digest)
         _compare(TREE, digest.hexdigest(), files)

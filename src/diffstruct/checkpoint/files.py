@@ -7,7 +7,9 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable
+from errno import EINVAL
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -83,6 +85,13 @@ def size_of(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
+def memory() -> float:
+    """The bytes of memory that the machine has; infinite where the system does not say."""
+    if not hasattr(os, "sysconf"):
+        return inf
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def read_into(file: BinaryIO, buffer: Any, digest: Any) -> None:
     """Fill a buffer of bytes from a file, and the digest with them.
 
@@ -103,6 +112,9 @@ def sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != EINVAL:  # so say file systems, mostly those of networks, that flush no folders
+            raise
     finally:
         os.close(descriptor)
 

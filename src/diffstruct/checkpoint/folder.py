@@ -6,6 +6,7 @@ that what has a number is whole. What has such a name while nobody holds the loc
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,10 @@ def numbered(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if number_of(path) is not None and path.is_dir()]
+    with os.scandir(
+        folder
+    ) as entries:  # which looks once: the newest may be gone a moment later, for a newer
+        found = [Path(each.path) for each in entries if _NUMBER.fullmatch(each.name) and each.is_dir()]
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 
 
@@ -74,8 +78,10 @@ def next_number(folder: Path) -> tuple[Path, Path]:
 
 def prune(folder: Path, keep: int) -> None:
     """Remove all checkpoints but the newest `keep`; for who holds the lock."""
-    for path in numbered(folder)[keep:]:
-        if (path / MANIFEST).exists():  # else it is something of the user's that has a number for a name
-            gone = path.rename(folder / f"{_REMOVED}{path.name}")
-            remove(gone)
-    sync(folder)
+    # Without a manifest it is something of the user's that has a number for a name.
+    old = [path for path in numbered(folder)[keep:] if (path / MANIFEST).exists()]
+    gone = [path.rename(folder / f"{_REMOVED}{path.name}") for path in old]
+    if gone:
+        sync(folder)  # or else a number could come back after a power cut, and what it stood for not
+    for path in gone:
+        remove(path)

@@ -129,7 +129,8 @@ def _aside(state: Any) -> Any:
         return type(state)(map(_aside, state))
     if isinstance(state, dict):
         aside = copy(state)  # with the versions that modules write beside the entries
-        aside.update((key, _aside(value)) for key, value in state.items())
+        for key, value in state.items():
+            aside[key] = _aside(value)  # not by update, which adds in a Counter
         return aside
     return deepcopy(state)
 

@@ -28,8 +28,10 @@ from diffstruct.checkpoint.arrays import (
 from diffstruct.checkpoint.files import Damaged
 from diffstruct.errors import CheckpointError
 
-MAX_DEPTH = 64
+MAX_DEPTH = 32
 """Levels of a tree. Where there are more, it most often holds itself."""
+
+_MAX_DIMS = 64  # as torch and NumPy have it
 
 DTYPES = {str(each): each for each in vars(torch).values() if isinstance(each, torch.dtype)}
 _MAPPINGS: dict[str, Callable[[Any], Any]] = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
@@ -220,7 +222,7 @@ class Reader:
         return pairs
 
     def _entry(self, kind: str, name: str, typed: str, shape: list[int]) -> Any:
-        possible = len(_a(list, shape)) <= MAX_DEPTH and all(
+        possible = len(_a(list, shape)) <= _MAX_DIMS and all(
             type(size) is int and size >= 0 for size in shape
         )
         if name in self.entries or not possible:

@@ -43,17 +43,17 @@ class VarianceShares:
         self._gains = [
             (each, width) for width in widths if width.normalisation is not None for each in gains_of(width)
         ]
-        self._shares: dict[nn.Module, Tensor] = {}
+        self.shares: dict[nn.Module, Tensor] = {}
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Measure the shares while the model runs, in the place of those that were measured before."""
-        self._shares = {}
+        self.shares = {}
         modules = {gain.module: (gain, width) for gain, width in self._gains}
         handles = []
         for module, (gain, width) in modules.items():
             assert width.normalisation is not None
-            hook = _recorder(self._shares, gain, width.normalisation.centred)
+            hook = _recorder(self.shares, gain, width.normalisation.centred)
             handles.append(module.register_forward_pre_hook(hook))
         try:
             yield
@@ -69,7 +69,7 @@ class VarianceShares:
         found: Gains = {}
         for gain, other in self._gains:
             if other is width:
-                shares = self._shares.get(gain.module)
+                shares = self.shares.get(gain.module)
                 lost = len(units) / width.size
                 if shares is not None and len(shares) == length(gain.layout):
                     by_unit = unit_sums(shares, gain.layout, width.axis)

@@ -102,6 +102,10 @@ class Outputs:
         """Forget the calls."""
         self._calls = {}
 
+    def put(self, calls: Sequence[Call]) -> None:
+        """Have these calls as those of the last step."""
+        self._calls = dict(enumerate(calls, -len(calls)))  # numbers that no call to come has
+
     def loss(self) -> Loss | None:
         """What the loss of the calls is; None if none was seen, or its gradient is zero or not finite."""
         if not self._calls:
