@@ -98,7 +98,7 @@ CASES = {
     "LSTM of diffstruct from one unit": Loop(partial(Recurrent, ds.nn.LSTM), _adamw, (5, 3), 1, {"start": 1}),
     "blocks, from one": Loop(blocks, _adamw, (4,), options={"start": {"1": 1}}),
 }
-SAVES = ("torch.save", "ds.checkpoint")
+SAVES = ("torch.save", "torch.save, structure first", "ds.checkpoint")
 
 
 def batch_of(loop: Loop, step: int) -> tuple[Tensor, Tensor]:
@@ -135,13 +135,13 @@ def train(folder: Path, case: str, seed: int, how: str, every: int) -> int:
     )
     objects = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "structure": structure}
     file, step, losses = folder / "run.pt", 0, []
-    if how == "torch.save" and file.exists():
+    if file.exists():
         state = torch.load(file, weights_only=True)
-        for name, each in objects.items():
-            each.load_state_dict(state[name])
+        for name in [*objects] if how == "torch.save" else [*objects][::-1]:
+            objects[name].load_state_dict(state[name])
         step, losses = state["step"], state["losses"]
         torch.set_rng_state(state["chance"])
-    elif how == "ds.checkpoint" and ds.checkpoint.latest(folder / "saved"):
+    elif ds.checkpoint.latest(folder / "saved"):
         values = ds.checkpoint.load(folder / "saved", **objects)
         step, losses = values["step"], values["losses"]
         torch.set_rng_state(values["chance"])
@@ -157,7 +157,7 @@ def train(folder: Path, case: str, seed: int, how: str, every: int) -> int:
         losses.append(loss.item())
         if step % every == 0:
             extra = {"step": step, "losses": losses, "chance": torch.get_rng_state()}
-            if how == "torch.save":
+            if how.startswith("torch.save"):
                 states = {name: each.state_dict() for name, each in objects.items()}
                 torch.save({**states, **extra}, folder / "aside.pt")
                 os.replace(folder / "aside.pt", file)
