@@ -7,7 +7,6 @@ import random
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count, cycle, islice
 from pathlib import Path
@@ -16,20 +15,10 @@ from typing import Any
 import grows
 import loops
 import torch
-from kills import Endured, alone, endure
+from kills import Trial, alone, endure
 
 CASES = [*grows.CASES, *loops.CASES]
 MOST_KILLS = 4
-
-
-@dataclass
-class Trial:
-    """One run that was interrupted, beside one that was not."""
-
-    case: str
-    endured: Endured
-    changes: int
-    differences: list[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -32,6 +32,16 @@ class Endured:
     seconds: float = 0.0
 
 
+@dataclass
+class Trial:
+    """One run that was interrupted, beside one that was not."""
+
+    case: str
+    endured: Endured
+    changes: int
+    differences: list[str]
+
+
 def endure(
     first: Callable[[], int], again: Callable[[], int], chance: random.Random, seconds: float, most: int
 ) -> Endured:
