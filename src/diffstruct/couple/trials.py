@@ -21,6 +21,7 @@ from diffstruct.couple.findings import Findings, coarsest
 from diffstruct.couple.sharpening import FACTORS, Sharpening, apart
 from diffstruct.couple.silent_units import silent_units
 from diffstruct.errors import StructureError
+from diffstruct.interrupts import allowed
 from diffstruct.nn.outputs import tensors_in
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import Change, plan
@@ -212,9 +213,11 @@ class Trials:
         """
         # With gradients, which a model can need for its output (forces, from an energy).
         draws = EvenDraws() if self.draws and not training else nullcontext()
-        with undisturbed(self.model, training), torch.enable_grad(), draws:
+        with undisturbed(self.model, training), torch.enable_grad(), draws, allowed():
             try:
                 return [tensor.detach().clone() for tensor in tensors_in(self.run())]
+            except (MemoryError, torch.OutOfMemoryError):  # which says nothing of the size
+                raise
             except Exception as error:  # whatever the user's code raises where a size does not fit
                 raise ProofError(f"with a unit more or less the model fails: {one_line(error)}") from error
 

@@ -202,11 +202,7 @@ class TaylorImportance(Criterion):
             tracker.forget()  # the step was left out, as a GradScaler does where gradients overflow
             self.outputs.clear()
             return
-        loss = self.outputs.loss()
-        if loss is None and tracker.loss is not None and self.outputs.finite:
-            tracker.forget()  # the outputs were too sure, or all alike, to tell
-        else:
-            tracker.update(ages, loss)
+        tracker.update(ages, self.outputs.loss(), bool(self.outputs.calls))
         self._decay.measure([tensor for tensor, _ in tracker.readers])
         every = training.interval * max(1, min(REFRESH, REFRESH_STEPS // training.interval))
         if not tracker.shares or step % every == 0:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffstruct.couple import FoundWidths, ProofError, find_widths
 from diffstruct.couple.declared import DeclaresWidth
 from diffstruct.errors import ConfigurationError, StructureError
+from diffstruct.interrupts import uninterrupted
 from diffstruct.structure.finish import write_eps
 from diffstruct.structure.resize_modules import resize_modules
 from diffstruct.structure.shapes import (
@@ -30,6 +31,7 @@ from diffstruct.width.patterns import by_name
 from diffstruct.width.solving import NoSizesError
 
 
+@uninterrupted
 def resize_to(
     model: nn.Module,
     state_dict: Mapping[str, Any],
