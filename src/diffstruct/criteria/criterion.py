@@ -39,6 +39,7 @@ class Training:
         budget: what the finished model may cost.
         multiply_adds: what a model of given sizes takes for an example, where the budget is of that.
         copies: of the model, that follow its sizes.
+        multiple_of: of what the sizes of widths are multiples, by name; of one that is not named, of 1.
     """
 
     optimizers: Sequence[Optimizer]
@@ -52,6 +53,7 @@ class Training:
     budget: Budget | None = None
     multiply_adds: Cost | None = None
     copies: list[Copy] = field(default_factory=list)
+    multiple_of: Mapping[str, int] = field(default_factory=dict)
 
     def decides(self, step: int) -> bool:
         """Whether there is a decision after the step of this number, counted from 1."""
