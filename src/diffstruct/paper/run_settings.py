@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -137,6 +138,7 @@ def changed_text(file: str | None) -> DataError:
     )
 
 
+@cache  # they stay the same, and looking them up takes time
 def versions() -> dict[str, str]:
     """The versions of what a run is computed by."""
     return {
