@@ -6,7 +6,7 @@ import argparse
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count, cycle, islice
 from pathlib import Path
@@ -36,9 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     grows.prepare()
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
-        trials = _trials(Path(folder), cases, options.trials, random.Random(options.seed))
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "RESULTS.md").write_text("\n".join(report(trials)) + "\n")
+        options.out.mkdir(parents=True, exist_ok=True)
+        trials = []
+        for trial in _trials(Path(folder), cases, options.trials, random.Random(options.seed)):
+            trials.append(trial)
+            (options.out / "RESULTS.md").write_text("\n".join(report(trials)) + "\n")
     print(f"wrote {options.out / 'RESULTS.md'}")
     return 1 if any(trial.differences for trial in trials) else 0
 
@@ -48,19 +50,17 @@ def _memory() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def _trials(folder: Path, cases: Sequence[str], many: int, chance: random.Random) -> list[Trial]:
-    trials = []
+def _trials(folder: Path, cases: Sequence[str], many: int, chance: random.Random) -> Iterator[Trial]:
     for number, case in enumerate(islice(cycle(cases), many)):
         seed = number // len(cases)  # another one in each round
-        trials.append(_trial(folder / f"{number}", case, seed, chance))
-        differences = ", ".join(trials[-1].differences)
-        endured = trials[-1].endured
+        trial = _trial(folder / f"{number}", case, seed, chance)
+        differences, endured = ", ".join(trial.differences), trial.endured
         print(
             f"{number + 1} of {many}: {case}: {endured.killed} killed, {endured.stopped} stopped, "
-            f"{trials[-1].changes} changes, {differences + ' differ' if differences else 'the same'}",
+            f"{trial.changes} changes, {differences + ' differ' if differences else 'the same'}",
             flush=True,
         )
-    return trials
+        yield trial
 
 
 def _trial(place: Path, case: str, seed: int, chance: random.Random) -> Trial:
