@@ -13,6 +13,7 @@ from helpers.command import COMMAND, apart, here
 from diffstruct import checkpoint
 from diffstruct.paper.display import PlainLines
 from diffstruct.paper.run_folder import FILES
+from diffstruct.paper.run_settings import versions
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +124,8 @@ def test_settings_that_contradict_the_runs_are_refused(stopped, capsys, argument
 def test_settings_that_are_the_runs_are_welcome_and_other_versions_are_told_in_a_line(
     stopped, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("diffstruct.paper.run_settings.platform.python_version", lambda: "3.99")
+    now = {**versions(), "python": "3.99"}
+    monkeypatch.setattr("diffstruct.paper.run_settings.versions", lambda: now)
     out = (stopped.parent / "run").rename(tmp_path / "moved")
     same = ["easy", "--revision", 1, "--cycles", 90, "--seed", 3, "--reserve", 1, "--out", out]
     assert here("grow", *same, "--resume", out, "--quiet") == 0
