@@ -29,7 +29,8 @@ from diffstruct.structure.finish import finished, units_at_the_end
 from diffstruct.structure.finite import Guard, Nonfinite
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
-from diffstruct.structure.loading import load_state, resize_on_load
+from diffstruct.structure.load_hooks import watch_loads
+from diffstruct.structure.loading import load_state
 from diffstruct.structure.operation import block_watch, carried, operate_on
 from diffstruct.structure.parts import StructureParts
 from diffstruct.structure.remarks import remarks_at_the_end
@@ -159,7 +160,7 @@ class Structure(StructureParts):
 
     def _attach_to(self, optimizers: Sequence[Optimizer]) -> None:
         super()._attach_to(optimizers)
-        self._handles = [*self._handles, resize_on_load(self)]
+        self._handles = [*self._handles, *watch_loads(self)]
 
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
