@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from diffstruct.criteria.budget import Budget
 from diffstruct.criteria.initialization import Initialization, SmallRandom
+from diffstruct.distributed import Processes
 from diffstruct.rule import Rule
 from diffstruct.surgery import Change, Copy
 from diffstruct.width import Cost, Width
@@ -38,6 +39,7 @@ class Training:
         budget: what the finished model may cost.
         multiply_adds: what a model of given sizes takes for an example, where the budget is of that.
         copies: of the model, that follow its sizes.
+        processes: that train it: what is seen of a batch must go through these, so that all decide alike.
     """
 
     optimizers: Sequence[Optimizer]
@@ -51,6 +53,7 @@ class Training:
     budget: Budget | None = None
     multiply_adds: Cost | None = None
     copies: list[Copy] = field(default_factory=list)
+    processes: Processes = field(default_factory=Processes)
 
     def decides(self, step: int) -> bool:
         """Whether there is a decision after the step of this number, counted from 1."""
@@ -246,6 +249,10 @@ class Criterion(ABC):
         """The gradients of the loss of the last batch with respect to some tensors, by which the place of a
         new block is chosen; None where they are not known."""
         return None
+
+    def remembered(self) -> Sequence[Tensor]:
+        """Copies of weights that it keeps: several processes must start from the same."""
+        return ()
 
     def conclude(self) -> None:
         """Get ready for the end: `importance` is asked for once more, for what stays in the plain model."""

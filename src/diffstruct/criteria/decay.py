@@ -35,6 +35,11 @@ class Decay:
         self._movement: list[float] = []  # of each tensor between two decisions, relative to its size
         self._seen = 0
 
+    @property
+    def remembered(self) -> Sequence[Tensor]:
+        """Weights as the last decision has left them."""
+        return self._before
+
     def remember(self, tensors: Sequence[Tensor]) -> None:
         """Remember the weights as a decision leaves them."""
         self._before = [_some(tensor).clone() for tensor in tensors]

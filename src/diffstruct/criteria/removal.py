@@ -21,8 +21,8 @@ from torch import Tensor
 from diffstruct.criteria import importance
 from diffstruct.criteria.batch_norms import BatchNorms, Statistics, differences
 from diffstruct.criteria.budget import BudgetPath
+from diffstruct.criteria.costs import cost_of
 from diffstruct.criteria.criterion import Training
-from diffstruct.criteria.loss import nats, targets
 from diffstruct.criteria.normalised import Gains, VarianceShares, scale_gains
 from diffstruct.criteria.outputs import Call, Outputs
 from diffstruct.criteria.silencing import restore, silence, taking_over, written
@@ -127,7 +127,7 @@ class Removals:
         elif proposed:
             self._credit -= 1
             call = self.outputs.calls[-1]
-            with self._variances.watched():
+            with self._variances.watched(self.training.processes):
                 before, reference = self._run(call)
             for name in sorted(proposed, key=lambda name: (-self._waiting[name], -len(proposed[name]))):
                 if self._credit < 1:
@@ -143,7 +143,8 @@ class Removals:
     @property
     def measurable(self) -> bool:
         """Whether there is a batch to measure on, and anything to lose."""
-        return bool(self.outputs.calls) and self.tracker.loss is not None and self.tracker.won_something
+        known = self.tracker.loss is not None and self.tracker.won_something
+        return known and self.training.processes.all(bool(self.outputs.calls))
 
     def conclude(self, sizes: Mapping[str, int]) -> None:
         """For the end of the run: what may go in evaluation mode, all widths together, is `pending` then.
@@ -152,10 +153,10 @@ class Removals:
             sizes: units that each width must keep at least.
         """
         self.pending = {}
-        if not (self.measurable and self.tracker.shares):
+        if not (self.tracker.shares and self.measurable):
             return
         call = self.outputs.calls[-1]
-        with self._variances.watched():
+        with self._variances.watched(self.training.processes):
             before, reference = self._run(call, training=False)
         tensors = {tensor: None for width in self.tracker.widths.values() for tensor in written(width)}
         backup = [(tensor, tensor.detach().clone()) for tensor in tensors]
@@ -173,7 +174,8 @@ class Removals:
                     cost = self._cost(call, before, after) - spent
                     if cost <= AT_THE_END * self.tracker.fair_share(name, units):
                         spent += cost
-                        shifts, shifted = differences(seen, shifted), seen
+                        shifts = self._norms.mean(differences(seen, shifted), self.training.processes)
+                        shifted = seen
                         self.pending[name] = Removal(np.sort(units), change, cost, shifts, gains)
                         break
                     restore(loud)
@@ -284,7 +286,8 @@ class Removals:
         allowed = self.tracker.fair_share(name, units) * pressure
         estimated = self.tracker.estimated(name, units)
         if pressure > 0 and cost <= allowed:  # without pressure, only to know how widths compare
-            self.pending[name] = replace(going, cost=cost, shifts=differences(seen, reference))
+            shifts = self._norms.mean(differences(seen, reference), self.training.processes)
+            self.pending[name] = replace(going, cost=cost, shifts=shifts)
             self.shown[name][units] = True
             self._group[name] = min(LARGEST_GROUP, 1.3 * self._group[name])
         elif pressure > 0:
@@ -298,7 +301,7 @@ class Removals:
 
         None where there is nothing to measure by, or nothing has been won.
         """
-        if not (self.measurable and self.outputs.finite and self.tracker.shares):
+        if not (self.tracker.shares and self.measurable and self.training.processes.all(self.outputs.finite)):
             return None
         call = self.outputs.calls[-1]
         cost, _, _ = self._measure(name, units, call, *self._run(call))
@@ -334,12 +337,4 @@ class Removals:
         """The share of what was won that outputs `after` lose against `before`."""
         loss = self.tracker.loss
         assert loss is not None
-        target = targets(loss.kind, call.outputs, call.gradient)
-        if target is None:
-            spread = (before - before.mean(0)).square().sum().item()
-            return (after - before).square().sum().item() / max(spread, 1e-300)
-        counted = call.gradient.abs().sum(1) > 0  # the others have no target
-        lost = nats(loss.kind, after[counted], target[counted]) - nats(
-            loss.kind, before[counted], target[counted]
-        )
-        return lost / self.tracker.won
+        return cost_of(loss, self.tracker.won, call, before, after, self.training.processes)

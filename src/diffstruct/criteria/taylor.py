@@ -21,6 +21,7 @@ from diffstruct.criteria.outputs import Outputs
 from diffstruct.criteria.removal import Removals
 from diffstruct.criteria.settling import Settling
 from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names, ramp_length
+from diffstruct.distributed import Seen
 from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule
 from diffstruct.surgery import Change
@@ -196,15 +197,16 @@ class TaylorImportance(Criterion):
         self._ages = {**ages}
         self.removals.pending = {}
         tracker, training = self.tracker, self.training
-        if not self._stepped and tracker.recorded:
-            tracker.forget()  # the step was left out, as a GradScaler does where gradients overflow
+        sizes = {name: width.size for name, width in tracker.widths.items()}
+        seen = Seen(self._stepped, tracker.take(), self.outputs.rows())
+        seen = training.processes.together(seen, sizes, step)
+        if not seen.stepped and seen.slopes:  # it was left out, as a GradScaler does where gradients overflow
             self.outputs.clear()
             return
-        loss = self.outputs.loss()
-        if loss is None and tracker.loss is not None and self.outputs.finite:
-            tracker.forget()  # the outputs were too sure, or all alike, to tell
-        else:
-            tracker.update(ages, loss)
+        loss = None if seen.rows is None else self.outputs.loss(seen.rows)
+        # Else the outputs were too sure, or all alike, to tell.
+        if loss or tracker.loss is None or not training.processes.all(self.outputs.finite):
+            tracker.update(ages, loss, seen.slopes)
         self._decay.measure([tensor for tensor, _ in tracker.readers])
         every = training.interval * max(1, min(REFRESH, REFRESH_STEPS // training.interval))
         if not tracker.shares or step % every == 0:
@@ -229,6 +231,7 @@ class TaylorImportance(Criterion):
     def record_next(self, wanted: bool) -> None:
         """Let the hooks record, or not."""
         self.tracker.recording = self.outputs.recording = wanted
+        self.outputs.processes = self.training.processes.size
         self._stepped = False
         if wanted:
             self.outputs.begin()
@@ -298,7 +301,15 @@ class TaylorImportance(Criterion):
 
     def gradients(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """By running the model once more on the last batch."""
-        return self.outputs.gradients(tensors)
+        processes, found = self.training.processes, self.outputs.gradients(tensors)
+        if not processes.all(found is not None) or found is None:
+            return None
+        mean = processes.mean(found, [tensor.shape for tensor in tensors])
+        return [each for each in mean if each is not None]
+
+    def remembered(self) -> Sequence[Tensor]:
+        """By which the decay measures how far training moves weights."""
+        return self._decay.remembered
 
     def remarks(self) -> list[str]:
         """That nothing was won, or that the budget is not met, if so."""

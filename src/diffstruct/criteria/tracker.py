@@ -99,8 +99,11 @@ class ImportanceTracker:
             self._slopes[slot, width.name] = slot.per_unit(product, width.axis)
 
     def record_missing(self) -> None:
-        """Record the gradients that no hook has seen, such as come from `torch.autograd.grad`."""
-        if self.recording:
+        """Record the gradients that no hook has seen, such as come from `torch.autograd.grad`.
+
+        With several processes they are the mean over these already, which no hook has to do with.
+        """
+        if self.recording and self.training.processes.size == 1:
             for tensor, slots in self.readers:
                 if tensor.grad is not None and (slots[0][0], slots[0][1].name) not in self._slopes:
                     self.record_gradients(tensor, slots)
@@ -114,26 +117,37 @@ class ImportanceTracker:
         """Forget what was recorded: the optimizer made no step of it."""
         self._slopes = {}
 
-    def update(self, ages: Mapping[str, NDArray[np.int64]], loss: Loss | None) -> None:
+    def take(self) -> dict[str, NDArray[np.float64]]:
+        """What was recorded since the last time, `G` by width, of those that had a gradient; forget it."""
+        recorded, self._slopes = self._slopes, {}
+        found: dict[str, NDArray[np.float64]] = {}
+        for name, width in self.widths.items():
+            slots = [slot for slot in width.having(*READERS) if (slot, name) in recorded]
+            if slots:
+                parts = [recorded[slot, name] for slot in slots]
+                total = parts[0] if len(parts) == 1 else torch.stack([p.to(parts[0]) for p in parts]).sum(0)
+                found[name] = total.double().cpu().numpy()
+        return found
+
+    def update(
+        self,
+        ages: Mapping[str, NDArray[np.int64]],
+        loss: Loss | None,
+        found: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> None:
         """Enter what was recorded since the last time into the moving averages.
 
         Args:
             ages: of the units of each width, in decisions, this one not included.
             loss: what the loss of that step is; None if the model's outputs were not seen.
+            found: what all processes have recorded, as `take` returns it; None: what this one has.
 
         Raises:
             DivergenceError: a derivative is not finite; nothing is entered then.
         """
-        recorded, self._slopes = self._slopes, {}
-        found: dict[str, NDArray[np.float64]] = {}
-        for name, width in self.widths.items():
-            slots = [slot for slot in width.having(*READERS) if (slot, name) in recorded]
-            if not slots:  # no gradient since the last decision
-                continue
-            parts = [recorded[slot, name] for slot in slots]
-            total = parts[0] if len(parts) == 1 else torch.stack([part.to(parts[0]) for part in parts]).sum(0)
-            found[name] = total.double().cpu().numpy()
-            if not np.isfinite(found[name]).all():
+        found = self.take() if found is None else found
+        for name, slopes in found.items():
+            if not np.isfinite(slopes).all():
                 raise DivergenceError(
                     f"a gradient of the outgoing weights of width {name!r} is not finite: the loss has "
                     "diverged; lower the learning rate"

@@ -9,9 +9,11 @@ from typing import TypeVar
 from torch import nn
 from torch.optim import Optimizer
 
+from diffstruct.rule import Decision
 from diffstruct.surgery import Birth, Change, Copy, Initialize, change_blocks, operate
 from diffstruct.surgery.planning import leave_zero
 from diffstruct.width import Depth, Followed, NewBlock, Width, follow_blocks
+from diffstruct.width.depth import children_of
 
 T = TypeVar("T")
 
@@ -44,6 +46,19 @@ def operate_on(
             if isinstance(change.width, Depth):
                 undo.callback(change_blocks(model, change, births.get(name, ()), optimizers, copies))
         return undo.pop_all().close
+
+
+def told(
+    decisions: Mapping[str, Decision], births: Mapping[str, Sequence[Birth]], widths: Mapping[str, Width]
+) -> object:
+    """What several processes must have decided alike: sizes, units that stay, and where blocks come."""
+    places = []
+    for name, each in births.items():
+        depth = widths[name]
+        assert isinstance(depth, Depth)
+        children = [*children_of(depth.stack.container), None]
+        places += [(name, children.index(birth.before)) for birth in each]
+    return [(name, widths[name].size, each.keep, each.add) for name, each in decisions.items()], places
 
 
 def block_watch(

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Budget, Criterion, TaylorImportance
+from diffstruct.distributed import Processes, unwrapped
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, widths_to_learn
@@ -28,7 +29,8 @@ from diffstruct.structure.finish import finished
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.hooks import ActsBeforeSteps
-from diffstruct.structure.operation import block_watch, carried, operate_on
+from diffstruct.structure.joining import join
+from diffstruct.structure.operation import block_watch, carried, operate_on, told
 from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.run import multiples, training_after, training_run
 from diffstruct.structure.start import start_depths, start_of
@@ -47,8 +49,8 @@ class Structure(ActsBeforeSteps):
     ones, so nothing has to be registered anew.
 
     Args:
-        model: any module, also a compiled one, with `example_inputs`; without, one with layers of
-            `diffstruct.nn` that have been told what they feed.
+        model: any module, also a compiled one, or one in a `DistributedDataParallel`, with `example_inputs`;
+            without, one with layers of `diffstruct.nn` that have been told what they feed.
         optimizer: any of `torch.optim` but LBFGS and SparseAdam; or several, where the parameters are
             divided among them.
         total_steps: steps in which the structure is learned, most often those of the whole run: the times of
@@ -72,6 +74,8 @@ class Structure(ActsBeforeSteps):
             them; those of `ds.nn.Residual` do in any case. A depth takes part in `start` and `rule` by its
             name; it starts from the blocks that it came with, and does not grow beyond these unless a rule
             with `max_units` lets it.
+        independent: True where other processes of the process group train models of their own, which are
+            none of this structure's business.
 
     Raises:
         StructureError: the model has no width that could be learned, or does not run on the example inputs,
@@ -112,16 +116,18 @@ class Structure(ActsBeforeSteps):
         seed: int = 0,
         budget: Budget | None = None,
         depth: Sequence[str] = (),
+        independent: bool = False,
     ) -> None:
-        self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
-        self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
+        self.model, called = unwrapped(model)
+        processes = Processes(self.model, independent)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        with ExitStack() as undo:  # what to do if anything fails
+        with processes.following(), ExitStack() as undo:  # what to do if anything fails
+            self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
             optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
             undo.callback(start_depths(self._found, start, optimizers))
             self.multiple_of = multiples(multiple_of, self._found.widths)
-            run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
-            self.training = training_run(*run, self.multiple_of)
+            run = called, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
+            self.training = training_run(*run, self.multiple_of, processes)
             sizes = by_name(start, self._found.widths, None, "start")
             learnable(self._found, self.criterion, self.training)
             keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
@@ -142,6 +148,7 @@ class Structure(ActsBeforeSteps):
         self._last: dict[str, Change] = {}
         self._finished = False
         self._record_next()
+        self._due = 1  # the first step looks for other processes
 
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
@@ -179,6 +186,7 @@ class Structure(ActsBeforeSteps):
             return ()
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
+        self._join()
         self._last = {}
         if self._widening is not None and self.steps < self.training.total_steps:
             events = self._operate(self._widening.decisions(self.states), self._widening.initialize)
@@ -219,6 +227,16 @@ class Structure(ActsBeforeSteps):
         spare = {name: whole.spare for name, whole in found.items()}
         return self._operate(decisions, self.criterion.initialize, spare=spare)
 
+    def _join(self) -> None:
+        """Before the first decision, and of copies again: let all processes start from the same."""
+        if self.training.processes.joined:
+            return
+        run = self.training
+        facts = self.steps, run.total_steps, run.interval, run.rules, self.multiple_of
+        remembered = [*self.criterion.remembered()]
+        remembered += [] if self._widening is None else self._widening.remembered
+        join(run.processes, self.widths, (*facts, run.generator.bit_generator.state), remembered)
+
     def _record_next(self) -> None:
         decides = self._widening is None and self.training.decides(self.steps + 1)
         self.criterion.record_next(decides)
@@ -252,9 +270,11 @@ class Structure(ActsBeforeSteps):
             if decision.changes
         }
         followed = block_watch(self.model, self.widths, changes, births)
+        self.training.processes.agree(told(decisions, births, self.widths), "their decisions")
         if changes:
             run = self.training.optimizers, initialize, self.training.copies
-            operate_on(self.model, changes, births, *run)
+            with self.training.processes.following():
+                operate_on(self.model, changes, births, *run)
         # Only now: had the surgery failed, all that is remembered would still fit the model.
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
@@ -294,17 +314,20 @@ class Structure(ActsBeforeSteps):
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
+        self._join()
         remarks = [*remarks_at_the_end(self.steps, self.training, self.widths)]
-        plain, changes, followed = finished(
-            self.model, self.widths, self.criterion, self.multiple_of, self._found.proof
-        )
-        costs = self.criterion.costs()
-        self.criterion.resize(changes, self.steps)
-        self._last = changes
-        self.history.record(self.steps, changes, costs)
-        self._follow(followed)
-        remarks += self.criterion.remarks()
-        self.criterion.detach()
+        with self.training.processes.following() as wrapped:
+            plain, changes, followed = finished(
+                self.model, self.widths, self.criterion, self.multiple_of, self._found.proof
+            )
+            wrapped(plain)
+            costs = self.criterion.costs()
+            self.criterion.resize(changes, self.steps)
+            self._last = changes
+            self.history.record(self.steps, changes, costs)
+            self._follow(followed)
+            remarks += self.criterion.remarks()
+            self.criterion.detach()
         self._let_go()
         self.widths = dict(self._found.widths)
         self._finished, self._due = True, 0
