@@ -4,84 +4,128 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.multiprocessing import get_context
 from torch.nn.parallel import DistributedDataParallel
 
 import diffstruct as ds
 from diffstruct.criteria import removal
+from diffstruct.structure.deepening import Deepening
 
 EAGER = ds.Rule(p_add=0.5, p_delete=0.5, max_units=32, grace_period=3)
+TAYLOR = ds.TaylorImportance(price=1, settling=1e9)  # removes units from the start of the run on
 STEPS = 40
 
 
-def on_ranks(work: Any, size: int, *args: Any, timeout: float = 60) -> list[Any]:
-    """What `work(rank, size, *args)` returns on each rank, or the message of the error that it raises there."""
+def on_ranks(size: int, *works: Callable[[int, int], Any], timeout: float = 60) -> list[list[Any]]:
+    """What each of the functions returns on each rank, or the message of the error that it raises there.
+
+    They are called with rank and number of ranks, one after the other; behind an error there comes no other.
+    """
     with tempfile.TemporaryDirectory() as folder:
         context = get_context("spawn")
-        every = [
-            context.Process(target=_run, args=(work, rank, size, folder, args), daemon=True)
-            for rank in range(size)
-        ]
+        arguments = [(works, rank, size, folder) for rank in range(size)]
+        every = [context.Process(target=_run, args=each, daemon=True) for each in arguments]
         for process in every:
             process.start()
         for process in every:
             process.join(timeout)
             if process.is_alive():
                 process.kill()
-        files = [Path(folder, f"{rank}.pt") for rank in range(size)]
-        return [torch.load(file, weights_only=False) if file.exists() else None for file in files]
+        found = [
+            torch.load(path, weights_only=False) if path.exists() else [] for path in _files(folder, size)
+        ]
+    return [[each[index] if index < len(each) else None for each in found] for index in range(len(works))]
 
 
-def _run(work: Any, rank: int, size: int, folder: str, args: tuple[Any, ...]) -> None:
+def _files(folder: str, size: int) -> list[Path]:
+    return [Path(folder, f"{rank}.pt") for rank in range(size)]
+
+
+def _run(works: Sequence[Callable[[int, int], Any]], rank: int, size: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    store = f"file://{folder}/store"
     dist.init_process_group(
-        "gloo", init_method=store, rank=rank, world_size=size, timeout=timedelta(seconds=20)
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=20),
     )
-    try:
-        found = work(rank, size, *args)
-    except Exception as error:
-        found = f"{type(error).__name__}: {error}"
-    torch.save(found, f"{folder}/{rank}.pt")
-    if not isinstance(found, str):
+    found: list[Any] = []
+    for work in works:
+        try:
+            found.append(work(rank, size))
+        except BaseException as error:  # also what pytest fails with
+            found.append(f"{type(error).__name__}: {error}")
+            break
+    torch.save(found, _files(folder, size)[rank])
+    if not isinstance(found[-1], str):
         dist.barrier()
         dist.destroy_process_group()
 
 
+class Block(nn.Module):
+    """Adds something to what comes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 6), nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(torch.tanh(self.up(x)))
+
+
 def network(kind: str = "plain", seed: int = 0) -> nn.Module:
+    """A small network for `batch`; `kind` is what stands between its first layer and the others."""
     torch.manual_seed(seed)
     between = {
-        "plain": nn.Identity,
-        "layernorm": lambda: nn.LayerNorm(8),
-        "batchnorm": lambda: nn.BatchNorm1d(8),
+        "plain": lambda: [nn.ReLU()],
+        "layernorm": lambda: [nn.LayerNorm(8), nn.Tanh()],
+        "batchnorm": lambda: [nn.BatchNorm1d(8), nn.ReLU()],
+        "blocks": lambda: [nn.Sequential(Block(), Block(), Block())],
     }[kind]()
-    return nn.Sequential(nn.Linear(5, 8), between, nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    return nn.Sequential(nn.Linear(5, 8), *between, nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
 
 
-def batch(step: int, rank: int = 0, size: int = 1, examples: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    """A part of a batch: the others have the rest."""
+def batch(step: int, rank: int = 0, size: int = 1, examples: int = 32) -> tuple[Tensor, Tensor]:
+    """A part of a batch: the other ranks have the rest."""
     x = torch.randn(examples, 5, generator=torch.Generator().manual_seed(step))
     return x[rank::size], x[rank::size, :3].argmax(1)
 
 
-def told(model: nn.Module, structure: ds.Structure, loss: torch.Tensor) -> dict[str, Any]:
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "softmax": lambda outputs, x, y: nn.functional.cross_entropy(outputs, y),
+    "squares": lambda outputs, x, y: nn.functional.mse_loss(outputs, x[:, :3]),
+    "sigmoid": lambda outputs, x, y: nn.functional.binary_cross_entropy_with_logits(
+        outputs, (x[:, :3] > 0).to(x)
+    ),
+}
+
+
+def every_fifth(self: Deepening, ages: Any, fair: float, worth: Any, most: int) -> int:
+    """In the place of `Deepening.more`: a block comes at every fifth decision."""
+    worth(ages.argsort()[:1])
+    return int(self._age % 5 == 0 and len(ages) < most)
+
+
+def told(model: nn.Module, structure: ds.Structure) -> dict[str, Any]:
     """What is compared."""
     return {
         "sizes": {name: width.size for name, width in structure.widths.items()},
         "events": [(e.step, e.width, e.removed, e.added, e.size) for e in structure.history.events],
-        "costs": [e.cost for e in structure.history.events],
-        "weights": {name: each.detach().clone() for name, each in model.state_dict().items()},
-        "loss": loss.item(),
+        "weights": {name: each.detach().clone() for name, each in model.named_parameters()},
+        "draws": structure.training.generator.bit_generator.state,
     }
 
 
@@ -89,43 +133,61 @@ def train(
     rank: int,
     size: int,
     order: str = "structure first",
+    *,
     kind: str = "plain",
-    criterion: ds.Criterion | None = None,
+    loss: str = "softmax",
     accumulate: int = 1,
-    options: dict[str, Any] | None = None,
-    loss: str = "cross_entropy",
     sgd: bool = False,
-    **settings: Any,
+    dtype: torch.dtype = torch.float32,
+    settings: dict[str, Any] | None = None,
+    hook: Any = None,
+    finish: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Train on a part of each batch; of `size` 1, on all of it, without a wrapper."""
-    removal.FORWARDS_A_STEP = 2
-    model = network(kind, seed=rank if order == "structure first" and size > 1 else 0)
-    x, _ = batch(0, rank, size)
-    criterion = criterion or ds.TaylorImportance(price=1, settling=1e9)
-    common: dict[str, Any] = {
-        "total_steps": 100,
-        "criterion": criterion,
-        "rule": EAGER,
-        "interval": 1,
-        **(options or {}),
-    }
-    # Adam makes steps of one size of gradients that are rounding alone, as some are in front of a LayerNorm.
-    kinds = {True: partial(torch.optim.SGD, lr=0.2, momentum=0.5), False: partial(torch.optim.Adam, lr=0.01)}
-    optimizer = kinds[sgd](model.parameters())
-    if order == "structure first":
-        structure = ds.Structure(model, optimizer, example_inputs=(x,), **common)
-    called = model if size == 1 else DistributedDataParallel(model, **settings)
-    if order != "structure first":
-        given = called if order == "wrapper first" else model
-        structure = ds.Structure(given, optimizer, example_inputs=(x,), **common)
-    for step in range(STEPS):
-        optimizer.zero_grad()
-        for part in range(accumulate):
-            x, y = batch(step * accumulate + part, rank, size)
-            last = part == accumulate - 1
-            with nullcontext() if last or size == 1 else called.no_sync():
-                value = getattr(nn.functional, loss)(called(x), y if loss == "cross_entropy" else x[:, :3])
-                (value / accumulate).backward()
-        optimizer.step()
-        structure.step()
-    return told(model, structure, value)
+    """Train on a part of each batch; of `size` 1, on all of it, without a wrapper.
+
+    Args:
+        rank: of this process.
+        size: processes.
+        order: in which model, structure and wrapper are made.
+        kind: of network.
+        loss: one of `LOSSES`.
+        accumulate: batches for a step, all but the last without reducing gradients.
+        sgd: as the optimizer. Adam makes steps of one size of gradients that are rounding alone, as some in
+            front of a `LayerNorm` are.
+        dtype: of the model.
+        settings: of the wrapper.
+        hook: that reduces gradients.
+        finish: at the end.
+        options: of `Structure`.
+    """
+    first = order == "structure first"
+    model = network(kind, seed=rank if first else 0).to(dtype)
+    inputs = (batch(0, rank, size)[0].to(dtype),)
+    options = {"criterion": TAYLOR, "rule": EAGER, "total_steps": 100, "interval": 1, **options}
+    made = partial(torch.optim.SGD, lr=0.2, momentum=0.5) if sgd else partial(torch.optim.Adam, lr=0.01)
+    optimizer = made(model.parameters())
+    with patch.object(removal, "FORWARDS_A_STEP", 2), patch.object(Deepening, "more", every_fifth):
+        structure = ds.Structure(model, optimizer, example_inputs=inputs, **options) if first else None
+        called = model if size == 1 else DistributedDataParallel(model, **(settings or {}))
+        if hook is not None and size > 1:
+            called.register_comm_hook(None, hook)
+        if structure is None:
+            given = called if order == "wrapper first" else model
+            structure = ds.Structure(given, optimizer, example_inputs=inputs, **options)
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            for part in range(accumulate):
+                x, y = batch(step * accumulate + part, rank, size)
+                reduced = size == 1 or part == accumulate - 1
+                with nullcontext() if reduced else called.no_sync():
+                    (LOSSES[loss](called(x.to(dtype)), x.to(dtype), y) / accumulate).backward()
+            optimizer.step()
+            structure.step()
+        if finish:
+            structure.finish()
+            x, y = batch(STEPS, rank, size)
+            optimizer.zero_grad()
+            LOSSES[loss](called(x.to(dtype)), x.to(dtype), y).backward()
+            optimizer.step()
+    return told(model, structure)

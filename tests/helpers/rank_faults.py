@@ -1,0 +1,130 @@
+"""What ranks do wrong, and what they are told; each function returns the messages."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+from helpers.ranks import EAGER, TAYLOR, batch, network
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+import diffstruct as ds
+
+
+def structured(model, rank, size, **options):
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    common = {"total_steps": 100, "criterion": TAYLOR, "rule": EAGER, "interval": 1}
+    x, _ = batch(0, rank, size)
+    return optimizer, ds.Structure(model, optimizer, example_inputs=(x,), **{**common, **options})
+
+
+def steps(called, optimizer, structure, rank, size, count):
+    for step in range(count):
+        x, y = batch(step, rank, size)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(called(x), y).backward()
+        optimizer.step()
+        structure.step()
+
+
+def message(function, *args, **options):
+    with pytest.raises(ds.StructureError) as raised:
+        function(*args, **options)
+    return str(raised.value)
+
+
+def unwrapped(rank, size):
+    model = network()
+    optimizer, structure = structured(model, rank, size)
+    return message(steps, model, optimizer, structure, rank, size, 1)
+
+
+def independent(rank, size):
+    model = network(seed=rank)
+    optimizer, structure = structured(model, rank, size, independent=True, seed=rank)
+    steps(model, optimizer, structure, rank, size, 20)
+    return [(event.step, event.width) for event in structure.history.events]
+
+
+def other_seeds(rank, size):
+    model = DistributedDataParallel(network())
+    optimizer, structure = structured(model, rank, size, seed=rank)
+    return message(steps, model, optimizer, structure, rank, size, 1)
+
+
+def other_decisions(rank, size):
+    class Whim(ds.Criterion):
+        def importance(self, width):
+            importance = torch.ones(width.size)
+            importance[:rank] = 0
+            return importance
+
+    model = DistributedDataParallel(network())
+    rule = ds.Rule(p_delete=1.0, p_add=0.0, p_spontaneous=0.0, threshold=0.5, reserve=0)
+    optimizer, structure = structured(model, rank, size, criterion=Whim(), rule=rule)
+    return message(steps, model, optimizer, structure, rank, size, 5)
+
+
+def refusals(rank, size):
+    found = {}
+    model = network()
+    found["DataParallel"] = message(structured, nn.DataParallel(model), rank, size)
+    model[4] = DistributedDataParallel(model[4])
+    found["a part"] = message(structured, model, rank, size)
+    model = network()
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ["4.weight"])
+    found["not all"] = message(structured, DistributedDataParallel(model), rank, size)
+    model = DistributedDataParallel(network())
+    model.register_comm_hook(powerSGD_hook.PowerSGDState(None), powerSGD_hook.powerSGD_hook)
+    found["PowerSGD"] = message(structured, model, rank, size)
+    model = DistributedDataParallel(network())
+    optimizer, structure = structured(model, rank, size)
+    with model.join():
+        found["join"] = message(steps, model, optimizer, structure, rank, size, 1)
+    model = network()
+    mesh = init_device_mesh("cpu", (size,))
+    model[0].weight = nn.Parameter(distribute_tensor(model[0].weight.detach(), mesh, [Shard(0)]))
+    found["tensor parallel"] = message(structured, model, rank, size)
+    return found
+
+
+def killed(rank, size):
+    """The last rank is killed at step 8; how long the others wait, and what they say."""
+    model = DistributedDataParallel(network())
+    optimizer, structure = structured(model, rank, size)
+    begun = time.monotonic()
+    try:
+        for step in range(1000):
+            if rank == size - 1 and step == 8:
+                os.kill(os.getpid(), signal.SIGKILL)
+            steps(model, optimizer, structure, rank, size, 1)
+    except Exception as error:
+        return f"{type(error).__name__} after {time.monotonic() - begun:.0f} s: {error}"
+
+
+def ended(rank, size):
+    """Rank 1 leaves the run where the others decide."""
+    model = DistributedDataParallel(network())
+    optimizer, structure = structured(model, rank, size)
+    steps(model, optimizer, structure, rank, size, 3)
+    x, y = batch(3, rank, size)
+    nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+    if rank == 1:
+        os._exit(1)
+    return message(structure.step)
+
+
+def of_one(rank, size):
+    """A group of one process each: nobody to agree with, and a reducer all the same."""
+    groups = [dist.new_group([each]) for each in range(size)]
+    model = DistributedDataParallel(network(seed=rank), process_group=groups[rank])
+    optimizer, structure = structured(model, rank, size, seed=rank)
+    steps(model, optimizer, structure, rank, size, 20)
+    return len(structure.history.events)
