@@ -13,6 +13,7 @@ from diffstruct.couple import call
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+ROOMS = (ds.checkpoint, ds.nn, ds.paper)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TREE = re.compile(r"^```text\n(src/.*?)^```", re.MULTILINE | re.DOTALL)
@@ -136,10 +137,10 @@ def test_every_source_file_that_is_named_exists(page):
 def test_the_api_page_has_every_public_name_and_no_other():
     named = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
     assert len(named) == len(set(named))
-    public = {f"diffstruct.{name}" for name in ds.__all__} - {"diffstruct.nn", "diffstruct.paper"}
-    public |= {
-        f"diffstruct.{room.__name__.split('.')[1]}.{n}" for room in (ds.nn, ds.paper) for n in room.__all__
+    public = {f"diffstruct.{name}" for name in ds.__all__} - {
+        f"diffstruct.{room.__name__.split('.')[1]}" for room in ROOMS
     }
+    public |= {f"diffstruct.{room.__name__.split('.')[1]}.{n}" for room in ROOMS for n in room.__all__}
     assert set(named) == public
     assert not any("._" in name for name in named)
 

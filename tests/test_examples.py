@@ -24,7 +24,8 @@ def needs_an_example(item: object) -> bool:
     return item not in RECORDS and not (inspect.isclass(item) and issubclass(item, BaseException))
 
 
-PUBLIC = [getattr(ds, name) for name in ds.__all__ if name not in ("nn", "paper")]
+PUBLIC = [getattr(ds, name) for name in ds.__all__ if name not in ("checkpoint", "nn", "paper")]
+PUBLIC += [getattr(ds.checkpoint, name) for name in ds.checkpoint.__all__]
 PUBLIC += [getattr(ds.nn, name) for name in ds.nn.__all__]
 SHOWN = [item for item in PUBLIC if needs_an_example(item)]
 MODULES = sorted({item.__module__ for item in SHOWN})

@@ -1,14 +1,14 @@
 """diffstruct: learn the structure of PyTorch networks, from one unit, by gradient descent.
 
-Public is what `__all__` lists, and `diffstruct.nn` and `diffstruct.paper`; all other modules are internal and
-may change.
+Public is what `__all__` lists, and `diffstruct.nn`, `diffstruct.checkpoint` and `diffstruct.paper`; all other
+modules are internal and may change.
 """
 
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from diffstruct import nn
+from diffstruct import checkpoint, nn
 from diffstruct.couple import FoundDepths, FoundWidths, MultiplyAdds, find_depths, find_widths
 from diffstruct.criteria import (
     AsTheModel,
@@ -25,6 +25,7 @@ from diffstruct.criteria import (
     Training,
 )
 from diffstruct.errors import (
+    CheckpointError,
     ConfigurationError,
     DataError,
     DiffstructError,
@@ -58,6 +59,7 @@ __all__ = [
     "Axis",
     "Budget",
     "Change",
+    "CheckpointError",
     "ConfigurationError",
     "Criterion",
     "DataError",
@@ -92,6 +94,7 @@ __all__ = [
     "TaylorImportance",
     "Training",
     "Width",
+    "checkpoint",
     "find_depths",
     "find_widths",
     "nn",

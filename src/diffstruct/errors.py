@@ -25,5 +25,9 @@ class RunFolderError(DiffstructError, RuntimeError):
     """A run folder cannot be written, or already holds a run."""
 
 
+class CheckpointError(DiffstructError, RuntimeError):
+    """A checkpoint cannot be saved, or cannot be loaded."""
+
+
 class StructureWarning(UserWarning):
     """Something keeps the structure from being learned, or from being learned well."""

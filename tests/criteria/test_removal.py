@@ -87,7 +87,7 @@ def observed(kind="three", rule=RULE, **options):
     removals = structure.criterion.removals
     assert not removals.pending
     assert model.runs == 0
-    removals._credit = 100.0
+    removals.credit = 100.0
     return model, structure, removals
 
 
@@ -187,7 +187,7 @@ def test_units_go_that_cost_no_more_than_their_price(part, pressure):
     _, structure, removals = observed("sixfold")
     share = structure.criterion.tracker.fair_share("one")
     assert share == pytest.approx(0.2 / 18)
-    removals._group["one"] = 0.12  # of 18 units: two
+    removals.group["one"] = 0.12  # of 18 units: two
     removals._cost = lambda *_: part * 2 * share * pressure
     find(structure, removals, pressure)
     assert bool(removals.pending) == (part < 1)
@@ -196,7 +196,7 @@ def test_units_go_that_cost_no_more_than_their_price(part, pressure):
         values = structure.criterion.importance(structure.widths["one"])
         gone = (values <= 0.2).nonzero()[:, 0].tolist()
         assert gone == removals.pending["one"].units.tolist()
-    assert (removals._group["one"] > 0.12) == (part < 1)  # next time more are tried at once, or fewer
+    assert (removals.group["one"] > 0.12) == (part < 1)  # next time more are tried at once, or fewer
 
 
 def test_what_a_removal_costs_is_measured():
@@ -221,7 +221,7 @@ def test_what_a_removal_costs_where_the_loss_is_another():
     y = model(x).detach() + torch.randn(len(x), 3, generator=torch.Generator().manual_seed(2)).double()
     train(model, optimizer, structure, x, y, 60, F.mse_loss)
     removals = structure.criterion.removals
-    removals._credit = 100.0
+    removals.credit = 100.0
     assert structure.criterion.tracker.loss.kind == "other"
     find(structure, removals)
     removal = removals.pending["one"]
@@ -350,7 +350,7 @@ def test_what_the_estimate_was_off_by_is_forgotten_in_time():
     removals.off["one"] = 50.0
     for _ in range(300):
         find(structure, removals)
-        removals._credit = 0.0  # nothing is measured anew
+        removals.credit = 0.0  # nothing is measured anew
     assert 1.0 < removals.off["one"] < 1.05
 
 

@@ -199,7 +199,11 @@ def _prove(
     name: str, container: nn.Module, candidates: Mapping[nn.Module, tuple[str, ...]], found: FoundDepths
 ) -> None:
     """Add the depth of a container to what was found, with those of its blocks that are proved."""
-    blocks = [Block(child, tuple(_owned(child, last))) for child, last in candidates.items()]
+    texts = [repr(child) for child in candidates]
+    blocks = [
+        Block(child, tuple(_owned(child, last)), origin=texts.index(text))
+        for (child, last), text in zip(candidates.items(), texts, strict=True)
+    ]
     children = children_of(container)
     sizes = {len(children), len(blocks)}
     stack = Stack(

@@ -87,7 +87,7 @@ class BudgetPath:
         given = {field.name: getattr(budget, field.name) for field in fields(budget)}
         self._limits = [(name, most, costs[name]) for name, most in given.items() if most is not None]
         self._total = total_steps
-        self._begin = max(1.0, self.spent(sizes))
+        self.begin = max(1.0, self.spent(sizes))
 
     def follow(self, costs: Mapping[str, Cost]) -> None:
         """Blocks have come or gone: the same path, with what a model of the widths that there are costs."""
@@ -111,7 +111,7 @@ class BudgetPath:
     def allowed(self, step: int) -> float:
         """What the model may take after so many steps: by the same factor less in each of them."""
         done = min(1.0, max(0.0, (step / self._total - BEGIN) / (END - BEGIN)))
-        return float(self._begin ** (1.0 - done))
+        return float(self.begin ** (1.0 - done))
 
     def room(self, sizes: Mapping[str, int], name: str) -> int:
         """How many units of a width may go, at most, lest the budget is left unused."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -261,6 +262,20 @@ class Criterion(ABC):
         """What removing the units that were removed last has cost, by the widths' names, where it was
         measured."""
         return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the criterion remembers of the run: numbers, strings and tensors, in dicts, lists and tuples.
+
+        A criterion that remembers nothing but what lies in the model's parameters has none.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, with widths of the same sizes as then.
+
+        Raises:
+            StructureError: it is not what this criterion's `state_dict` returns.
+        """
 
     def remarks(self) -> list[str]:
         """What the user should know of the finished sizes: a sentence each, that becomes a warning."""

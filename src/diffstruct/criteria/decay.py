@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffstruct.states import Fields
 from diffstruct.width import Slot, Width
 
 ENOUGH = 4096
@@ -56,6 +57,25 @@ class Decay:
             usual = sum(known.values()) / len(known)
             self._movement = [known.get(id(tensor), usual) for tensor in after]
         self.remember(after)
+
+    def state_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """What is remembered of the tensors, in their order, by names."""
+        moved: Sequence[float | None] = self._movement or [None] * len(names)
+        known = zip(names, self._before, moved, strict=True)
+        tensors = {name: {"before": was.clone(), "movement": movement} for name, was, movement in known}
+        return {"seen": self._seen, "tensors": tensors}
+
+    def load_state_dict(self, state: Fields, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from there with these tensors, by names."""
+        every, seen = state.fields("tensors"), state.whole("seen")
+        known = {name: every.fields(name) for name in tensors}
+        before = [
+            known[name].tensor("before", _some(tensor).shape).to(tensor) for name, tensor in tensors.items()
+        ]
+        movement = [each.number("movement") for each in known.values() if each["movement"] is not None]
+        if len(movement) not in (0, len(tensors)):
+            raise every.wrong("", "lacks the movement of some tensors")
+        self._before, self._movement, self._seen = before, movement, seen
 
     def measure(self, tensors: Sequence[Tensor]) -> None:
         """Measure how far training has moved the same tensors until the next decision."""

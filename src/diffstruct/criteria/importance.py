@@ -67,6 +67,11 @@ def resize_averages(fisher: NDArray[np.float64], keep: NDArray[np.int64], add: i
     return np.pad(square, (0, add))
 
 
+def averages_shape(size: int) -> tuple[int, ...]:
+    """The shape of `fisher` for so many units: of many, only the diagonal is kept."""
+    return (size,) if size > LARGEST_CONDITIONAL else (size, size)
+
+
 def diagonal(fisher: Any) -> Any:
     """The diagonal of `F`, `[n]`, whether `F` is kept whole or not."""
     if fisher.ndim == 1:

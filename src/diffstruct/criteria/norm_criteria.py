@@ -52,6 +52,13 @@ class _PricedNorm(Criterion):
         self.widths = super().attach(widths, training)
         return self.widths
 
+    def follow(
+        self, widths: Mapping[str, Width], training: Training, origin: Mapping[str, str | None]
+    ) -> None:
+        """See `Criterion.follow`."""
+        super().follow(widths, training, origin)
+        self.widths = widths
+
     def before_step(self, optimizer: Optimizer) -> None:
         """Add the price to the gradients, where it is paid so."""
         mine = {id(p) for group in optimizer.param_groups for p in group["params"]}

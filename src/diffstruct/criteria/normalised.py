@@ -44,7 +44,7 @@ class VarianceShares:
         self._gains = [
             (each, width) for width in widths if width.normalisation is not None for each in gains_of(width)
         ]
-        self._shares: dict[nn.Module, Tensor] = {}
+        self.shares: dict[nn.Module, Tensor] = {}
 
     @contextmanager
     def watched(self, processes: Processes | None = None) -> Iterator[None]:
@@ -53,12 +53,12 @@ class VarianceShares:
         Args:
             processes: that train the model, each of which runs it on its own part of the batch.
         """
-        self._shares = {}
+        self.shares = {}
         modules = {gain.module: (gain, width) for gain, width in self._gains}
         handles = []
         for module, (gain, width) in modules.items():
             assert width.normalisation is not None
-            hook = _recorder(self._shares, gain, width.normalisation.centred)
+            hook = _recorder(self.shares, gain, width.normalisation.centred)
             handles.append(module.register_forward_pre_hook(hook))
         try:
             yield
@@ -68,8 +68,8 @@ class VarianceShares:
         if processes is None or processes.size == 1:
             return
         shapes = [(length(gain.layout),) for gain, _ in modules.values()]
-        means = processes.mean([self._shares.get(module) for module in modules], shapes)
-        self._shares = {m: mean for m, mean in zip(modules, means, strict=True) if mean is not None}
+        means = processes.mean([self.shares.get(module) for module in modules], shapes)
+        self.shares = {m: mean for m, mean in zip(modules, means, strict=True) if mean is not None}
 
     def without(self, width: Width, units: NDArray[np.int64]) -> Gains:
         """What gains are to be multiplied by once these units are silent.
@@ -79,7 +79,7 @@ class VarianceShares:
         found: Gains = {}
         for gain, other in self._gains:
             if other is width:
-                shares = self._shares.get(gain.module)
+                shares = self.shares.get(gain.module)
                 lost = len(units) / width.size
                 if shares is not None and len(shares) == length(gain.layout):
                     by_unit = unit_sums(shares, gain.layout, width.axis)

@@ -105,6 +105,10 @@ class Outputs:
         """Forget the calls."""
         self._calls = {}
 
+    def put(self, calls: Sequence[Call]) -> None:
+        """Have these calls as those of the last step."""
+        self._calls = dict(enumerate(calls, -len(calls)))  # numbers that no call to come has
+
     def rows(self) -> Rows | None:
         """The outputs of the calls, and the gradient of the loss there; None if none was seen."""
         if not self._calls:

@@ -90,10 +90,10 @@ class Removals:
         self.shown = {name: np.zeros(width.size, np.bool_) for name, width in tracker.widths.items()}
         """Units that were shown to be removable, and stay while a multiple has to be filled."""
         self._norms = BatchNorms(training.model)
-        self._variances = VarianceShares(tracker.widths.values())
-        self._group = dict.fromkeys(tracker.widths, FIRST_GROUP)
-        self._waiting = dict.fromkeys(tracker.widths, 0)
-        self._credit = 0.0
+        self.variances = VarianceShares(tracker.widths.values())
+        self.group = dict.fromkeys(tracker.widths, FIRST_GROUP)
+        self.waiting = dict.fromkeys(tracker.widths, 0)
+        self.credit = 0.0
 
     def importance(self, name: str) -> NDArray[np.float64]:
         """Of the units of a width, corrected by what was measured."""
@@ -110,7 +110,7 @@ class Removals:
         widths = self.tracker.widths
         most = 2.0 * (1 + len(widths))
         a_step = FORWARDS_A_STEP if self.budget is None else FORWARDS_WITH_A_BUDGET
-        self._credit = min(self._credit + a_step * self.training.interval, most)
+        self.credit = min(self.credit + a_step * self.training.interval, most)
         self.pending = {}
         for name, shown in self.shown.items():
             if shown.any():
@@ -118,23 +118,23 @@ class Removals:
         proposed: dict[str, NDArray[np.int64]] = {}
         unseen = self.tracker.loss is None  # the outputs are not: there is nothing to measure by
         wanted = pressure > 0 or (self.budget is not None and bool(self.tracker.shares))
-        if wanted and (unseen or (self._credit >= 2 and self.measurable)):
+        if wanted and (unseen or (self.credit >= 2 and self.measurable)):
             proposed = {name: units for name in widths if len(units := self._proposal(name, ages[name]))}
         if self.budget is None and pressure > 0:
             self.off = {name: off**0.98 for name, off in self.off.items()}
         if proposed and unseen:
             self.pending = {name: self._unmeasured(name, units) for name, units in proposed.items()}
         elif proposed:
-            self._credit -= 1
+            self.credit -= 1
             call = self.outputs.calls[-1]
-            with self._variances.watched(self.training.processes):
+            with self.variances.watched(self.training.processes):
                 before, reference = self._run(call)
-            for name in sorted(proposed, key=lambda name: (-self._waiting[name], -len(proposed[name]))):
-                if self._credit < 1:
-                    self._waiting[name] += 1
+            for name in sorted(proposed, key=lambda name: (-self.waiting[name], -len(proposed[name]))):
+                if self.credit < 1:
+                    self.waiting[name] += 1
                     continue
-                self._credit -= 1
-                self._waiting[name] = 0
+                self.credit -= 1
+                self.waiting[name] = 0
                 if len(units := proposed[name][: self._room(name)]):
                     self._try(name, units, call, before, reference, pressure)
         if self.budget is not None and self.tracker.shares:
@@ -156,7 +156,7 @@ class Removals:
         if not (self.tracker.shares and self.measurable):
             return
         call = self.outputs.calls[-1]
-        with self._variances.watched(self.training.processes):
+        with self.variances.watched(self.training.processes):
             before, reference = self._run(call, training=False)
         tensors = {tensor: None for width in self.tracker.widths.values() for tensor in written(width)}
         backup = [(tensor, tensor.detach().clone()) for tensor in tensors]
@@ -168,7 +168,7 @@ class Removals:
                 below = order[values[order] <= self.training.threshold(name)]
                 units = below[: min(max(0, width.size - sizes[name]), self._room(name))]
                 while len(units):
-                    change, gains = self._takeover(name, units), self._variances.without(width, units)
+                    change, gains = self._takeover(name, units), self.variances.without(width, units)
                     loud = silence(width, units, change, gains)
                     after, seen = self._run(call, reference, training=False)
                     cost = self._cost(call, before, after) - spent
@@ -239,15 +239,15 @@ class Removals:
         """Blocks have come or gone: go on with what is known of the widths that stay."""
         self.training, self.budget, self.pending = training, budget, {}
         self._norms = BatchNorms(training.model)
-        self._variances = VarianceShares(self.tracker.widths.values())
-        names: tuple[dict[str, Any], ...] = self.off, self.shown, self._group, self._waiting
+        self.variances = VarianceShares(self.tracker.widths.values())
+        names: tuple[dict[str, Any], ...] = self.off, self.shown, self.group, self.waiting
         for known in names:
             move_names(known, origin)
         for name, width in self.tracker.widths.items():
             self.off.setdefault(name, 1.0)
             self.shown.setdefault(name, np.zeros(width.size, np.bool_))
-            self._group.setdefault(name, FIRST_GROUP)
-            self._waiting.setdefault(name, 0)
+            self.group.setdefault(name, FIRST_GROUP)
+            self.waiting.setdefault(name, 0)
 
     def _proposal(self, name: str, ages: NDArray[np.int64]) -> NDArray[np.int64]:
         """The units to try: the least important of those that are not worth their price.
@@ -262,7 +262,7 @@ class Removals:
             & grace_ended(self.training, name, ages)
             & ~self.shown[name]
         )
-        most = min(max(1, int(self._group[name] * width.size)), width.size - least, self._room(name))
+        most = min(max(1, int(self.group[name] * width.size)), width.size - least, self._room(name))
         return np.sort(below[np.argsort(values[below], kind="stable")][: max(0, most)])
 
     def _room(self, name: str) -> int:
@@ -289,9 +289,9 @@ class Removals:
             shifts = self._norms.mean(differences(seen, reference), self.training.processes)
             self.pending[name] = replace(going, cost=cost, shifts=shifts)
             self.shown[name][units] = True
-            self._group[name] = min(LARGEST_GROUP, 1.3 * self._group[name])
+            self.group[name] = min(LARGEST_GROUP, 1.3 * self.group[name])
         elif pressure > 0:
-            self._group[name] = max(SMALLEST_GROUP, 0.6 * self._group[name])
+            self.group[name] = max(SMALLEST_GROUP, 0.6 * self.group[name])
         ratio = np.clip(max(cost, 0.0) / max(estimated, 1e-3 * allowed, 1e-300), 0.05, 400.0)
         least = 0.2 if self.budget is None else 1.0  # less than estimated was lost by chance alone
         self.off[name] = float(np.clip(np.sqrt(self.off[name] * ratio), least, MOST_OFF))
@@ -327,7 +327,7 @@ class Removals:
             return self.outputs.again(call, training=training), seen
 
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
-        gains = self._variances.without(self.tracker.widths[name], units)
+        gains = self.variances.without(self.tracker.widths[name], units)
         return Removal(units, self._takeover(name, units), None, gains=gains)
 
     def _takeover(self, name: str, units: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from diffstruct.states import Fields
+
 WINDOW = 0.1
 """The fraction of the run that is looked back on."""
 
@@ -33,3 +37,11 @@ class Settling:
         if begin > step - self._window or won <= 0:
             return 0.0
         return min(1.0, max(0.0, 1.0 - (won - before) / won / tolerance))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What had been won, and when."""
+        return {"past": [{"step": step, "won": won} for step, won in self._past]}
+
+    def load_state_dict(self, state: Fields) -> None:
+        """Go on from there."""
+        self._past = [(each.whole("step"), each.number("won")) for each in state.list_of_fields("past")]

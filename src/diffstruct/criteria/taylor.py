@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
+from diffstruct.criteria import memory
 from diffstruct.criteria.budget import BudgetPath
 from diffstruct.criteria.criterion import Criterion, Training
 from diffstruct.criteria.decay import Decay, annealing
@@ -24,6 +25,7 @@ from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_nam
 from diffstruct.distributed import Seen
 from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule
+from diffstruct.states import Fields, tensor_of
 from diffstruct.surgery import Change
 from diffstruct.width import READERS, Width
 from diffstruct.width.cost import Cost, ParameterCount, sizes_of
@@ -310,6 +312,31 @@ class TaylorImportance(Criterion):
     def remembered(self) -> Sequence[Tensor]:
         """By which the decay measures how far training moves weights."""
         return self._decay.remembered
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered of the run; see `memory`."""
+        return {
+            "tracker": memory.tracker_state(self.tracker),
+            "removals": memory.removals_state(self.removals),
+            "outputs": memory.outputs_state(self.outputs),
+            "decay": self._decay.state_dict([*memory.readers_of(self.tracker)]),
+            "settling": self._settling.state_dict(),
+            "ages": {name: tensor_of(ages) for name, ages in self._ages.items()},
+            "pressure": self._pressure,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        fields = Fields(state, "criterion")
+        sizes = sizes_of(self.tracker.widths.values())
+        ages, pressure = fields.fields("ages"), fields.number("pressure")
+        self._ages = {name: ages.array(name, (size,), np.int64) for name, size in sizes.items()}
+        memory.load_tracker(self.tracker, fields.fields("tracker"))
+        memory.load_removals(self.removals, fields.fields("removals"))
+        memory.load_outputs(self.outputs, fields.fields("outputs"))
+        self._decay.load_state_dict(fields.fields("decay"), memory.readers_of(self.tracker))
+        self._settling.load_state_dict(fields.fields("settling"))
+        self._pressure = pressure
 
     def remarks(self) -> list[str]:
         """That nothing was won, or that the budget is not met, if so."""

@@ -77,7 +77,7 @@ class ImportanceTracker:
         self.observations = 0
         self._hooks: list[RemovableHandle] = []
         self._slopes: dict[tuple[Slot, str], Tensor] = {}  # widths may share a slot: both lie in its layout
-        self._warned = False
+        self.warned = False
         for name, width in widths.items():
             self._begin(name, width.size)
         self.readers = _readers(widths)
@@ -277,8 +277,8 @@ class ImportanceTracker:
         )
 
     def _warn_once(self) -> None:
-        if not self._warned:
-            self._warned = True
+        if not self.warned:
+            self.warned = True
             warnings.warn(
                 "no gradient of any outgoing weight was recorded for this decision, so nothing is learned "
                 "about the structure: the weights must have their gradients in .grad when the optimizer "

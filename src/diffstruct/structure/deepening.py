@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from diffstruct.criteria import Criterion, Training
 from diffstruct.rule import Decision, RuleState, addition
+from diffstruct.states import Fields
 from diffstruct.surgery import Birth, Change, change_blocks, newborn
 from diffstruct.width import Depth, Width, outside
 from diffstruct.width.cost import sizes_of
@@ -88,6 +90,21 @@ class Deepening:
         won = self._past[-1]
         return (won - before) / won if won > 0 else 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the next decisions depend on."""
+        return {**{name.removeprefix("_"): getattr(self, name) for name in _NUMBERS}, "past": [*self._past]}
+
+    def load_state_dict(self, state: Fields) -> None:
+        """Go on from there."""
+        past = [Fields({"won": won}, "past").number("won") for won in state.items("past")]
+        came, waited = state.number("came"), state.flag("waited")
+        due, patience, last, age = map(state.whole, ("due", "patience", "last", "age"))
+        self._due, self._patience, self._last, self._age = due, patience, last, age
+        self._past, self._came, self._waited = past, came, waited
+
+
+_NUMBERS = ("_due", "_came", "_patience", "_last", "_age", "_waited")
+
 
 class Growth:
     """Of all depths: which grow at a decision, and by which blocks.
@@ -101,6 +118,15 @@ class Growth:
         depths = [name for name, width in widths.items() if isinstance(width, Depth)]
         wait = math.ceil(WAIT * training.total_steps / training.interval)
         self._deepening = {name: Deepening(wait) for name in depths}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next decisions depend on, by the names of the depths."""
+        return {name: each.state_dict() for name, each in self._deepening.items()}
+
+    def load_state_dict(self, state: Fields) -> None:
+        """Go on from there."""
+        for name, each in self._deepening.items():
+            each.load_state_dict(state.fields(name))
 
     def decide(
         self, states: Mapping[str, RuleState], widths: Mapping[str, Width], criterion: Criterion, step: int

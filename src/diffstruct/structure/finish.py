@@ -24,20 +24,17 @@ def finished(
     model: nn.Module,
     widths: Mapping[str, Width],
     criterion: Criterion,
-    multiple_of: Mapping[str, int],
+    keep: Mapping[str, tuple[int, ...]],
     proof: Proof | None,
 ) -> tuple[nn.Module, dict[str, Change], dict[str, Followed]]:
-    """Remove the units that are not above the threshold, and our modules; with an error, nothing changes.
+    """Remove all units but those to keep, and our modules; with an error, nothing changes.
 
     Returns:
         The plain model; what was removed, by the widths' names; where blocks were, the widths that are left.
 
     Raises:
-        DivergenceError: the importance of a unit is not finite.
         StructureError: a multiplier cannot be folded into the weights that read it.
     """
-    criterion.conclude()
-    keep = units_at_the_end(widths, criterion, multiple_of)
     changes = {name: Change(widths[name], units, 0) for name, units in keep.items()}
     optimizers, copies = criterion.training.optimizers, criterion.training.copies
     followed = block_watch(model, widths, changes, {})

@@ -16,12 +16,19 @@ from diffstruct.distributed import following, unwrapped
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.structure.finish import write_eps
 from diffstruct.structure.resize_modules import resize_modules
-from diffstruct.structure.shapes import Shapes, apart, complete, refuse_other_shapes, unlike, wanted_shapes
+from diffstruct.structure.shapes import (
+    Shapes,
+    apart,
+    complete,
+    refuse_other_shapes,
+    sizes_of_shapes,
+    unlike,
+    wanted_shapes,
+)
 from diffstruct.surgery import Change, operate
-from diffstruct.width import Axis, Layout
-from diffstruct.width.layout import axes, length
+from diffstruct.width import Axis
 from diffstruct.width.patterns import by_name
-from diffstruct.width.solving import NoSizesError, solve
+from diffstruct.width.solving import NoSizesError
 
 
 def resize_to(
@@ -88,33 +95,13 @@ def resize_to(
 
 def _changes(found: FoundWidths, wanted: Shapes, sizes: Mapping[str, int]) -> list[Change]:
     """What gives the widths the sizes that the wanted shapes say."""
-    names = {module: name for name, module in found.model.named_modules()}
-    lengths: list[tuple[str, Layout, int]] = []
-    for slot in (slot for width in found.widths.values() for slot in width.slots):
-        shape = wanted.get((slot.module, slot.name))
-        if shape is not None:
-            where = f"{names[slot.module]}.{slot.name}[{slot.dim}]".removeprefix(".")
-            lengths.append((where, slot.layout, shape[slot.dim]))
-    learned = {width.axis for width in found.widths.values()}
-    fixed = {axis: axis.size for _, layout, _ in lengths for axis in axes(layout) if axis not in learned}
     try:
-        solved = solve(lengths, {**fixed, **_given(found, sizes)})
+        solved = sizes_of_shapes(found.model, found.widths, wanted, _given(found, sizes))
     except NoSizesError as error:
         raise unlike(found.model, str(error)) from error
-    for where, layout, target in lengths:
-        if length(layout, solved) != target:
-            several = [
-                name
-                for name, width in found.widths.items()
-                if width.axis in axes(layout) and width.axis not in solved
-            ]
-            raise StructureError(
-                f"{where} has {target} entries, from which alone the sizes of {several} do not follow: give "
-                f"some of them, as in sizes={{{several[0]!r}: {found.widths[several[0]].size}}}"
-            )
     changes = []
-    for width in found.widths.values():
-        size = solved.get(width.axis, width.size)
+    for name, width in found.widths.items():
+        size = solved[name]
         if size != width.size:
             for slot in width.slots:
                 if slot.name in slot.module._non_persistent_buffers_set:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from diffstruct.errors import StructureError
+from diffstruct.width import Axis, Depth, Layout, Width
+from diffstruct.width.layout import axes, length
+from diffstruct.width.solving import solve
 
 Shapes: TypeAlias = dict[tuple[nn.Module, str], tuple[int, ...]]
 """Wanted shapes, by module and name of its tensor."""
@@ -103,3 +107,45 @@ def refuse_other_shapes(model: nn.Module, wanted: Shapes, why: str) -> None:
 def unlike(model: nn.Module, why: str) -> StructureError:
     """What to raise where a state dict is not one of this architecture."""
     return StructureError(f"the state dict is not one of this {type(model).__name__} at any sizes: {why}")
+
+
+def sizes_of_shapes(
+    model: nn.Module,
+    widths: Mapping[str, Width],
+    wanted: Shapes,
+    given: Mapping[Axis, int] = MappingProxyType({}),
+) -> dict[str, int]:
+    """The sizes of all widths, by name, that give the model's tensors the wanted shapes.
+
+    Args:
+        model: the model.
+        widths: of it, by name.
+        wanted: of some of its tensors; what it leaves open stays as it is.
+        given: sizes that are settled before, by axis.
+
+    Raises:
+        NoSizesError: no sizes do.
+        StructureError: several do.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    lengths: list[tuple[str, Layout, int]] = []
+    for slot in (slot for width in widths.values() if not isinstance(width, Depth) for slot in width.slots):
+        shape = wanted.get((slot.module, slot.name))
+        if shape is not None:
+            where = f"{names[slot.module]}.{slot.name}[{slot.dim}]".removeprefix(".")
+            lengths.append((where, slot.layout, shape[slot.dim]))
+    learned = {width.axis for width in widths.values()}
+    fixed = {axis: axis.size for _, layout, _ in lengths for axis in axes(layout) if axis not in learned}
+    solved = solve(lengths, {**fixed, **given})
+    for where, layout, target in lengths:
+        if length(layout, solved) != target:
+            several = [
+                name
+                for name, width in widths.items()
+                if width.axis in axes(layout) and width.axis not in solved
+            ]
+            raise StructureError(
+                f"{where} has {target} entries, from which alone the sizes of {several} do not follow: give "
+                f"some of them, as in sizes={{{several[0]!r}: {widths[several[0]].size}}}"
+            )
+    return {name: solved.get(width.axis, width.size) for name, width in widths.items()}

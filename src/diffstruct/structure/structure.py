@@ -25,15 +25,17 @@ from diffstruct.structure.candidates import learnable, widths_to_learn
 from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.decide import decide_all
 from diffstruct.structure.deepening import Growth
-from diffstruct.structure.finish import finished
+from diffstruct.structure.finish import finished, units_at_the_end
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
-from diffstruct.structure.hooks import ActsBeforeSteps
 from diffstruct.structure.joining import join
+from diffstruct.structure.loading import load_state, resize_on_load
 from diffstruct.structure.operation import block_watch, carried, operate_on, told
+from diffstruct.structure.parts import StructureParts
 from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.run import multiples, training_after, training_run
 from diffstruct.structure.start import start_depths, start_of
+from diffstruct.structure.state import state_of
 from diffstruct.structure.table import table
 from diffstruct.structure.widening import widening
 from diffstruct.surgery import Birth, Change, Initialize, copy_of
@@ -41,7 +43,7 @@ from diffstruct.width import Followed, Width
 from diffstruct.width.patterns import by_name
 
 
-class Structure(ActsBeforeSteps):
+class Structure(StructureParts):
     """Learn the widths of `model` while it trains.
 
     Call `step` after each step of the optimizer: it lets the criterion act, asks the rule, and, if anything
@@ -97,6 +99,9 @@ class Structure(ActsBeforeSteps):
         >>> plain = structure.finish()
     """
 
+    loads_first = True
+    """Says to `checkpoint.load` that model and optimizers get their sizes with the structure's state."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -147,8 +152,12 @@ class Structure(ActsBeforeSteps):
         self._growth = Growth(self.training, self.widths)
         self._last: dict[str, Change] = {}
         self._finished = False
+        self._loads = 0
         self._record_next()
-        self._due = 1  # the first step looks for other processes
+
+    def _attach_to(self, optimizers: Sequence[Optimizer]) -> None:
+        super()._attach_to(optimizers)
+        self._handles = [*self._handles, resize_on_load(self)]
 
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
@@ -182,16 +191,15 @@ class Structure(ActsBeforeSteps):
             StructureError: the structure is finished.
         """
         if self.steps + 1 < self._due:
-            self.steps, self._last = self.steps + 1, {}
+            self.steps, self._last, self._loads = self.steps + 1, {}, 0
             return ()
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
         self._join()
-        self._last = {}
+        self._last, self._loads = {}, 0
         if self._widening is not None and self.steps < self.training.total_steps:
             events = self._operate(self._widening.decisions(self.states), self._widening.initialize)
             sizes = {name: width.size for name, width in self.widths.items()}
-            self._spare = {name: np.zeros(size, np.bool_) for name, size in sizes.items()}
             if self._widening.ends(sizes):
                 self._widening = None
         elif self.training.decides(self.steps + 1):
@@ -240,8 +248,10 @@ class Structure(ActsBeforeSteps):
     def _record_next(self) -> None:
         decides = self._widening is None and self.training.decides(self.steps + 1)
         self.criterion.record_next(decides)
-        # The next step after which there is anything to do: the one before a decision lets record.
-        self._due = self.steps + 1 if decides else self.next_decision() - 1
+        # The next step after which there is anything to do: the first of all looks for other processes, and
+        # the one before a decision lets record.
+        due = decides or not self.training.processes.joined
+        self._due = self.steps + 1 if due else self.next_decision() - 1
 
     def carry_out(self, decisions: Mapping[str, Decision], steps: int = 1) -> tuple[Event, ...]:
         """Change the structure as was decided, by `step` or by a training loop that asks the rule itself.
@@ -262,6 +272,7 @@ class Structure(ActsBeforeSteps):
         steps: int = 1,
         births: Mapping[str, Sequence[Birth]] = MappingProxyType({}),
         spare: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+        undo: ExitStack | None = None,
     ) -> tuple[Event, ...]:
         self._last = {}
         changes = {
@@ -270,15 +281,19 @@ class Structure(ActsBeforeSteps):
             if decision.changes
         }
         followed = block_watch(self.model, self.widths, changes, births)
-        self.training.processes.agree(told(decisions, births, self.widths), "their decisions")
+        if steps:  # else a state is loaded
+            self.training.processes.agree(told(decisions, births, self.widths), "their decisions")
         if changes:
             run = self.training.optimizers, initialize, self.training.copies
             with self.training.processes.following():
-                operate_on(self.model, changes, births, *run)
+                back = operate_on(self.model, changes, births, *run)
+            if undo is not None:
+                undo.callback(back)
         # Only now: had the surgery failed, all that is remembered would still fit the model.
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
-        self._spare = {**self._spare, **spare}
+        fresh = {name: np.zeros(change.new_size, np.bool_) for name, change in changes.items()}
+        self._spare = {**self._spare, **fresh, **spare}
         self.steps += steps
         costs = self.criterion.costs()
         self.criterion.resize(changes, self.steps)
@@ -316,26 +331,77 @@ class Structure(ActsBeforeSteps):
             raise StructureError("the structure is finished already: the model is plain")
         self._join()
         remarks = [*remarks_at_the_end(self.steps, self.training, self.widths)]
-        with self.training.processes.following() as wrapped:
-            plain, changes, followed = finished(
-                self.model, self.widths, self.criterion, self.multiple_of, self._found.proof
-            )
-            wrapped(plain)
+        self.criterion.conclude()
+        keep = units_at_the_end(self.widths, self.criterion, self.multiple_of)
+        plain, more = self._end(keep)
+        for remark in (*remarks, *more):
+            warnings.warn(remark, StructureWarning, stacklevel=2)
+        return plain
+
+    def _end(self, keep: Mapping[str, tuple[int, ...]]) -> tuple[nn.Module, list[str]]:
+        """Remove all units but those to keep, and all that is ours; the plain model, and what to say."""
+        with self.training.processes.following() as replaced_by:
+            run = self.model, self.widths, self.criterion, keep, self._found.proof
+            plain, changes, followed = finished(*run)
+            replaced_by(plain)
+            for name, change in changes.items():
+                stay, memory = [*change.keep], self.states[name]
+                self.states[name] = RuleState(memory.ages[stay], memory.risen[stay])
+                self._spare[name] = self._spare[name][stay]
             costs = self.criterion.costs()
             self.criterion.resize(changes, self.steps)
             self._last = changes
             self.history.record(self.steps, changes, costs)
             self._follow(followed)
-            remarks += self.criterion.remarks()
+            remarks = self.criterion.remarks()
             self.criterion.detach()
         self._let_go()
-        self.widths = dict(self._found.widths)
+        self.widths, self._widening = dict(self._found.widths), None
         self._finished, self._due = True, 0
         copies = [copy.modules[self.model] for copy in self.training.copies]
         unsaid = write_sizes(plain, self.widths, self._found.proof, copies)
-        for remark in [*remarks, unsaid] if unsaid else remarks:
-            warnings.warn(remark, StructureWarning, stacklevel=2)
-        return plain
+        return plain, [*remarks, unsaid] if unsaid else remarks
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the run depends on beside model and optimizers, in dicts and lists.
+
+        Ask for it after `step`. Save it together with the state dicts of the model and the optimizers, of
+        which it says the sizes; `torch.load(..., weights_only=True)` reads it. Its tensors are copies.
+
+        Returns:
+            Sizes and blocks, what rule and criterion remember, the generator, the history; and the inputs of
+            the last batch that was recorded, on which `finish` measures, if these are plain tensors.
+        """
+        return state_of(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state dict: model, optimizers and copies get its sizes, and so do their gradients.
+
+        The structure must have been made with the same arguments, of a model and optimizers that were made
+        alike. Load those of the model and the optimizers as well; the model's may be loaded before, for a
+        model that is watched takes on the sizes of what is loaded into it. Rules come with the state dict, as
+        learning rates do with an optimizer's.
+
+        Raises:
+            StructureError: it is damaged, or of another model or run; nothing has changed then.
+
+        Example:
+            >>> import torch
+            >>> import diffstruct as ds
+            >>> def make():
+            ...     layers = torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
+            ...     model = torch.nn.Sequential(*layers)
+            ...     optimizer = torch.optim.Adam(model.parameters())
+            ...     inputs = (torch.ones(16, 3),)
+            ...     structure = ds.Structure(model, optimizer, example_inputs=inputs, total_steps=100)
+            ...     return model, optimizer, structure
+            >>> run = make()
+            >>> saved = [each.state_dict() for each in run]
+            >>> for each, state in zip(make(), saved):
+            ...     result = each.load_state_dict(state)
+        """
+        load_state(self, state_dict)
+        self._loads = -1
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffstruct.rule import Decision, Rule, RuleState, addition
+from diffstruct.states import Fields
 from diffstruct.surgery import Change
 from diffstruct.width import Slot, Width
-from diffstruct.width.layout import Layout, Sizes, along, axes, owners
+from diffstruct.width.layout import Layout, Sizes, along, axes, length, owners
 from diffstruct.width.parts import whole
 
 
@@ -28,6 +30,7 @@ class Widening:
 
     def __init__(self, widths: Mapping[str, Width], largest: Mapping[str, int]) -> None:
         self._largest = dict(largest)
+        self._sizes = {name: width.size for name, width in widths.items()}
         self._own: Sizes = {width.axis: width.size for width in widths.values()}
         slots = [slot for width in widths.values() for slot in width.slots]
         self._layouts: dict[Tensor, dict[int, Layout]] = {}
@@ -35,6 +38,25 @@ class Widening:
             self._layouts.setdefault(slot.tensor, {})[slot.dim] = whole(slot.layout)
         self._gains = [*dict.fromkeys(each for width in widths.values() for each in width.rescaled)]
         self._written = {tensor: tensor.detach().clone() for tensor in self._layouts}
+
+    def state_dict(self, names: Mapping[Tensor, str]) -> dict[str, Any]:
+        """The sizes to grow to, and the tensors that the model came with, by their names."""
+        written = {names[tensor]: value.clone() for tensor, value in self._written.items()}
+        return {"largest": dict(self._largest), "sizes": dict(self._sizes), "written": written}
+
+    @classmethod
+    def of_state(cls, widths: Mapping[str, Width], state: Fields, names: Mapping[Tensor, str]) -> Widening:
+        """As it was when `state_dict` was called; the widths may have other sizes now."""
+        largest, sizes, written = state.fields("largest"), state.fields("sizes"), state.fields("written")
+        made = cls(widths, {name: largest.whole(name, 1) for name in largest.value})
+        made._sizes = {name: sizes.whole(name, 1) for name in widths}
+        made._own = {width.axis: made._sizes[name] for name, width in widths.items()}
+        for tensor, layouts in made._layouts.items():
+            shape = [*tensor.shape]
+            for dim, layout in layouts.items():
+                shape[dim] = length(layout, made._own)
+            made._written[tensor] = written.tensor(names[tensor], shape).to(tensor)
+        return made
 
     def decisions(self, states: Mapping[str, RuleState]) -> dict[str, Decision]:
         """Double the widths that have not reached their size; leave the others alone.

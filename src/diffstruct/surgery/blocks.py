@@ -227,11 +227,21 @@ def _optimizers_follow(
                     id(p): now.get(id(p), name) if names.get(id(p)) == name else name for p, name in own
                 }
                 called.update((id(twin), now[id(twin)]) for twin in new)
-                _set_entry(group, "param_names", [called[id(p)] for p in (*kept, *new)], undo)
-            _set_entry(group, "params", [*kept, *new], undo)
+                ordered = _in_order([*kept, *new], model)
+                _set_entry(group, "param_names", [called[id(p)] for p in ordered], undo)
+            _set_entry(group, "params", _in_order([*kept, *new], model), undo)
             for twin, sibling in pairs:
                 undo.callback(optimizer.state.pop, twin, None)
                 begin_state(optimizer, group, twin, sibling)
+
+
+def _in_order(parameters: Sequence[Tensor], model: nn.Module) -> list[Tensor]:
+    """Parameters in the order that they have in the model, which a state dict relies on; others go last.
+
+    However blocks came and went, the same blocks give the same order.
+    """
+    places = {id(parameter): place for place, parameter in enumerate(model.parameters())}
+    return sorted(parameters, key=lambda parameter: places.get(id(parameter), len(places)))
 
 
 def _set_entry(group: dict[str, Any], key: str, value: Any, undo: ExitStack) -> None:

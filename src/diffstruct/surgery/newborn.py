@@ -47,7 +47,7 @@ def newborn(
     with torch.no_grad():
         for owner, name in last:
             getattr(owner, name).zero_()
-    return Birth(Block(module, last), sibling, before, memo)
+    return Birth(Block(module, last, origin=sibling.origin), sibling, before, memo)
 
 
 def moments_of(blocks: Iterable[nn.Module]) -> dict[str, tuple[float, float]]:

@@ -49,11 +49,14 @@ class Block:
         module: the child of the container.
         last: its last weights, module and name each.
         copies: whether a silent copy of it may stand behind it, and is known to change nothing.
+        origin: which of the blocks that the model came with it is, or is a copy of; alike ones have the
+            number of the first.
     """
 
     module: nn.Module
     last: tuple[tuple[nn.Module, str], ...]
     copies: bool = True
+    origin: int = 0
 
 
 @dataclass(frozen=True)

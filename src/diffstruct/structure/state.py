@@ -1,0 +1,159 @@
+"""What a structure's state dict says, and how a structure comes to be what it says.
+
+All that a run depends on beside model and optimizers is in it: sizes and blocks, what rule and criterion
+remember, the generator, the history, and what new units are drawn like. Loading is all or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffstruct.errors import ConfigurationError
+from diffstruct.rule import Rule, RuleState
+from diffstruct.states import Fields, tensor_of
+from diffstruct.structure.arranging import arrangement
+from diffstruct.structure.history import Event, History, Measurement
+from diffstruct.structure.parts import StructureParts
+from diffstruct.width import Depth, Slot, Width
+from diffstruct.width.depth import children_of
+
+FORMAT = 1
+"""Raised when what a state dict says changes its meaning."""
+
+
+def state_of(structure: StructureParts) -> dict[str, Any]:
+    """The state dict of a structure, with tensors of its own."""
+    training, criterion = structure.training, structure.criterion
+    names = {module: path for path, module in structure.model.named_modules()}
+    written = structure._widening
+    return {
+        "format": FORMAT,
+        "criterion_type": type(criterion).__name__,
+        "total_steps": training.total_steps,
+        "interval": training.interval,
+        "steps": structure.steps,
+        "finished": structure._finished,
+        "widths": {name: _width_state(structure, name, names) for name in structure.widths},
+        "depths": {
+            width.name: _depth_state(width) for width in structure.widths.values() if isinstance(width, Depth)
+        },
+        "criterion": {} if structure._finished else criterion.state_dict(),
+        "growth": {} if structure._finished else structure._growth.state_dict(),
+        "widening": None if written is None else written.state_dict(tensor_names(structure.model)),
+        "generator": json.dumps(training.generator.bit_generator.state),
+        "history": history_state(structure.history),
+    }
+
+
+def _width_state(structure: StructureParts, name: str, names: Mapping[nn.Module, str]) -> dict[str, Any]:
+    width, memory = structure._found.widths[name], structure.states[name]
+    slots: list[list[Any]] = []
+    if not isinstance(width, Depth):  # the criterion's widths have the same slots, and others behind them
+        pairs = zip(width.slots, structure.widths[name].slots, strict=False)
+        slots = [[*place(slot, names), drawn.scale, drawn.fill] for slot, drawn in pairs]
+        if structure._finished:  # no unit will be drawn any more
+            slots = [[*each[:3], None, None] for each in slots]
+    return {
+        "size": width.size,
+        "slots": slots,
+        "multiple_of": structure.multiple_of[name],
+        "rule": dict(vars(structure.training.rules[name])),
+        "ages": tensor_of(memory.ages),
+        "risen": tensor_of(memory.risen),
+        "spare": tensor_of(structure._spare[name]),
+    }
+
+
+def _depth_state(depth: Depth) -> dict[str, Any]:
+    children = children_of(depth.stack.container)
+    return {
+        "children": arrangement(depth),
+        "units": [children.index(block) for block in depth.blocks],
+        "moments": {name: [*moments] for name, moments in depth.stack.moments.items()},
+    }
+
+
+def place(slot: Slot, names: Mapping[nn.Module, str]) -> tuple[str, str, int]:
+    """Where a slot lies: the path of its module, the name of the tensor, and the dimension."""
+    return names[slot.module], slot.name, slot.dim
+
+
+def tensor_names(model: nn.Module) -> dict[Tensor, str]:
+    """The names of all parameters and buffers."""
+    found: dict[Tensor, str] = {}
+    for path, module in model.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                found.setdefault(tensor, f"{path}.{name}".removeprefix("."))
+    return found
+
+
+def history_state(history: History) -> dict[str, Any]:
+    """A history as plain lists."""
+    return {
+        "events": [{**vars(event), "removed": [*event.removed]} for event in history.events],
+        "measurements": [dict(vars(each)) for each in history.measurements],
+        "names": [{"events": events, "before": dict(before)} for events, before in history.names],
+    }
+
+
+def history_of(state: Fields) -> History:
+    """The history that `history_state` has told."""
+    events = []
+    for each in state.list_of_fields("events"):
+        removed = each.items("removed")
+        if not all(isinstance(unit, int) for unit in removed):
+            raise each.wrong("removed", "has what is no index of a unit")
+        cost = None if each["cost"] is None else each.number("cost")
+        numbers = each.whole("added"), each.whole("size")
+        events.append(Event(each.whole("step"), each.text("width"), tuple(removed), *numbers, cost))
+    measurements = [
+        Measurement(each.whole("update"), each.number("loss"), each.whole("units"))
+        for each in state.list_of_fields("measurements")
+    ]
+    names: list[tuple[int, Mapping[str, str | None]]] = []
+    for each in state.list_of_fields("names"):
+        before = each.fields("before")
+        known = {name: None if before[name] is None else before.text(name) for name in before.value}
+        names.append((each.whole("events"), known))
+    return History(events, measurements, names)
+
+
+def rule_of(state: Fields, size: int) -> Rule:
+    """The rule of a width of so many units."""
+    known = {each.name for each in fields_of(Rule)}
+    if {*state.value} != known:
+        raise state.wrong("", f"has {sorted(state.value)}, not what a rule consists of")
+    try:
+        rule = Rule(**state.value)
+        rule.numbers(size, torch.float64)
+    except (ConfigurationError, TypeError) as error:
+        raise state.wrong("", f"is no rule ({error})") from error
+    return rule
+
+
+def memory_of(state: Fields, size: int) -> RuleState:
+    """What the rule remembers of so many units."""
+    return RuleState(state.array("ages", (size,), np.int64), state.array("risen", (size,), np.bool_))
+
+
+def with_slots_as(width: Width, entries: list[tuple[int, float | None, float | None]]) -> Width:
+    """The width with its slots in another order, and what new entries are drawn like.
+
+    Args:
+        width: the width.
+        entries: of each of the first slots the index that it has now, its scale and its fill.
+    """
+    slots = [replace(width.slots[index], scale=scale, fill=fill) for index, scale, fill in entries]
+    slots += width.slots[len(entries) :]
+    if [*width.slots] == slots:
+        return width
+    return replace(width, slots=tuple(slots))
