@@ -1,6 +1,10 @@
 """`DistributedDataParallel`: one structure on all ranks, that of one process with the whole batch."""
 
+import re
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,3 +111,14 @@ def test_a_budget_is_met_on_all_ranks():
     (ranks,) = on_ranks(2, partial(train, finish=True, **options))
     assert_alike(ranks)
     assert sum(each.numel() for each in ranks[0]["weights"].values()) <= half
+
+
+def test_the_script_of_the_page_runs_as_it_stands(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "distributed.md"
+    (script,) = re.findall(r"^```py\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    path = tmp_path / "train.py"
+    path.write_text(script.replace("STEPS = 300", "STEPS = 60"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(path)]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert "parameters are left" in done.stdout

@@ -39,7 +39,7 @@ def test_what_cannot_work_is_refused_on_all_ranks_in_words():
 def test_a_rank_that_dies_ends_the_others_with_a_reason():
     begun = time.monotonic()
     (ranks,) = on_ranks(3, faults.killed)
-    assert time.monotonic() - begun < 50
+    assert time.monotonic() - begun < 55
     assert ranks[2] is None
     for found in ranks[:2]:
         assert "Error after" in found

@@ -27,7 +27,7 @@ TAYLOR = ds.TaylorImportance(price=1, settling=1e9)  # removes units from the st
 STEPS = 40
 
 
-def on_ranks(size: int, *works: Callable[[int, int], Any], timeout: float = 60) -> list[list[Any]]:
+def on_ranks(size: int, *works: Callable[[int, int], Any], timeout: float = 150) -> list[list[Any]]:
     """What each of the functions returns on each rank, or the message of the error that it raises there.
 
     They are called with rank and number of ranks, one after the other; behind an error there comes no other.
@@ -60,7 +60,7 @@ def _run(works: Sequence[Callable[[int, int], Any]], rank: int, size: int, folde
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=size,
-        timeout=timedelta(seconds=20),
+        timeout=timedelta(seconds=60),
     )
     found: list[Any] = []
     for work in works:
