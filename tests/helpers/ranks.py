@@ -15,6 +15,9 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.multiprocessing import get_context
 from torch.nn.parallel import DistributedDataParallel
 
@@ -119,12 +122,18 @@ def every_fifth(self: Deepening, ages: Any, fair: float, worth: Any, most: int) 
     return int(self._age % 5 == 0 and len(ages) < most)
 
 
+def whole(parameter: Tensor) -> Tensor:
+    """All of a parameter, also of one that is sharded."""
+    value = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+    return value.detach().clone()
+
+
 def told(model: nn.Module, structure: ds.Structure) -> dict[str, Any]:
     """What is compared."""
     return {
         "sizes": {name: width.size for name, width in structure.widths.items()},
         "events": [(e.step, e.width, e.removed, e.added, e.size) for e in structure.history.events],
-        "weights": {name: each.detach().clone() for name, each in model.named_parameters()},
+        "weights": {name: whole(each) for name, each in model.named_parameters()},
         "draws": structure.training.generator.bit_generator.state,
     }
 
@@ -166,10 +175,14 @@ def train(
     inputs = (batch(0, rank, size)[0].to(dtype),)
     options = {"criterion": TAYLOR, "rule": EAGER, "total_steps": 100, "interval": 1, **options}
     made = partial(torch.optim.SGD, lr=0.2, momentum=0.5) if sgd else partial(torch.optim.Adam, lr=0.01)
+    if order == "sharded" and size > 1:
+        for each in (model[2], model):
+            fully_shard(each, mesh=init_device_mesh("cpu", (size,)), **(settings or {}))
     optimizer = made(model.parameters())
     with patch.object(removal, "FORWARDS_A_STEP", 2), patch.object(Deepening, "more", every_fifth):
         structure = ds.Structure(model, optimizer, example_inputs=inputs, **options) if first else None
-        called = model if size == 1 else DistributedDataParallel(model, **(settings or {}))
+        wraps = size > 1 and order != "sharded"
+        called = DistributedDataParallel(model, **(settings or {})) if wraps else model
         if hook is not None and size > 1:
             called.register_comm_hook(None, hook)
         if structure is None:
@@ -180,7 +193,9 @@ def train(
             for part in range(accumulate):
                 x, y = batch(step * accumulate + part, rank, size)
                 reduced = size == 1 or part == accumulate - 1
-                with nullcontext() if reduced else called.no_sync():
+                if order == "sharded" and size > 1:
+                    called.set_requires_gradient_sync(reduced)
+                with nullcontext() if reduced or not wraps else called.no_sync():
                     (LOSSES[loss](called(x.to(dtype)), x.to(dtype), y) / accumulate).backward()
             optimizer.step()
             structure.step()

@@ -133,6 +133,9 @@ class Criterion(ABC):
     learns_depths: bool = False
     """Whether it judges residual blocks, and follows when they come and go."""
 
+    knows_shards: bool = False
+    """Whether it judges by weights of which each process has a part, as `fully_shard` leaves them."""
+
     acts_on_gradients: bool = False
     """Whether `before_step` changes gradients, which a closure given to the optimizer's step would undo."""
 

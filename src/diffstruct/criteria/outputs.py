@@ -6,6 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,6 +83,8 @@ class Outputs:
         self.recording = False
         self.processes = 1
         """How many train the model, each of which looks at its part of the entries."""
+        self.afterwards: weakref.WeakMethod[Callable[[], None]] | None = None
+        """What to call as soon as `backward` is over, and all gradients are there."""
         self._calls: dict[int, Call] = {}
         self._begun, self._forwards = True, 0
         self._handle: RemovableHandle | None = self._watch()
@@ -217,6 +220,11 @@ class Outputs:
             if known is None or known.whole.numel() <= call.whole.numel():
                 call.look(gradient.detach(), MOST_ENTRIES // owner.processes)
                 owner._calls[forward] = call
+            afterwards = None if owner.afterwards is None else owner.afterwards()
+            if afterwards is not None:
+                # Once more from there, behind what else is called at the end: gradients are reduced then.
+                queue: Any = torch.autograd.Variable._execution_engine.queue_callback
+                queue(partial(queue, afterwards))
 
         return record
 

@@ -27,6 +27,7 @@ from diffstruct.criteria.normalised import Gains, VarianceShares, scale_gains
 from diffstruct.criteria.outputs import Call, Outputs
 from diffstruct.criteria.silencing import restore, silence, taking_over, written
 from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names
+from diffstruct.distributed import scale_
 from diffstruct.surgery import Change, Copy
 from diffstruct.width import Depth
 
@@ -169,7 +170,7 @@ class Removals:
                 units = below[: min(max(0, width.size - sizes[name]), self._room(name))]
                 while len(units):
                     change, gains = self._takeover(name, units), self.variances.without(width, units)
-                    loud = silence(width, units, change, gains)
+                    loud = silence(width, units, change, gains, self.training.processes)
                     after, seen = self._run(call, reference, training=False)
                     cost = self._cost(call, before, after) - spent
                     if cost <= AT_THE_END * self.tracker.fair_share(name, units):
@@ -224,7 +225,7 @@ class Removals:
             scale_gains(removal.gains, copies)
             for slot in taking_over(change.width):
                 by_entry = slot.by_entry(torch.from_numpy(factors), change.width.axis)
-                slot.tensor.mul_(by_entry.to(slot.tensor))
+                scale_(slot.tensor, by_entry)
                 for copy in copies:
                     twin = getattr(copy.modules[slot.module], slot.name)
                     twin.mul_(by_entry.to(twin))
@@ -312,7 +313,7 @@ class Removals:
     ) -> tuple[float, Removal, Statistics]:
         """Silence units on a batch: what they cost, what is made of the others, and the statistics then."""
         width, going = self.tracker.widths[name], self._unmeasured(name, units)
-        loud = silence(width, units, going.takeover, going.gains)
+        loud = silence(width, units, going.takeover, going.gains, self.training.processes)
         try:
             after, seen = self._run(call, reference)
         finally:
@@ -324,7 +325,9 @@ class Removals:
     ) -> tuple[Tensor, Statistics]:
         """The outputs of a call with the weights as they are now, and what goes into each `BatchNorm`."""
         with self._norms.watched(reference) as seen:
-            return self.outputs.again(call, training=training), seen
+            outputs = self.outputs.again(call, training=training)
+        self.training.processes.settle()
+        return outputs, seen
 
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
         gains = self.variances.without(self.tracker.widths[name], units)

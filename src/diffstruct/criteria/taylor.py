@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
+from weakref import WeakMethod
 
 import numpy as np
 import torch
@@ -102,6 +103,7 @@ class TaylorImportance(Criterion):
     widens: ClassVar[bool] = True  # type: ignore[misc]
     keeps_budgets: ClassVar[bool] = True  # type: ignore[misc]
     learns_depths: ClassVar[bool] = True  # type: ignore[misc]
+    knows_shards: ClassVar[bool] = True  # type: ignore[misc]
     _rule: ClassVar[Rule] = Rule(
         reserve=0.3,
         p_add=0.05,
@@ -165,6 +167,8 @@ class TaylorImportance(Criterion):
         self.tracker = ImportanceTracker(widths, self, training, self.cost or cost)
         self.outputs = Outputs(training.called, training.model)
         self.outputs.recording = self.tracker.recording
+        if training.processes.sharding is not None:
+            self.outputs.afterwards = WeakMethod(self.tracker.record_all)
         self.removals = Removals(self.tracker, self.outputs, training, path)
         self._decay = Decay(self.tracker.rate)
         self._settling = Settling(training.total_steps)
@@ -200,7 +204,9 @@ class TaylorImportance(Criterion):
         self.removals.pending = {}
         tracker, training = self.tracker, self.training
         sizes = {name: width.size for name, width in tracker.widths.items()}
-        seen = Seen(self._stepped, tracker.take(), self.outputs.rows())
+        training.processes.settle()
+        sharded = training.processes.sharding is not None
+        seen = Seen(self._stepped, tracker.take(), self.outputs.rows(), sharded)
         seen = training.processes.together(seen, sizes, step)
         if not seen.stepped and seen.slopes:  # it was left out, as a GradScaler does where gradients overflow
             self.outputs.clear()
@@ -209,7 +215,7 @@ class TaylorImportance(Criterion):
         # Else the outputs were too sure, or all alike, to tell.
         if loss or tracker.loss is None or not training.processes.all(self.outputs.finite):
             tracker.update(ages, loss, seen.slopes)
-        self._decay.measure([tensor for tensor, _ in tracker.readers])
+        self._decay.measure([tensor for tensor, _ in tracker.readers], training.processes)
         every = training.interval * max(1, min(REFRESH, REFRESH_STEPS // training.interval))
         if not tracker.shares or step % every == 0:
             tracker.refresh()

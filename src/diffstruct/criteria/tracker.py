@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from diffstruct.criteria import importance
 from diffstruct.criteria.criterion import Training
 from diffstruct.criteria.loss import Loss, won
+from diffstruct.distributed import is_sharded, local, sums_along
 from diffstruct.errors import DivergenceError, StructureWarning
 from diffstruct.surgery import Change
 from diffstruct.width import READERS, Slot, Width
@@ -94,16 +95,23 @@ class ImportanceTracker:
         """Record the derivatives of the loss with respect to factors on the units' weights in `tensor`."""
         if not self.recording or tensor.grad is None:
             return
-        product = tensor.detach() * tensor.grad.detach()
+        product = local(tensor) * local(tensor.grad)
         for slot, width in slots:
-            self._slopes[slot, width.name] = slot.per_unit(product, width.axis)
+            values = sums_along(product, tensor, slot.dim) if is_sharded(tensor) else product
+            self._slopes[slot, width.name] = slot.per_unit(values, width.axis)
+
+    def record_all(self) -> None:
+        """Record the gradients that there are once `backward` has reduced all of them."""
+        for tensor, slots in self.readers:
+            self.record_gradients(tensor, slots)
 
     def record_missing(self) -> None:
         """Record the gradients that no hook has seen, such as come from `torch.autograd.grad`.
 
         With several processes they are the mean over these already, which no hook has to do with.
         """
-        if self.recording and self.training.processes.size == 1:
+        processes = self.training.processes
+        if self.recording and processes.size == 1 and processes.sharding is None:
             for tensor, slots in self.readers:
                 if tensor.grad is not None and (slots[0][0], slots[0][1].name) not in self._slopes:
                     self.record_gradients(tensor, slots)
@@ -288,7 +296,7 @@ class ImportanceTracker:
             )
 
     def _watch(self) -> None:
-        self._hooks = [_hook(self, tensor, slots) for tensor, slots in self.readers]
+        self._hooks = [_hook(self, tensor, slots) for tensor, slots in self.readers if not is_sharded(tensor)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without hooks, which belong to the tensors, and what is recorded for the decision to come."""

@@ -2,6 +2,17 @@
 
 from diffstruct.distributed.exchange import Rows, Seen
 from diffstruct.distributed.processes import Processes
+from diffstruct.distributed.shards import is_sharded, local, scale_, sums_along
 from diffstruct.distributed.wrappers import following, unwrapped
 
-__all__ = ["Processes", "Rows", "Seen", "following", "unwrapped"]
+__all__ = [
+    "Processes",
+    "Rows",
+    "Seen",
+    "following",
+    "is_sharded",
+    "local",
+    "scale_",
+    "sums_along",
+    "unwrapped",
+]

@@ -44,11 +44,13 @@ class Seen:
         slopes: by width, the derivatives of the loss with respect to factors on its units, `[units]`; only of
             widths whose weights had a gradient.
         rows: None if no output was seen.
+        parts: whether the slopes are of the mean gradient already, and of some rows of the weights.
     """
 
     stepped: bool
     slopes: Mapping[str, NDArray[np.float64]]
     rows: Rows | None
+    parts: bool = False
 
 
 def together(group: Group, seen: Seen, sizes: Mapping[str, int], step: int) -> Seen:
@@ -85,7 +87,7 @@ def together(group: Group, seen: Seen, sizes: Mapping[str, int], step: int) -> S
     found, place = {}, 0
     for name, size in sizes.items():
         if total[place]:
-            found[name] = total[place + 1 : place + 1 + size] / group.size
+            found[name] = total[place + 1 : place + 1 + size] / (1 if seen.parts else group.size)
         place += 1 + size
     if not counts.any():
         return Seen(seen.stepped, found, None)

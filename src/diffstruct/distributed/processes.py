@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,11 +13,13 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from diffstruct.distributed import exchange
 from diffstruct.distributed.exchange import Seen
 from diffstruct.distributed.group import Group
 from diffstruct.distributed.reducer import check, rebuild
+from diffstruct.distributed.sharding import Sharding, sharded_modules
 from diffstruct.distributed.wrappers import covers, ddp_around
 from diffstruct.errors import StructureError
 
@@ -37,6 +39,12 @@ class Processes:
         self._model, self._independent = model, independent
         self._wrapper: weakref.ref[DistributedDataParallel] | None = None
         self._group: Group | None = None
+        self.sharding: Sharding | None = None
+        """How the model is sharded; None if each process has all of it."""
+        if model is not None and sharded_modules(model):
+            self.sharding = Sharding(model)
+            device = next(model.parameters()).device
+            self._group = Group(self.sharding.mesh.get_group(), device)
         self.joined = model is None
         """Whether it was made sure that the processes mean the same."""
         self._look()
@@ -60,18 +68,20 @@ class Processes:
         if self.joined or self._model is None:
             return
         self._look()
-        if self._wrapper is None and dist.is_available() and dist.is_initialized():
+        known = self._wrapper is not None or self.sharding is not None
+        if not known and dist.is_available() and dist.is_initialized():
             world = dist.get_world_size()
             if world > 1 and not self._independent:
                 raise StructureError(
                     f"this is one of {world} processes, but no DistributedDataParallel around this "
-                    f"{type(self._model).__name__} is known, so that each of them would decide for itself: "
-                    "wrap the model, or say Structure(..., independent=True) if each process trains a model "
-                    "of its own"
+                    f"{type(self._model).__name__} is known, nor is it sharded, so that each of them would "
+                    "decide for itself: wrap the model, or say Structure(..., independent=True) if each "
+                    "process trains a model of its own"
                 )
         if self._group is not None and self.size > 1:
             self._group.agree(facts, "widths, rules or seed")
-            self._group.spread(remembered)
+            if self.sharding is None:  # else it was made after the weights were shared out
+                self._group.spread(remembered)
         self.joined = True
 
     def check(self) -> None:
@@ -134,6 +144,29 @@ class Processes:
             place += 1 + length
         return found
 
+    def settle(self) -> None:
+        """After a run of the model: parameters are sharded again, if they are."""
+        if self.sharding is not None:
+            self.sharding.settle()
+
+    @contextmanager
+    def whole(self, tensors: Iterable[Tensor], optimizers: Sequence[Optimizer] = ()) -> Iterator[None]:
+        """Within it these parameters are whole, also to the optimizers, with their state."""
+        if self.sharding is None:
+            yield
+            return
+        with self.sharding.whole(tensors, optimizers):
+            yield
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Within it the model is whole, and runs on this process alone."""
+        if self.sharding is None:
+            yield
+            return
+        with self.sharding.plain():
+            yield
+
     @contextmanager
     def following(self) -> Iterator[Callable[[nn.Module], None]]:
         """Within it parameters may change, also to what they were: the wrapper follows at the end.
@@ -159,8 +192,13 @@ class Processes:
         Raises:
             StructureError: it cannot follow changes of structure, or does not train the whole model.
         """
-        if self._model is None:
+        if self._model is None or self.sharding is not None:
             return
+        if sharded_modules(self._model):
+            raise StructureError(
+                "the model was sharded after its structure was made: call fully_shard first, make the "
+                "optimizer, and the structure then; widths may be found before (ds.find_widths)"
+            )
         ddp = ddp_around(self._model)
         if ddp is None:
             return
@@ -177,5 +215,9 @@ class Processes:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy finds its own wrapper and processes."""
+        if self.sharding is not None:
+            raise StructureError(
+                "a structure whose model is sharded over processes cannot be copied or pickled"
+            )
         mine = {**vars(self), "_wrapper": None, "_group": None}
         return {**mine, "joined": self._model is None}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from diffstruct.distributed.reducer import check, rebuild
+from diffstruct.distributed.sharding import Sharding, sharded_modules
+from diffstruct.distributed.shards import is_sharded
 from diffstruct.errors import StructureError
 
 
@@ -34,8 +36,9 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, nn.Module]:
             model = model.module
         else:
             break
+    sharded = Sharding(model).managed() if sharded_modules(model) else set()
     for name, module in model.named_modules():
-        why = _refused(module)
+        why = _refused(module, sharded)
         if why is not None:
             place = f" (module {name!r})" if name else ""
             raise StructureError(
@@ -73,13 +76,16 @@ def following(model: nn.Module) -> Iterator[None]:
     Also parameters that end as they were: surgery that was tried and undone renews their accumulators, which
     the hooks of a `DistributedDataParallel` hang on.
     """
-    try:
-        yield
-    finally:
-        ddp = ddp_around(model)
-        if ddp is not None:
-            check(ddp)
-            rebuild(ddp)
+    with ExitStack() as back:
+        if sharded_modules(model):
+            back.enter_context(Sharding(model).plain())
+        try:
+            yield
+        finally:
+            ddp = ddp_around(model)
+            if ddp is not None:
+                check(ddp)
+                rebuild(ddp)
 
 
 def covers(ddp: DistributedDataParallel, model: nn.Module) -> list[str]:
@@ -97,7 +103,7 @@ def _alive(model: nn.Module) -> list[DistributedDataParallel]:
     return [ddp for ddp in every if any(module is model for module in ddp.modules())]
 
 
-def _refused(module: nn.Module) -> str | None:
+def _refused(module: nn.Module, sharded: set[int]) -> str | None:
     """Why a module, itself a wrapper, cannot follow; None if it is no wrapper, or a known one."""
     if isinstance(module, DistributedDataParallel):
         return "only a part of the model is wrapped: wrap the whole model in one DistributedDataParallel"
@@ -114,18 +120,15 @@ def _refused(module: nn.Module) -> str | None:
             "it keeps parameters and optimizer state in flat buffers of a size that is fixed when it is "
             "made; use DistributedDataParallel"
         )
-    return _tensor_parallel(module)
+    return _tensor_parallel(module, sharded)
 
 
-def _tensor_parallel(module: nn.Module) -> str | None:
-    tensors = sys.modules.get("torch.distributed.tensor")
-    if tensors is None:  # then nothing of it has been used
-        return None
+def _tensor_parallel(module: nn.Module, sharded: set[int]) -> str | None:
     for name, parameter in module._parameters.items():
-        if isinstance(parameter, tensors.DTensor):
+        if parameter is not None and is_sharded(parameter) and id(parameter) not in sharded:
             return (
-                f"its parameter {name!r} is a DTensor, as tensor parallelism and fully_shard make them, "
-                "whose sizes are fixed when it is distributed; learn the structure with "
-                "DistributedDataParallel, and distribute the finished model"
+                f"its parameter {name!r} is a DTensor, as tensor parallelism makes them, whose sizes are "
+                "fixed when it is distributed; learn the structure with DistributedDataParallel or "
+                "fully_shard, and distribute the finished model"
             )
     return None

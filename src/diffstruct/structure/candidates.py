@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from diffstruct.couple import EXCLUDED, FoundWidths, depths_of, find_widths
 from diffstruct.criteria import Criterion, Training
 from diffstruct.errors import ConfigurationError, StructureError
-from diffstruct.nn import Residual
+from diffstruct.nn import Multiplier, Residual
+from diffstruct.nn.recurrent import Recurrent
 from diffstruct.surgery import check_state
 from diffstruct.width import READERS, Depth, Role, Width, outside
 
@@ -107,6 +108,29 @@ def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> N
             continue
         _check_states(width, training.optimizers)
     _need_widths(found)
+
+
+def shardable(
+    model: nn.Module, found: FoundWidths, criterion: Criterion, start: Mapping[str, int | None]
+) -> None:
+    """Refuse what cannot be learned of a model that is sharded over processes.
+
+    Raises:
+        StructureError: says what, and what can be done instead.
+    """
+    why = None
+    if not criterion.knows_shards:
+        why = f"{type(criterion).__name__} judges by whole weights: use TaylorImportance"
+    elif any(isinstance(width, Depth) for width in found.widths.values()):
+        why = "blocks cannot come and go: leave depth out"
+    elif any(size is not None and size < found.widths[name].size for name, size in start.items()):
+        why = "widths start at the sizes that the model came with: leave start out"
+    elif any(isinstance(module, (Recurrent, Multiplier)) for module in model.modules()):
+        why = "layers of ds.nn cannot be learned: use those of torch.nn"
+    if why is not None:
+        raise StructureError(
+            f"in a model that fully_shard has sharded, {why}; or use DistributedDataParallel"
+        )
 
 
 def untrained(width: Width, held: set[int]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.rule import Decision
@@ -46,6 +46,14 @@ def operate_on(
             if isinstance(change.width, Depth):
                 undo.callback(change_blocks(model, change, births.get(name, ()), optimizers, copies))
         return undo.pop_all().close
+
+
+def touched_by(changes: Mapping[str, Change]) -> list[Tensor]:
+    """The tensors that surgery of some widths reads and writes."""
+    found = [slot.tensor for change in changes.values() for slot in change.width.slots]
+    every = (each for change in changes.values() for each in change.width.rescaled)
+    values = [getattr(each.module, each.name) for each in every]
+    return [*dict.fromkeys([*found, *(value for value in values if isinstance(value, Tensor))])]
 
 
 def told(

@@ -21,7 +21,7 @@ from diffstruct.criteria import Budget, Criterion, TaylorImportance
 from diffstruct.distributed import Processes, unwrapped
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.rule import Decision, Rule, RuleState
-from diffstruct.structure.candidates import learnable, widths_to_learn
+from diffstruct.structure.candidates import learnable, shardable, widths_to_learn
 from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.decide import decide_all
 from diffstruct.structure.deepening import Growth
@@ -30,7 +30,7 @@ from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.joining import join
 from diffstruct.structure.loading import load_state, resize_on_load
-from diffstruct.structure.operation import block_watch, carried, operate_on, told
+from diffstruct.structure.operation import block_watch, carried, operate_on, told, touched_by
 from diffstruct.structure.parts import StructureParts
 from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.run import multiples, training_after, training_run
@@ -135,6 +135,8 @@ class Structure(StructureParts):
             self.training = training_run(*run, self.multiple_of, processes)
             sizes = by_name(start, self._found.widths, None, "start")
             learnable(self._found, self.criterion, self.training)
+            if processes.sharding is not None:
+                shardable(self.model, self._found, self.criterion, sizes)
             keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
             self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
             undo.callback(self.criterion.detach)
@@ -171,6 +173,8 @@ class Structure(StructureParts):
         Raises:
             StructureError: it is no copy of the model, of its sizes now.
         """
+        if self.training.processes.sharding is not None:
+            raise StructureError("a copy cannot follow a model that is sharded over processes")
         self.training.copies.append(copy_of(self.model, copy, self.widths.values()))
 
     def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
@@ -285,7 +289,8 @@ class Structure(StructureParts):
             self.training.processes.agree(told(decisions, births, self.widths), "their decisions")
         if changes:
             run = self.training.optimizers, initialize, self.training.copies
-            with self.training.processes.following():
+            processes, touched = self.training.processes, touched_by(changes)
+            with processes.following(), processes.whole(touched, self.training.optimizers):
                 back = operate_on(self.model, changes, births, *run)
             if undo is not None:
                 undo.callback(back)
@@ -342,7 +347,9 @@ class Structure(StructureParts):
         """Remove all units but those to keep, and all that is ours; the plain model, and what to say."""
         with self.training.processes.following() as replaced_by:
             run = self.model, self.widths, self.criterion, keep, self._found.proof
-            plain, changes, followed = finished(*run)
+            touched = touched_by({name: Change(self.widths[name], units, 0) for name, units in keep.items()})
+            with self.training.processes.whole(touched, self.training.optimizers):
+                plain, changes, followed = finished(*run)
             replaced_by(plain)
             for name, change in changes.items():
                 stay, memory = [*change.keep], self.states[name]
@@ -359,7 +366,8 @@ class Structure(StructureParts):
         self.widths, self._widening = dict(self._found.widths), None
         self._finished, self._due = True, 0
         copies = [copy.modules[self.model] for copy in self.training.copies]
-        unsaid = write_sizes(plain, self.widths, self._found.proof, copies)
+        sharded = self.training.processes.sharding is not None
+        unsaid = write_sizes(plain, self.widths, None if sharded else self._found.proof, copies)
         return plain, [*remarks, unsaid] if unsaid else remarks
 
     def state_dict(self) -> dict[str, Any]:
