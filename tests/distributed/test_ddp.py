@@ -8,38 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.ranks import network, on_ranks, train
+from helpers.ranks import ROUNDING, assert_alike, assert_as_one, network, on_ranks, train
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 import diffstruct as ds
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::diffstruct.StructureWarning")]
 
-ROUNDING = 1e-4
-"""What rounding comes to in forty steps of Adam, which makes steps of one size of all gradients."""
-
 DOUBLE = {"dtype": torch.float64}
-
-
-def assert_alike(ranks):
-    """Bit for bit."""
-    first, *others = ranks
-    assert isinstance(first, dict), first
-    for other in others:
-        assert isinstance(other, dict), other
-        assert other["events"] == first["events"]
-        assert other["draws"] == first["draws"]
-        assert [*other["weights"]] == [*first["weights"]]
-        for name, weights in first["weights"].items():
-            assert torch.equal(other["weights"][name], weights), name
-
-
-def assert_as_one(found, one, tolerance=ROUNDING):
-    assert found["events"] == one["events"]
-    assert any(removed for _, _, removed, _, _ in one["events"])
-    assert any(added for _, _, _, added, _ in one["events"])
-    for name, weights in one["weights"].items():
-        torch.testing.assert_close(found["weights"][name], weights, rtol=0, atol=tolerance)
 
 
 def compare(size, *runs, tolerance=ROUNDING):

@@ -11,7 +11,8 @@ from helpers.ranks import EAGER, TAYLOR, batch, network
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import diffstruct as ds
@@ -128,3 +129,56 @@ def of_one(rank, size):
     optimizer, structure = structured(model, rank, size, seed=rank)
     steps(model, optimizer, structure, rank, size, 20)
     return len(structure.history.events)
+
+
+def sharded(size, *, seed=0, kind="plain"):
+    model = network(kind, seed)
+    for each in (model[2], model):
+        fully_shard(each, mesh=init_device_mesh("cpu", (size,)))
+    return model
+
+
+def sharded_objects(rank, size):
+    """Whether parameters are the same objects after many events, and what the optimizer has of them fits."""
+    model = network()
+    found = ds.find_widths(model, (batch(0, rank, size)[0],))
+    for each in (model[2], model):
+        fully_shard(each, mesh=init_device_mesh("cpu", (size,)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    structure = ds.Structure(
+        model, optimizer, widths=found, total_steps=100, criterion=TAYLOR, rule=EAGER, interval=1
+    )
+    before = [*map(id, model.parameters())]
+    steps(model, optimizer, structure, rank, size, 25)
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states = [optimizer.state[parameter] for parameter in model.parameters()]
+    return [
+        len(structure.history.events) > 5,
+        [*map(id, model.parameters())] == before,
+        [*map(id, held)] == before,
+        all(
+            state[key].shape == parameter.shape and state[key].placements == parameter.placements
+            for state, parameter in zip(states, model.parameters(), strict=True)
+            for key in ("exp_avg", "exp_avg_sq")
+        ),
+        all(isinstance(parameter, DTensor) for parameter in model.parameters()),
+        len(optimizer.state) == len(before),
+    ]
+
+
+def sharded_refusals(rank, size):
+    found = {}
+    model = network()
+    optimizer, structure = structured(model, rank, size)
+    fully_shard(model, mesh=init_device_mesh("cpu", (size,)))
+    found["too late"] = message(steps, model, optimizer, structure, rank, size, 1)
+    found["criterion"] = message(structured, sharded(size), rank, size, criterion=ds.OutgoingNorm())
+    found["start"] = message(structured, sharded(size), rank, size, start=1)
+    blocks = network("blocks")
+    fully_shard(blocks, mesh=init_device_mesh("cpu", (size,)))
+    found["depth"] = message(structured, blocks, rank, size, depth=["1"], rule={})
+    model = sharded(size)
+    optimizer, structure = structured(model, rank, size)
+    found["copy"] = message(structure.follow, network())
+    found["state"] = message(structure.state_dict)
+    return found

@@ -28,6 +28,8 @@ from diffstruct.structure.deepening import Deepening
 EAGER = ds.Rule(p_add=0.5, p_delete=0.5, max_units=32, grace_period=3)
 TAYLOR = ds.TaylorImportance(price=1, settling=1e9)  # removes units from the start of the run on
 STEPS = 40
+ROUNDING = 1e-4
+"""What rounding comes to in forty steps of Adam, which makes steps of one size of all gradients."""
 
 
 def on_ranks(size: int, *works: Callable[[int, int], Any], timeout: float = 150) -> list[list[Any]]:
@@ -206,3 +208,25 @@ def train(
             LOSSES[loss](called(x.to(dtype)), x.to(dtype), y).backward()
             optimizer.step()
     return told(model, structure)
+
+
+def assert_alike(ranks: Sequence[Any]) -> None:
+    """All ranks have come to the same, bit for bit."""
+    first, *others = ranks
+    assert isinstance(first, dict), first
+    for other in others:
+        assert isinstance(other, dict), other
+        assert other["events"] == first["events"]
+        assert other["draws"] == first["draws"]
+        assert [*other["weights"]] == [*first["weights"]]
+        for name, weights in first["weights"].items():
+            assert torch.equal(other["weights"][name], weights), name
+
+
+def assert_as_one(found: dict[str, Any], one: dict[str, Any], tolerance: float = ROUNDING) -> None:
+    """A rank has come to what one process came to, through additions and removals."""
+    assert found["events"] == one["events"]
+    assert any(removed for _, _, removed, _, _ in one["events"])
+    assert any(added for _, _, _, added, _ in one["events"])
+    for name, weights in one["weights"].items():
+        torch.testing.assert_close(found["weights"][name], weights, rtol=0, atol=tolerance)

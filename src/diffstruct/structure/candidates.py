@@ -111,19 +111,22 @@ def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> N
 
 
 def shardable(
-    model: nn.Module, found: FoundWidths, criterion: Criterion, start: Mapping[str, int | None]
+    model: nn.Module,
+    criterion: Criterion,
+    start: int | Mapping[str, int | None] | None,
+    depth: Sequence[str],
 ) -> None:
-    """Refuse what cannot be learned of a model that is sharded over processes.
+    """Refuse what cannot be learned of a model that is sharded over processes; arguments as of `Structure`.
 
     Raises:
         StructureError: says what, and what can be done instead.
     """
     why = None
-    if not criterion.knows_shards:
+    if not getattr(criterion, "knows_shards", False):
         why = f"{type(criterion).__name__} judges by whole weights: use TaylorImportance"
-    elif any(isinstance(width, Depth) for width in found.widths.values()):
+    elif depth or any(isinstance(module, Residual) for module in model.modules()):
         why = "blocks cannot come and go: leave depth out"
-    elif any(size is not None and size < found.widths[name].size for name, size in start.items()):
+    elif isinstance(start, int) or any(size is not None for size in (start or {}).values()):
         why = "widths start at the sizes that the model came with: leave start out"
     elif any(isinstance(module, (Recurrent, Multiplier)) for module in model.modules()):
         why = "layers of ds.nn cannot be learned: use those of torch.nn"

@@ -126,6 +126,8 @@ class Structure(StructureParts):
         self.model, called = unwrapped(model)
         processes = Processes(self.model, independent)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
+        if processes.sharding is not None:
+            shardable(self.model, self.criterion, start, depth)
         with processes.following(), ExitStack() as undo:  # what to do if anything fails
             self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
             optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
@@ -135,8 +137,6 @@ class Structure(StructureParts):
             self.training = training_run(*run, self.multiple_of, processes)
             sizes = by_name(start, self._found.widths, None, "start")
             learnable(self._found, self.criterion, self.training)
-            if processes.sharding is not None:
-                shardable(self.model, self._found, self.criterion, sizes)
             keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
             self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
             undo.callback(self.criterion.detach)
@@ -379,7 +379,15 @@ class Structure(StructureParts):
         Returns:
             Sizes and blocks, what rule and criterion remember, the generator, the history; and the inputs of
             the last batch that was recorded, on which `finish` measures, if these are plain tensors.
+
+        Raises:
+            StructureError: the model is sharded over processes.
         """
+        if self.training.processes.sharding is not None:
+            raise StructureError(
+                "the structure of a model that fully_shard has sharded cannot be saved: what it remembers is "
+                "divided among the processes; DistributedDataParallel can be resumed"
+            )
         return state_of(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
