@@ -48,6 +48,9 @@ OWN = Shape(768, 12, 96, 2)
 
 STREAMS, BLOCKS, CHANNELS_A_HEAD = (48, 64, 96), (1, 2, 3), (32, 16)
 
+MOST_BLOCKS = max(BLOCKS)
+"""That a model may have whose blocks come and go."""
+
 
 def uniform_shapes(budget: int) -> Iterator[Shape]:
     """A shape for each stream, number of blocks and of heads that fit in, with feed-forward units to fill."""

@@ -271,3 +271,24 @@ def test_a_stream_that_is_the_models_own_input_holds_its_heads():
     found = ds.find_widths(model, (torch.randn(2, 5, 8), torch.randn(2, 4, 8)))
     assert {*found.widths} == {"encoder.layers.0.linear1", "decoder.layers.0.linear1"}
     assert {each.reason for each in found.refused} == {"is a dimension of the input"}
+
+
+def test_a_large_batch_does_not_make_rounding_look_like_a_wrong_scale():
+    """Of thousands of positions, some nearly hesitate between two others: rounding must not decide there."""
+
+    class Attentions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token, self.out = nn.Embedding(64, 32), nn.Linear(32, 64)
+            self.norms = nn.ModuleList(nn.LayerNorm(32) for _ in range(2))
+            self.layers = nn.ModuleList(att.SelfAttention(32, 4, 8, 32) for _ in range(2))
+
+        def forward(self, text):
+            x = self.token(text)
+            for norm, layer in zip(self.norms, self.layers, strict=True):
+                x = x + layer(norm(x))
+            return self.out(x)
+
+    torch.manual_seed(0)
+    found = ds.find_widths(Attentions(), (torch.randint(64, (32, 64)),))
+    assert {"layers.0.q.head_width", "layers.1.q.head_width"} < {*found.widths}

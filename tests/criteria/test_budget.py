@@ -167,6 +167,16 @@ def test_the_finished_model_costs_at_most_the_budget_and_uses_it(budget):
         assert costs[step - 1] / budget <= path.allowed(step)
 
 
+@pytest.mark.parametrize("budget", [450, 300, 200])
+@pytest.mark.parametrize("multiple_of", [4, 8])
+def test_a_budget_is_met_in_multiples(budget, multiple_of):
+    plain, _, _ = trained(budget, multiple_of=multiple_of)
+    sizes = [plain[0].out_features, plain[2].out_features]
+    assert all(size % multiple_of == 0 for size in sizes)
+    assert parameters(plain) <= budget
+    assert parameters(plain) + multiple_of * max(6 + 1 + sizes[1], sizes[0] + 1 + 3) > budget
+
+
 def test_the_cost_falls_evenly():
     """Where all units are worth their price, the budget alone makes them go: never many at once."""
     _, structure, costs = trained(200, criterion=ds.TaylorImportance(price=1e-9))

@@ -48,6 +48,13 @@ def test_a_budget_is_met_and_batch_norms_follow():
     assert sum(each.numel() for each in found[0][0]["weights"].values()) <= half
 
 
+def test_a_decision_that_fails_is_undone_on_all_ranks():
+    works = partial(faults.undone, order="sharded"), partial(faults.undone, order="wrapped")
+    for ranks in on_ranks(2, *works):
+        for found in ranks:
+            assert found == [True] * len(found), found
+
+
 def test_optimizer_and_parameters_stay_the_same_objects_and_what_cannot_be_is_refused():
     objects, refused = on_ranks(2, faults.sharded_objects, faults.sharded_refusals)
     for ranks in objects:

@@ -3,11 +3,12 @@
 import os
 import signal
 import time
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.ranks import EAGER, TAYLOR, batch, network
+from helpers.ranks import EAGER, TAYLOR, batch, network, whole
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
 from torch.distributed.device_mesh import init_device_mesh
@@ -182,3 +183,35 @@ def sharded_refusals(rank, size):
     found["copy"] = message(structure.follow, network())
     found["state"] = message(structure.state_dict)
     return found
+
+
+def undone(rank, size, order):
+    """Whether a decision that fails behind its surgery leaves all as it was, and training goes on."""
+    model = sharded(size) if order == "sharded" else network()
+    called = model if order == "sharded" else DistributedDataParallel(model)
+    optimizer, structure = structured(model, rank, size)
+    steps(called, optimizer, structure, rank, size, 12)
+
+    def snapshot():
+        states = [optimizer.state[p][key] for p in model.parameters() for key in ("exp_avg", "exp_avg_sq")]
+        return [whole(each) for each in (*model.parameters(), *states)], [*map(id, model.parameters())]
+
+    found = []
+    for step in range(12, 30):
+        x, y = batch(step, rank, size)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(called(x), y).backward()
+        optimizer.step()
+        (values, objects), sizes = snapshot(), {n: w.size for n, w in structure.widths.items()}
+        with patch.object(structure.history, "record", side_effect=lambda step, changes, costs: 1 / len(())):
+            try:
+                structure.step()
+            except ZeroDivisionError:
+                now, same = snapshot()
+                found.append(
+                    same == objects
+                    and sizes == {name: width.size for name, width in structure.widths.items()}
+                    and all(torch.equal(a, b) for a, b in zip(values, now, strict=True))
+                )
+        structure.step()
+    return [*found, len(found) == 18, len(structure.history.events) > 10]

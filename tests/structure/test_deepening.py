@@ -8,8 +8,8 @@ from diffstruct.structure.deepening import Deepening
 class Blocks:
     """Blocks of a depth that grows as `Deepening` says, each of which must be worth a tenth."""
 
-    def __init__(self, wait=5, most=16):
-        self.deepening, self.most = Deepening(wait), most
+    def __init__(self, wait=5, most=16, at_once=False):
+        self.deepening, self.most = Deepening(wait, at_once), most
         self.ages = np.zeros(1, np.int64)
         self.asked = []
 
@@ -33,6 +33,15 @@ def test_no_block_comes_while_the_network_wins_without():
     blocks = Blocks()
     assert not any(blocks.decide(won=0.1 * 1.03**step) for step in range(100))
     assert blocks.many(10, won=2.0) == 1  # a tenth in five decisions is what it would have to bring
+
+
+def test_with_a_budget_blocks_come_at_once_and_others_as_long_as_these_pay():
+    blocks = Blocks(most=4, at_once=True)
+    assert [blocks.decide(won=0.1 * 1.5**step) for step in range(20)].count(1) == 3
+    assert len(blocks.ages) == 4
+    blocks = Blocks(most=4, at_once=True)
+    assert blocks.decide(won=0.1) == 1
+    assert blocks.many(20, won=0.2, worth=0.5) == 0
 
 
 def test_half_as_many_as_there_are_come_while_the_last_ones_pay_at_once():

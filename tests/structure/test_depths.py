@@ -241,7 +241,8 @@ def test_blocks_that_are_worth_nothing_go_and_the_others_stay_as_they_were():
 
 
 @pytest.mark.slow
-def test_a_budget_is_met_with_blocks_and_units_together():
+@pytest.mark.parametrize("start", [None, 1])
+def test_a_budget_is_met_with_blocks_and_units_together(start):
     torch.manual_seed(0)
     x = torch.randn(512, 5)
     y = (x[:, 0] * x[:, 1] > 0).long() + (x[:, 2] > 0).long()
@@ -253,14 +254,17 @@ def test_a_budget_is_met_with_blocks_and_units_together():
         example_inputs=(x[:16],),
         total_steps=600,
         depth=["blocks"],
+        start={"blocks": start},
         budget=ds.Budget(parameters=600),
     )
-    assert sum(p.numel() for p in model.parameters()) > 1200
-    for _ in range(600):
+    for step in range(600):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
         structure.step()
+        if step == 150:  # the way there leaves room for all blocks, whatever it began with
+            assert sum(p.numel() for p in model.parameters()) > 900
+            assert len(model.blocks) > 1
     structure.finish()
     used = sum(p.numel() for p in model.parameters())
     assert 0.85 * 600 <= used <= 600

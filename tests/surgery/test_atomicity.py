@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 import diffstruct as ds
-from diffstruct.surgery import operate
+from diffstruct.surgery import Change, operate
 from diffstruct.surgery.commit import Resized
 
 
@@ -82,6 +82,24 @@ def test_a_size_that_cannot_be_set_undoes_the_surgery():
         operate(model.change(PLAN), [optimizer])
     model.readout.__class__ = nn.Linear
     assert_trains_as_if_nothing_had_failed(model, optimizer)
+
+
+def test_no_memory_for_the_weights_of_an_lstm_in_one_piece_undoes_the_surgery(monkeypatch):
+    class Recurrent(nn.Sequential):
+        def forward(self, x):
+            return self[1](self[0](x)[0])
+
+    model = Recurrent(nn.LSTM(2, 4), nn.Linear(4, 1))
+    optimizer = torch.optim.Adam(model.parameters())
+    width = next(iter(ds.find_widths(model, (torch.ones(3, 5, 2),)).widths.values()))
+
+    def fails(self: nn.RNNBase) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", fails)
+    with untouched(torch.OutOfMemoryError, model, optimizer, "out of memory"):
+        operate([Change(width, (0, 2), 1)], [optimizer])
+    assert width.size == model[0].hidden_size == 4
 
 
 def test_a_structure_can_step_again_after_its_surgery_has_failed():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from diffstruct.couple.block_calls import BlockCall, watched
 from diffstruct.couple.proof import Proof
 from diffstruct.couple.trials import ProofError, one_line
+from diffstruct.interrupts import allowed
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import Change, change_blocks, newborn, silence
 from diffstruct.width.depth import Block, Counter, Depth, Stack
@@ -122,7 +123,8 @@ class BlockProof:
                 undo.callback(handle.remove)
             undo.enter_context(undisturbed(self.model))
             undo.enter_context(torch.enable_grad())
-            self.proof.run()
+            with allowed():
+                self.proof.run()
             for block in blocks:
                 if block.module in reasons or block.module not in graphs:
                     continue

@@ -14,6 +14,7 @@ from diffstruct.couple.call import name_of
 from diffstruct.couple.registry import expand
 from diffstruct.couple.unfused import unfused
 from diffstruct.errors import StructureError
+from diffstruct.interrupts import allowed
 
 Sizes: TypeAlias = tuple[int, ...]
 """What one product takes: its multiply-adds are the product of these."""
@@ -45,7 +46,8 @@ def placed_products_of(
             stack.callback(module.register_forward_hook(leave).remove)
         stack.enter_context(unfused())
         stack.enter_context(counting)
-        run()
+        with allowed():
+            run()
     if counting.unknown:
         raise StructureError(
             f"how many multiply-adds {', '.join(counting.unknown)} takes is not known: give the cost as a "

@@ -22,6 +22,7 @@ from diffstruct.couple.proof import Proof
 from diffstruct.couple.trials import ProofError
 from diffstruct.distributed import following, unwrapped
 from diffstruct.errors import StructureError
+from diffstruct.interrupts import allowed, uninterrupted
 from diffstruct.nn.residual import Residual
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import moments_of
@@ -69,6 +70,7 @@ class FoundDepths:
         return f"{table}\n\nnot learned:\n{self.explain()}" if self.refused else table
 
 
+@uninterrupted
 def find_depths(
     model: nn.Module,
     example_inputs: Sequence[Any] | Mapping[str, Any],
@@ -122,7 +124,7 @@ def depths_of(proof: Proof, include: Sequence[str] = ("*",), exclude: Sequence[s
         name or "model": module for name, module in model.named_modules() if isinstance(module, CONTAINERS)
     }
     children = [child for container in containers.values() for child in children_of(container)]
-    with undisturbed(model), all_trained(children), watched(children, walks=True) as calls:
+    with undisturbed(model), all_trained(children), watched(children, walks=True) as calls, allowed():
         proof.run()
     candidates: dict[str, dict[nn.Module, tuple[str, ...]]] = {}
     for name, container in containers.items():

@@ -20,12 +20,14 @@ from diffstruct.couple.trials import ChangesOutputError, ProofError
 from diffstruct.couple.widths import TracedWidths, widths_of
 from diffstruct.distributed import following, unwrapped
 from diffstruct.errors import StructureError, StructureWarning
+from diffstruct.interrupts import uninterrupted
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.width.patterns import check_patterns, chosen
 
 EXCLUDED = "is excluded by name"
 
 
+@uninterrupted
 def find_widths(
     model: nn.Module,
     example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,

@@ -17,6 +17,7 @@ import torch
 from torch._decomp import decomposition_table
 
 from diffstruct.couple.call import Call, Dims, OpRule, created, fix_all, name_of, unknown
+from diffstruct.couple.fused_cells import SIMPLER
 from diffstruct.couple.operators import OP_RULES
 from diffstruct.couple.operators.elementwise import elementwise
 
@@ -28,6 +29,8 @@ def expand(func: Any) -> Callable[..., Any] | None:
         return None
     if func.namespace == "diffstruct":
         return _reference(func)
+    if name_of(func) in SIMPLER:
+        return SIMPLER[name_of(func)]
     if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
         decompose: Callable[..., Any] = func.decompose
         return decompose

@@ -22,6 +22,7 @@ from diffstruct.couple.registry import describe, expand, rule_failed
 from diffstruct.couple.terms import Leaf, fix, product_of, unify
 from diffstruct.couple.tracing_state import TracingState
 from diffstruct.couple.unfused import unfused
+from diffstruct.interrupts import allowed
 from diffstruct.nn.outputs import tensors_in
 
 TURNED_IN_PLACE = {f"aten::{name}_" for name in ("t", "transpose", "squeeze", "unsqueeze")}
@@ -147,7 +148,7 @@ def trace(model: nn.Module, run: Callable[[], Any], inputs: Any, findings: Findi
     for tensor in tree_leaves(inputs):
         if isinstance(tensor, Tensor) and not state.is_known(tensor):
             state.declare(tensor, [Dim(Leaf(size, "is a dimension of the input")) for size in tensor.shape])
-    with _operator_by_operator(state), Trace(state):
+    with _operator_by_operator(state), Trace(state), allowed():
         outputs = run()
     findings.draws |= state.draws and not any(module.training for module in model.modules())
     for tensor in tensors_in(outputs):

@@ -21,12 +21,16 @@ from diffstruct.couple.findings import Findings, coarsest
 from diffstruct.couple.sharpening import FACTORS, Sharpening, apart
 from diffstruct.couple.silent_units import silent_units
 from diffstruct.errors import StructureError
+from diffstruct.interrupts import allowed
 from diffstruct.nn.outputs import tensors_in
 from diffstruct.nn.undisturbed import undisturbed
 from diffstruct.surgery import Change, plan
 from diffstruct.width.layout import owners
 from diffstruct.width.silence import silence_writers, writers
 from diffstruct.width.width import READERS, Role, Width
+
+BEYOND_DOUBT = 100.0
+"""So many times the tolerance must a scale that is a tenth too large change some output."""
 
 
 class ProofError(Exception):
@@ -57,7 +61,10 @@ class Trials:
         self._sharp_outputs = self.expected
 
     def sharpen(self, variants: Iterable[Sequence[Sequence[Width]]]) -> None:
-        """Find out at which weights of attention its scale matters most: there it is tried what scale it has.
+        """Find out at which weights of attention its scale matters: there it is tried what scale it has.
+
+        The smallest that show a wrong scale beyond doubt are best. With larger ones, rounding decides which
+        of two nearly equal things is attended to, and in a large batch some output always hangs on that.
 
         Args:
             variants: of all widths, as `prove` takes them.
@@ -71,6 +78,8 @@ class Trials:
                 change = apart(here, self.outputs())
             if change > best:
                 best, self._sharpening.factor, self._sharp_outputs = change, factor, here
+            if best > BEYOND_DOUBT * self._tolerance(here):
+                break
 
     @contextmanager
     def sharp(self, needed: bool) -> Iterator[None]:
@@ -212,9 +221,11 @@ class Trials:
         """
         # With gradients, which a model can need for its output (forces, from an energy).
         draws = EvenDraws() if self.draws and not training else nullcontext()
-        with undisturbed(self.model, training), torch.enable_grad(), draws:
+        with undisturbed(self.model, training), torch.enable_grad(), draws, allowed():
             try:
                 return [tensor.detach().clone() for tensor in tensors_in(self.run())]
+            except (MemoryError, torch.OutOfMemoryError):  # which says nothing of the size
+                raise
             except Exception as error:  # whatever the user's code raises where a size does not fit
                 raise ProofError(f"with a unit more or less the model fails: {one_line(error)}") from error
 
@@ -226,9 +237,7 @@ class Trials:
         """
         if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
             raise ChangesOutputError(f"{what}: its shape")
-        types = [tensor.dtype for tensor in found if tensor.dtype.is_floating_point]
-        kept = coarsest([*types, self.precision] if types else [])
-        tolerance = torch.finfo(kept).eps ** 0.7  # rounding adds up on its way through the model
+        tolerance = self._tolerance(found)
         for mine, right in zip(found, expected, strict=True):
             if not right.dtype.is_floating_point:
                 if not torch.equal(mine, right):
@@ -242,6 +251,11 @@ class Trials:
             apart = float((mine - right)[finite].abs().max()) if finite.any() else 0.0
             if apart > tolerance * scale:
                 raise ChangesOutputError(f"{what}, by {apart / scale:.1g} of it")
+
+    def _tolerance(self, outputs: Sequence[Tensor]) -> float:
+        """What outputs may differ by, as a share of the largest entry: rounding adds up on its way."""
+        types = [tensor.dtype for tensor in outputs if tensor.dtype.is_floating_point]
+        return float(torch.finfo(coarsest([*types, self.precision] if types else [])).eps ** 0.7)
 
 
 def _growing(more: Mapping[Width, int]) -> Iterator[Change]:

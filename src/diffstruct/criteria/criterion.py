@@ -41,6 +41,7 @@ class Training:
         multiply_adds: what a model of given sizes takes for an example, where the budget is of that.
         copies: of the model, that follow its sizes.
         processes: that train it: what is seen of a batch must go through these, so that all decide alike.
+        multiple_of: of what the sizes of widths are multiples, by name; of one that is not named, of 1.
     """
 
     optimizers: Sequence[Optimizer]
@@ -55,6 +56,7 @@ class Training:
     multiply_adds: Cost | None = None
     copies: list[Copy] = field(default_factory=list)
     processes: Processes = field(default_factory=Processes)
+    multiple_of: Mapping[str, int] = field(default_factory=dict)
 
     def decides(self, step: int) -> bool:
         """Whether there is a decision after the step of this number, counted from 1."""

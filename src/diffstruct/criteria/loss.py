@@ -134,6 +134,7 @@ def won(kind: str, mean_nats: float, constant: NDArray[np.float64], spread: floa
     return max(0.0, float(entropy.sum()) - mean_nats)
 
 
+@np.errstate(invalid="ignore")  # infinite outputs, of which nothing can be told
 def _plain(outputs: Tensor, gradient: Tensor) -> Loss | None:
     """The loss that most networks have, in few operations: cross-entropy, each target a class and all alike.
 

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from diffstruct.criteria.loss import Loss, class_dim, recognise, rows_of
 from diffstruct.distributed import Rows
+from diffstruct.interrupts import allowed
 from diffstruct.nn.outputs import tensors_in
 from diffstruct.nn.undisturbed import undisturbed
 
@@ -150,7 +151,7 @@ class Outputs:
             training: in the modes that the modules are in; else in evaluation mode.
         """
         device, dtype, enabled = call.autocast
-        with undisturbed(self.model, training=training), torch.autocast(device, dtype, enabled):
+        with undisturbed(self.model, training=training), torch.autocast(device, dtype, enabled), allowed():
             found = tensors_in(self.model(*call.args, **call.kwargs))[call.index]
         return rows_of(found if found.ndim > 1 else found[:, None], call.dim)[:: call.step]
 
@@ -173,6 +174,7 @@ class Outputs:
             undisturbed(self.model, training=True),
             torch.enable_grad(),
             torch.autocast(device, dtype, enabled),
+            allowed(),
         ):
             found = tensors_in(self.model(*call.args, **call.kwargs))[call.index]
             rows = rows_of(found if found.ndim > 1 else found[:, None], call.dim)[:: call.step]

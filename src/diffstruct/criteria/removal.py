@@ -28,6 +28,7 @@ from diffstruct.criteria.outputs import Call, Outputs
 from diffstruct.criteria.silencing import restore, silence, taking_over, written
 from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names
 from diffstruct.distributed import scale_
+from diffstruct.rule import round_up
 from diffstruct.surgery import Change, Copy
 from diffstruct.width import Depth
 
@@ -187,23 +188,38 @@ class Removals:
             self._force(self.budget, self.training.total_steps)
 
     def _force(self, budget: BudgetPath, step: int) -> None:
-        """Where the model still costs more than is allowed, let the least important units go."""
+        """Where the model still costs more than is allowed, let the least important units go.
+
+        Where sizes are multiples, only so many at a time as make one: fewer would stay to fill it up.
+        """
         widths, allowed = self.tracker.widths, budget.allowed(step)
+        several = {name: self.training.multiple_of.get(name, 1) for name in widths}
         going = {name: set[int]() for name in widths}
         for name, removal in self.pending.items():
             going[name].update(removal.units.tolist())
-        sizes = {name: width.size - len(going[name]) for name, width in widths.items()}
+        for name, shown in self.shown.items():
+            if several[name] > 1:
+                going[name].update(np.flatnonzero(shown).tolist())
+        sizes = {
+            name: round_up(width.size - len(going[name]), several[name]) for name, width in widths.items()
+        }
         least = {name: self.training.rules[name].min_units or 1 for name in widths}
         values = ((v, name, i) for name in widths for i, v in enumerate(self.importance(name).tolist()))
+        together = {name: set[int]() for name in widths}
         forced: set[str] = set()
         for _, name, unit in sorted(values):
             if budget.spent(sizes) <= allowed:
                 break
             # A whole block only where that does not leave much of the budget unused.
             too_much = isinstance(widths[name], Depth) and budget.room(sizes, name) < 1
-            if unit not in going[name] and sizes[name] > least[name] and not too_much:
-                going[name].add(unit)
-                sizes[name] -= 1
+            smaller = sizes[name] - several[name]
+            if unit in going[name] or smaller < least[name] or too_much:
+                continue
+            together[name].add(unit)
+            if widths[name].size - len(going[name]) - len(together[name]) == smaller:
+                going[name] |= together[name]
+                together[name].clear()
+                sizes[name] = smaller
                 forced.add(name)
         for name in forced:
             self.pending[name] = self._unmeasured(name, np.array(sorted(going[name]), np.int64))

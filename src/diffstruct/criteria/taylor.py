@@ -28,7 +28,7 @@ from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule
 from diffstruct.states import Fields, tensor_of
 from diffstruct.surgery import Change
-from diffstruct.width import READERS, Width
+from diffstruct.width import READERS, Depth, Width
 from diffstruct.width.cost import Cost, ParameterCount, sizes_of
 
 INTERVAL, FEWEST_DECISIONS, MOST_DECISIONS = 32, 30, 2500
@@ -162,7 +162,7 @@ class TaylorImportance(Criterion):
         costs = _costs(widths, training)
         cost, path = costs["parameters"], None
         if training.budget is not None:
-            path = BudgetPath(training.budget, costs, sizes_of(widths.values()), training.total_steps)
+            path = BudgetPath(training.budget, costs, _largest(widths, training), training.total_steps)
             cost = path.price
         self.tracker = ImportanceTracker(widths, self, training, self.cost or cost)
         self.outputs = Outputs(training.called, training.model)
@@ -212,9 +212,7 @@ class TaylorImportance(Criterion):
             self.outputs.clear()
             return
         loss = None if seen.rows is None else self.outputs.loss(seen.rows)
-        # Else the outputs were too sure, or all alike, to tell.
-        if loss or tracker.loss is None or not training.processes.all(self.outputs.finite):
-            tracker.update(ages, loss, seen.slopes)
+        tracker.update(ages, loss, seen.rows is not None, seen.slopes)
         self._decay.measure([tensor for tensor, _ in tracker.readers], training.processes)
         every = training.interval * max(1, min(REFRESH, REFRESH_STEPS // training.interval))
         if not tracker.shares or step % every == 0:
@@ -374,6 +372,15 @@ class TaylorImportance(Criterion):
 
     def _past_grace(self, name: str) -> NDArray[np.bool_]:
         return grace_ended(self.training, name, self._ages[name])
+
+
+def _largest(widths: Mapping[str, Width], training: Training) -> dict[str, int]:
+    """The sizes that the way to a budget begins with: those of the model, with all blocks that may come.
+
+    From the blocks alone that a depth starts with, none could ever come: the way only leads down.
+    """
+    most = {name: training.rules[name].max_units for name in widths if isinstance(widths[name], Depth)}
+    return {name: most.get(name) or size for name, size in sizes_of(widths.values()).items()}
 
 
 def _costs(widths: Mapping[str, Width], training: Training) -> dict[str, Cost]:

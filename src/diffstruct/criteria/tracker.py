@@ -141,13 +141,16 @@ class ImportanceTracker:
         self,
         ages: Mapping[str, NDArray[np.int64]],
         loss: Loss | None,
+        seen: bool = False,
         found: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> None:
         """Enter what was recorded since the last time into the moving averages.
 
         Args:
             ages: of the units of each width, in decisions, this one not included.
-            loss: what the loss of that step is; None if the model's outputs were not seen.
+            loss: what the loss of that step is; None if it could not be told.
+            seen: whether the model's outputs were seen; if so, and the loss could be told before, a step of
+                which it cannot is passed over: outputs were too sure, all alike, or not finite.
             found: what all processes have recorded, as `take` returns it; None: what this one has.
 
         Raises:
@@ -162,6 +165,8 @@ class ImportanceTracker:
                 )
         if not found:
             self._warn_once()
+            return
+        if loss is None and self.loss is not None and seen:
             return
         self._enter_loss(loss)
         scale, predictions = (1.0, 1.0) if self.loss is None else (self.loss.scale, self.loss.predictions)

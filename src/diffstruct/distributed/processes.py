@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from diffstruct.distributed import exchange
 from diffstruct.distributed.exchange import Seen
 from diffstruct.distributed.group import Group
 from diffstruct.distributed.reducer import check, rebuild
-from diffstruct.distributed.sharding import Sharding, sharded_modules
+from diffstruct.distributed.sharding import Back, Sharding, sharded_modules
 from diffstruct.distributed.wrappers import covers, ddp_around
 from diffstruct.errors import StructureError
 
@@ -39,6 +39,7 @@ class Processes:
         self._model, self._independent = model, independent
         self._wrapper: weakref.ref[DistributedDataParallel] | None = None
         self._group: Group | None = None
+        self._stale = False
         self.sharding: Sharding | None = None
         """How the model is sharded; None if each process has all of it."""
         if model is not None and sharded_modules(model):
@@ -150,41 +151,40 @@ class Processes:
             self.sharding.settle()
 
     @contextmanager
-    def whole(self, tensors: Iterable[Tensor], optimizers: Sequence[Optimizer] = ()) -> Iterator[None]:
-        """Within it these parameters are whole, also to the optimizers, with their state."""
-        if self.sharding is None:
-            yield
-            return
-        with self.sharding.whole(tensors, optimizers):
-            yield
+    def whole(self, tensors: Iterable[Tensor], optimizers: Sequence[Optimizer] = ()) -> Iterator[Back]:
+        """Within it these parameters are whole, also to the optimizers, with their state.
 
-    @contextmanager
-    def plain(self) -> Iterator[None]:
-        """Within it the model is whole, and runs on this process alone."""
-        if self.sharding is None:
-            yield
-            return
-        with self.sharding.plain():
-            yield
-
-    @contextmanager
-    def following(self) -> Iterator[Callable[[nn.Module], None]]:
-        """Within it parameters may change, also to what they were: the wrapper follows at the end.
-
-        It gives a function that is told of a module that has taken the model's place.
+        It gives a function that undoes, after its end, all that was done to them.
         """
+        if self.sharding is None:
+            yield lambda: None
+            return
+        with self.sharding.whole(tensors, optimizers) as back:
+            yield back
+
+    def changing(self) -> None:
+        """To be told that parameters are changed now, also if that is undone: `following` acts on it."""
+        self._stale = True
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """At its end the wrapper follows, if parameters have changed within it."""
         if not self.joined:  # it may have come since
             self._look()
-        now = [self._model]
         try:
-            yield lambda model: now.__setitem__(0, model)
+            yield
         finally:
             ddp = None if self._wrapper is None else self._wrapper()
-            if ddp is not None:
-                if ddp.module is self._model and now[0] is not None:
-                    ddp.module = now[0]
-                self._model = now[0]
+            if self._stale and ddp is not None:
                 rebuild(ddp)
+            self._stale = False
+
+    def replace(self, model: nn.Module) -> None:
+        """Put another module in the place of the model."""
+        ddp = None if self._wrapper is None else self._wrapper()
+        if ddp is not None and ddp.module is self._model:
+            ddp.module = model
+        self._model = model
 
     def _look(self) -> None:
         """Find the wrapper that the model is in by now.

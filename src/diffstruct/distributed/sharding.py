@@ -9,10 +9,10 @@ processes alike, and are sharded again. The parameters stay the same objects.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from torch.optim import Optimizer
 
 from diffstruct.distributed.shards import is_sharded
 from diffstruct.errors import StructureError
+
+Back: TypeAlias = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,15 @@ class Sharding:
             yield
 
     @contextmanager
-    def whole(self, tensors: Iterable[Tensor] | None, optimizers: Sequence[Optimizer] = ()) -> Iterator[None]:
+    def whole(self, tensors: Iterable[Tensor] | None, optimizers: Sequence[Optimizer] = ()) -> Iterator[Back]:
         """Within it, parameters are whole and plain, also to the optimizers; sharded again at the end.
 
         Args:
             tensors: the sharded parameters that are meant; None: all.
             optimizers: that train them.
+
+        Returns:
+            A function that undoes, once they are sharded again, all that was done to them.
         """
         self.settle()
         wanted = None if tensors is None else {id(tensor) for tensor in tensors}
@@ -112,14 +117,20 @@ class Sharding:
             place for place in self._places if wanted is None or id(place.keeper.sharded_param) in wanted
         ]
         made = [(place, _gathered(place.keeper.sharded_param)) for place in places]
+        undo = ExitStack()
         for place, parameter in made:
+            sharded = place.keeper.sharded_param
+            for optimizer in optimizers:
+                if sharded in optimizer.state:
+                    undo.callback(optimizer.state.__setitem__, sharded, optimizer.state[sharded])
             place.keeper._setattr_on_modules(parameter)
-            _exchange(optimizers, place.keeper.sharded_param, parameter, _whole)
+            _exchange(optimizers, sharded, parameter, _whole)
         try:
-            yield
+            yield undo.close
         finally:
             for place, parameter in made:
-                sharded = _shard(place, parameter)
+                undo.callback(_shard(place, parameter))
+                sharded = place.keeper.sharded_param
                 _exchange(optimizers, parameter, sharded, lambda value, to=sharded: _like(value, to))
 
 
@@ -167,13 +178,41 @@ def _whole(value: Any) -> Any:
     return value.full_tensor().clone() if is_sharded(value) else value
 
 
-def _shard(place: _Place, parameter: nn.Parameter) -> nn.Parameter:
-    """Shard a parameter that has been whole; the sharded one is the same object as before."""
+def _shard(place: _Place, parameter: nn.Parameter) -> Back:
+    """Shard a parameter that has been whole; the sharded one is the same object as before.
+
+    Returns:
+        A function that undoes it: it puts the same memory as before back.
+    """
     old, group = place.keeper, place.group
     gradient, parameter.grad = parameter.grad, None
-    data = nn.Parameter(parameter.detach().contiguous(), requires_grad=parameter.requires_grad)
+    new = _keeper(old, group, parameter.detach().contiguous(), parameter.requires_grad)
+    if gradient is not None:
+        new.sharded_param.grad = _like(gradient, new.sharded_param)
+    same, other = old.sharded_param, new.sharded_param
+
+    def put(keeper: Any, before: Any) -> None:
+        swap: Any = torch.utils.swap_tensors
+        swap(same, other)
+        keeper.sharded_param = same
+        for each in (before, keeper):  # what each does after a state dict is loaded
+            each._post_load_hook_handle.remove()
+        register = keeper._module_info.module.register_load_state_dict_post_hook
+        keeper._post_load_hook_handle = register(lambda *_: keeper.reset_sharded_param())
+        keeper._setattr_on_modules(same)
+        group.fsdp_params[place.index] = keeper
+
+    def back() -> None:
+        put(old, new)
+
+    put(new, old)
+    return back
+
+
+def _keeper(old: Any, group: Any, data: Tensor, trained: bool) -> Any:
+    """An object like the one that has sharded a parameter, for other data."""
     new = type(old)(
-        data,
+        nn.Parameter(data, requires_grad=trained),
         old._module_info,
         old.mesh_info,
         old.post_forward_mesh_info,
@@ -182,19 +221,10 @@ def _shard(place: _Place, parameter: nn.Parameter) -> nn.Parameter:
         old.mp_policy,
         group.offload_policy,
     )
-    old._post_load_hook_handle.remove()
     new._param_fqn = old._param_fqn
     if hasattr(old, "orig_dtype"):  # known since the first run
         new.init_dtype_attrs(old.mp_policy)
-    if gradient is not None:
-        new.sharded_param.grad = _like(gradient, new.sharded_param)
-    same: nn.Parameter = old.sharded_param
-    swap: Any = torch.utils.swap_tensors
-    swap(same, new.sharded_param)
-    new.sharded_param = same
-    new._setattr_on_modules(same)
-    group.fsdp_params[place.index] = new
-    return same
+    return new
 
 
 def _like(value: Any, sharded: Any) -> Any:

@@ -38,12 +38,17 @@ class Deepening:
     much is lost where they are silenced. Where they have paid at once, half as many come as there are; where
     it took longer, or the last ones have gone, one. Where they have not, none.
 
+    With a budget there is no waiting until nothing more is won: what the model may cost only becomes less, so
+    that blocks come while there is room for them, or never. Units then compete for what is left.
+
     Args:
         wait: decisions in a twentieth of the run.
+        at_once: whether blocks come while the network is still winning.
     """
 
-    def __init__(self, wait: int) -> None:
-        self._wait = self._due = max(1, wait)
+    def __init__(self, wait: int, at_once: bool = False) -> None:
+        self._wait = max(1, wait)
+        self._due, self._at_once = 1 if at_once else self._wait, at_once
         self._past: list[float] = []  # what was won at the last decisions
         self._came = 0.0  # what had been won when blocks came last
         self._patience, self._last, self._age, self._waited = 1, 0, 0, False
@@ -68,7 +73,7 @@ class Deepening:
         gone = bool(self._last) and not len(young)
         add = 1 if gone or self._waited else max(1, len(ages) // 2)
         add = min(add, most - len(ages))
-        if self._share_since(self._past[0]) > add * fair:
+        if not self._at_once and self._share_since(self._past[0]) > add * fair:
             return 0
         if len(young) and not self._paid(young, fair, worth):
             self._due, self._waited = self._age + self._wait, True
@@ -117,7 +122,7 @@ class Growth:
     def __init__(self, training: Training, widths: Mapping[str, Width]) -> None:
         depths = [name for name, width in widths.items() if isinstance(width, Depth)]
         wait = math.ceil(WAIT * training.total_steps / training.interval)
-        self._deepening = {name: Deepening(wait) for name in depths}
+        self._deepening = {name: Deepening(wait, training.budget is not None) for name in depths}
 
     def state_dict(self) -> dict[str, Any]:
         """What the next decisions depend on, by the names of the depths."""

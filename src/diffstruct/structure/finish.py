@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -26,8 +27,17 @@ def finished(
     criterion: Criterion,
     keep: Mapping[str, tuple[int, ...]],
     proof: Proof | None,
+    undo: ExitStack,
 ) -> tuple[nn.Module, dict[str, Change], dict[str, Followed]]:
-    """Remove all units but those to keep, and our modules; with an error, nothing changes.
+    """Remove all units but those to keep, and our modules.
+
+    Args:
+        model: the model.
+        widths: of it, by name.
+        criterion: that judges them.
+        keep: the units that stay, by name, of widths that lose some.
+        proof: runs the model.
+        undo: that undoes the surgery; weights and modules are to be put back besides.
 
     Returns:
         The plain model; what was removed, by the widths' names; where blocks were, the widths that are left.
@@ -38,12 +48,8 @@ def finished(
     changes = {name: Change(widths[name], units, 0) for name, units in keep.items()}
     optimizers, copies = criterion.training.optimizers, criterion.training.copies
     followed = block_watch(model, widths, changes, {})
-    undo = operate_on(model, changes, {}, optimizers, copies=copies)
-    try:
-        folded = _fold_multipliers(widths.values(), copies, proof)
-    except BaseException:
-        undo()
-        raise
+    undo.callback(operate_on(model, changes, {}, optimizers, copies=copies))
+    folded = _fold_multipliers(widths.values(), copies, proof)
     forget_parameters(optimizers, [multiplier.weight for multiplier in folded])
     write_eps(widths.values(), copies)
     for copy in copies:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -49,6 +49,16 @@ class History:
     names: list[tuple[int, Mapping[str, str | None]]] = field(default_factory=list)
     """When blocks came or went: how many events there were, and the names that widths had had until then, by
     those that they have had since; None for new ones."""
+
+    def mark(self) -> Callable[[], None]:
+        """Returns a function that takes away what was added since."""
+        lengths = [(each, len(each)) for each in (self.events, self.measurements, self.names)]
+
+        def back() -> None:
+            for each, length in lengths:
+                del each[length:]
+
+        return back
 
     def record(
         self, step: int, changes: Mapping[str, Change], costs: Mapping[str, float] = MappingProxyType({})

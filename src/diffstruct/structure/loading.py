@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from diffstruct.errors import StructureError
+from diffstruct.interrupts import uninterrupted
 from diffstruct.rule import Decision, RuleState, addition, decision
 from diffstruct.states import Fields
 from diffstruct.structure.arranging import arranged, arrangement
@@ -54,7 +55,7 @@ def load_state(structure: StructureParts, state: Any) -> None:
         structure.steps, structure._last = fields.whole("steps"), {}
         _load_generator(structure, fields)
         if fields.flag("finished"):
-            structure._end({})
+            structure._end({}, undo)
             return
         structure._widening = None
         if fields["widening"] is not None:
@@ -191,9 +192,11 @@ def _match_widths(structure: StructureParts, fields: Fields) -> None:
     origin: dict[str, str] = {}
     orders = {}
     for name, entry in fields.each().items():
-        slots = [_slot(entry, each) for each in entry.items("slots")]
+        slots = [_slot(entry, each) for each in entry.items("slots")] if entry["slots"] is not None else []
         where = sorted(each[0] for each in slots)
         fitting = [each for each, width in left.items() if _places(width, names) == where]
+        if entry["slots"] is None:  # they were in modules of ours, and the run has finished
+            fitting = [name] if name in left else []
         if not fitting:
             raise entry.wrong("slots", "are not those of any width of the model that is left")
         origin[name] = name if name in fitting else fitting[0]
@@ -233,7 +236,8 @@ class ResizesOnLoad:
         """Before `module.load_state_dict`, which gives these arguments."""
         owner = None if self._owner is None else self._owner()
         if owner is not None:
-            follow_load(owner, state_dict, prefix)
+            with owner.training.processes.following():
+                follow_load(owner, state_dict, prefix)
 
     @property
     def idle(self) -> bool:
@@ -255,6 +259,7 @@ def resize_on_load(structure: StructureParts) -> RemovableHandle:
     return register(ResizesOnLoad(structure))
 
 
+@uninterrupted
 def follow_load(structure: StructureParts, state_dict: Mapping[str, Any], prefix: str) -> None:
     """Bring the model to the sizes of its own state dict; the units are then judged as if they were new.
 
@@ -262,6 +267,7 @@ def follow_load(structure: StructureParts, state_dict: Mapping[str, Any], prefix
         StructureError: it has no such sizes, or they do not follow from the shapes alone.
     """
     model = structure.model
+    structure.guard.forget()  # buffers are about to be others
     for depth in [width for width in structure.widths.values() if isinstance(width, Depth)]:
         _follow_blocks(structure, depth, state_dict, prefix)
     wanted: Shapes = {}

@@ -15,6 +15,7 @@ from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Criterion, Training
 from diffstruct.rule import Decision, RuleState
 from diffstruct.structure.deepening import Growth
+from diffstruct.structure.finite import Guard
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.hooks import ActsBeforeSteps
 from diffstruct.structure.widening import Widening
@@ -35,6 +36,7 @@ class StructureParts(ActsBeforeSteps):
     history: History
     steps: int
     """Made so far."""
+    guard: Guard
 
     _found: FoundWidths
     _spare: dict[str, NDArray[np.bool_]]
@@ -60,7 +62,7 @@ class StructureParts(ActsBeforeSteps):
         """Carry decisions out, and count steps; `undo` gets to know what undoes the surgery."""
 
     @abstractmethod
-    def _end(self, keep: Mapping[str, tuple[int, ...]]) -> tuple[nn.Module, list[str]]:
+    def _end(self, keep: Mapping[str, tuple[int, ...]], undo: ExitStack) -> tuple[nn.Module, list[str]]:
         """Remove all units but those to keep, and all that is ours; the plain model, and what to say."""
 
     @abstractmethod

@@ -14,6 +14,7 @@ from diffstruct.couple import FoundWidths, ProofError, find_widths
 from diffstruct.couple.declared import DeclaresWidth
 from diffstruct.distributed import following, unwrapped
 from diffstruct.errors import ConfigurationError, StructureError
+from diffstruct.interrupts import uninterrupted
 from diffstruct.structure.finish import write_eps
 from diffstruct.structure.resize_modules import resize_modules
 from diffstruct.structure.shapes import (
@@ -31,6 +32,7 @@ from diffstruct.width.patterns import by_name
 from diffstruct.width.solving import NoSizesError
 
 
+@uninterrupted
 def resize_to(
     model: nn.Module,
     state_dict: Mapping[str, Any],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,11 +54,12 @@ def resize_modules(model: nn.Module, wanted: Shapes) -> Callable[[], None]:
     plan.tensors += [
         Resized(t, t.detach().new_zeros(shapes[key]), None) for key, (_, _, t) in changed.items()
     ]
-    undo = plan.commit()
-    for owner in {owner for owner, _, _ in plan.attributes}:
-        if isinstance(owner, nn.RNNBase):  # cuDNN wants its weights in one piece of memory
-            owner.flatten_parameters()
-    return undo
+    with ExitStack() as undo:
+        undo.callback(plan.commit())
+        for owner in {owner for owner, _, _ in plan.attributes}:
+            if isinstance(owner, nn.RNNBase):  # cuDNN wants its weights in one piece of memory
+                owner.flatten_parameters()
+        return undo.pop_all().close
 
 
 def _attributes(

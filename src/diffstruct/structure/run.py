@@ -74,7 +74,7 @@ def training_run(
         rules[name] = complete.timed(total_steps, interval)
     multiply_adds = MultiplyAdds(found) if budget is not None and budget.flops is not None else None
     run = optimizers, total_steps, interval, rules, np.random.default_rng(seed), traced, found.model, called
-    return Training(*run, budget, multiply_adds, processes=processes)
+    return Training(*run, budget, multiply_adds, processes=processes, multiple_of=multiple_of)
 
 
 def multiples(option: int | Mapping[str, int], widths: Mapping[str, Width]) -> dict[str, int]:
@@ -87,7 +87,8 @@ def training_after(training: Training, followed: Mapping[str, Followed], found: 
     """The run after blocks have come or gone: what is new has the rules of what it was copied from."""
     rules = {name: training.rules[each.name] for name, each in followed.items()}
     multiply_adds = None if training.multiply_adds is None else MultiplyAdds(found)
-    return replace(training, rules=rules, multiply_adds=multiply_adds)
+    multiple_of = {name: training.multiple_of.get(each.name, 1) for name, each in followed.items()}
+    return replace(training, rules=rules, multiply_adds=multiply_adds, multiple_of=multiple_of)
 
 
 def _rule_of(

@@ -55,8 +55,10 @@ def state_of(structure: StructureParts) -> dict[str, Any]:
 
 def _width_state(structure: StructureParts, name: str, names: Mapping[nn.Module, str]) -> dict[str, Any]:
     width, memory = structure._found.widths[name], structure.states[name]
-    slots: list[list[Any]] = []
-    if not isinstance(width, Depth):  # the criterion's widths have the same slots, and others behind them
+    slots: list[list[Any]] | None = []
+    if structure._finished and any(slot.module not in names for slot in width.slots):
+        slots = None  # modules of ours have become plain ones
+    elif not isinstance(width, Depth):  # the criterion's widths have the same slots, and others behind them
         pairs = zip(width.slots, structure.widths[name].slots, strict=False)
         slots = [[*place(slot, names), drawn.scale, drawn.fill] for slot, drawn in pairs]
         if structure._finished:  # no unit will be drawn any more

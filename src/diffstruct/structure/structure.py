@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from copy import copy as shallow_copy
 from dataclasses import replace
 from types import MappingProxyType
@@ -13,19 +13,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Budget, Criterion, TaylorImportance
 from diffstruct.distributed import Processes, unwrapped
 from diffstruct.errors import StructureError, StructureWarning
+from diffstruct.interrupts import held
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, shardable, widths_to_learn
 from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.decide import decide_all
 from diffstruct.structure.deepening import Growth
 from diffstruct.structure.finish import finished, units_at_the_end
+from diffstruct.structure.finite import Guard, Nonfinite
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.joining import join
@@ -33,6 +35,7 @@ from diffstruct.structure.loading import load_state, resize_on_load
 from diffstruct.structure.operation import block_watch, carried, operate_on, told, touched_by
 from diffstruct.structure.parts import StructureParts
 from diffstruct.structure.remarks import remarks_at_the_end
+from diffstruct.structure.retreat import all_or_nothing, at_risk, remember, remember_modules
 from diffstruct.structure.run import multiples, training_after, training_run
 from diffstruct.structure.start import start_depths, start_of
 from diffstruct.structure.state import state_of
@@ -78,6 +81,9 @@ class Structure(StructureParts):
             with `max_units` lets it.
         independent: True where other processes of the process group train models of their own, which are
             none of this structure's business.
+        nonfinite: what becomes of a step with a gradient that is infinite or not a number: `"raise"` raises a
+            `DivergenceError` before the optimizer has touched anything, `"skip"` leaves the step out, and
+            `"ignore"` does not look, so that only decisions raise.
 
     Raises:
         StructureError: the model has no width that could be learned, or does not run on the example inputs,
@@ -122,17 +128,20 @@ class Structure(StructureParts):
         budget: Budget | None = None,
         depth: Sequence[str] = (),
         independent: bool = False,
+        nonfinite: Nonfinite = "raise",
     ) -> None:
         self.model, called = unwrapped(model)
         processes = Processes(self.model, independent)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
         if processes.sharding is not None:
             shardable(self.model, self.criterion, start, depth)
-        with processes.following(), ExitStack() as undo:  # what to do if anything fails
+        with processes.following(), held(), ExitStack() as undo:  # what to do if anything fails
+            processes.changing()
             self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
             optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
             undo.callback(start_depths(self._found, start, optimizers))
             self.multiple_of = multiples(multiple_of, self._found.widths)
+            self.guard = Guard(self.model, optimizers, nonfinite)
             run = called, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
             self.training = training_run(*run, self.multiple_of, processes)
             sizes = by_name(start, self._found.widths, None, "start")
@@ -145,17 +154,17 @@ class Structure(StructureParts):
             changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
             undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
             self.criterion.resize(changes, 0)
+            self.history = History()
+            self.steps = 0  # made so far
+            self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
+            self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
+            self._growth = Growth(self.training, self.widths)
+            self._last: dict[str, Change] = {}
+            self._finished = False
+            self._loads = 0
+            self._record_next()
+            self._attach_to(self.training.optimizers)
             undo.pop_all()
-        self._attach_to(self.training.optimizers)
-        self.history = History()
-        self.steps = 0  # made so far
-        self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
-        self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
-        self._growth = Growth(self.training, self.widths)
-        self._last: dict[str, Change] = {}
-        self._finished = False
-        self._loads = 0
-        self._record_next()
 
     def _attach_to(self, optimizers: Sequence[Optimizer]) -> None:
         super()._attach_to(optimizers)
@@ -179,10 +188,30 @@ class Structure(StructureParts):
 
     def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
         """Let the criterion act on the gradients; the optimizer's own hook calls this before each step."""
-        if closure and self.criterion.acts_on_gradients:
-            raise StructureError("a closure undoes the price on gradients: step without, or price otherwise")
+        if closure:  # gradients are there once it has run
+            if self.criterion.acts_on_gradients:
+                raise StructureError(
+                    "a closure undoes the price on gradients: step without, or price otherwise"
+                )
+            return
+        found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
+        if found_inf is not None:  # of a GradScaler, by which the optimizer leaves steps out by itself
+            if self.steps + 1 >= self._due and found_inf.item():
+                return
+        elif not self.guard.passes(self.steps + 1):
+            return
         if self.steps < self.training.total_steps:
             self.criterion.before_step(optimizer)
+
+    def guarded(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure that a step of `optimizer` is given in the place of the user's."""
+
+        def whole() -> Any:
+            loss = closure()
+            self.before_step(optimizer)
+            return loss
+
+        return whole
 
     def step(self) -> tuple[Event, ...]:
         """Let the criterion act, decide, and change the structure; call it after each step of the optimizer.
@@ -201,16 +230,15 @@ class Structure(StructureParts):
             raise StructureError("the structure is finished: train on without step(), or make a new one")
         self._join()
         self._last, self._loads = {}, 0
-        if self._widening is not None and self.steps < self.training.total_steps:
-            events = self._operate(self._widening.decisions(self.states), self._widening.initialize)
-            sizes = {name: width.size for name, width in self.widths.items()}
-            if self._widening.ends(sizes):
-                self._widening = None
-        elif self.training.decides(self.steps + 1):
-            events = self._decide()
-        else:
-            events, self.steps = (), self.steps + 1
-        self._record_next()
+        widens = self._widening is not None and self.steps < self.training.total_steps
+        if not (widens or self.training.decides(self.steps + 1)):
+            self.steps += 1
+            self._record_next()
+            return ()
+        with self.training.processes.following(), self._all_or_nothing() as undo:
+            events = self._widen(undo) if widens else self._decide(undo)
+            self._record_next()
+            self._renew_guard(events, undo)
         return events
 
     def next_decision(self) -> int:
@@ -225,10 +253,26 @@ class Structure(StructureParts):
         self.steps += steps
         self._record_next()
 
-    def _decide(self) -> tuple[Event, ...]:
+    def _all_or_nothing(self) -> AbstractContextManager[ExitStack]:
+        return all_or_nothing(self, *at_risk(self.model, [*self.widths.values()]))
+
+    def _renew_guard(self, events: Sequence[Event], undo: ExitStack) -> None:
+        if events:  # buffers are others now
+            undo.callback(self.guard.forget)
+            self.guard.renew()
+
+    def _widen(self, undo: ExitStack) -> tuple[Event, ...]:
+        assert self._widening is not None
+        events = self._operate(self._widening.decisions(self.states), self._widening.initialize, undo=undo)
+        sizes = {name: width.size for name, width in self.widths.items()}
+        if self._widening.ends(sizes):
+            self._widening = None
+        return events
+
+    def _decide(self, undo: ExitStack) -> tuple[Event, ...]:
         decisions, births = self._growth.decide(self.states, self.widths, self.criterion, self.steps + 1)
         if births:
-            return self._operate(decisions, self.criterion.initialize, births=births)
+            return self._operate(decisions, self.criterion.initialize, births=births, undo=undo)
         ages = {name: state.ages for name, state in self.states.items()}
         self.criterion.after_step(self.steps + 1, ages)
         importances = {name: self.criterion.importance(width) for name, width in self.widths.items()}
@@ -237,7 +281,7 @@ class Structure(StructureParts):
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
         decisions = {name: whole.decision for name, whole in found.items()}
         spare = {name: whole.spare for name, whole in found.items()}
-        return self._operate(decisions, self.criterion.initialize, spare=spare)
+        return self._operate(decisions, self.criterion.initialize, spare=spare, undo=undo)
 
     def _join(self) -> None:
         """Before the first decision, and of copies again: let all processes start from the same."""
@@ -267,7 +311,11 @@ class Structure(StructureParts):
         Returns:
             One event for each width that changed.
         """
-        return self._operate(decisions, self.criterion.initialize, steps)
+        self._last = {}
+        with self.training.processes.following(), self._all_or_nothing() as undo:
+            events = self._operate(decisions, self.criterion.initialize, steps, undo=undo)
+            self._renew_guard(events, undo)
+        return events
 
     def _operate(
         self,
@@ -278,7 +326,6 @@ class Structure(StructureParts):
         spare: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
         undo: ExitStack | None = None,
     ) -> tuple[Event, ...]:
-        self._last = {}
         changes = {
             name: Change(self.widths[name], decision.keep, decision.add)
             for name, decision in decisions.items()
@@ -288,13 +335,14 @@ class Structure(StructureParts):
         if steps:  # else a state is loaded
             self.training.processes.agree(told(decisions, births, self.widths), "their decisions")
         if changes:
-            run = self.training.optimizers, initialize, self.training.copies
-            processes, touched = self.training.processes, touched_by(changes)
-            with processes.following(), processes.whole(touched, self.training.optimizers):
-                back = operate_on(self.model, changes, births, *run)
-            if undo is not None:
-                undo.callback(back)
-        # Only now: had the surgery failed, all that is remembered would still fit the model.
+            undo, copies, processes = undo or ExitStack(), self.training.copies, self.training.processes
+            if copies:
+                undo.callback(remember(*at_risk(self.model, [*self.widths.values()], copies)))
+            run = self.training.optimizers, initialize, copies
+            processes.changing()
+            with processes.whole(touched_by(changes), self.training.optimizers) as back:
+                undo.callback(operate_on(self.model, changes, births, *run))
+            undo.callback(back)
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
         fresh = {name: np.zeros(change.new_size, np.bool_) for name, change in changes.items()}
@@ -335,33 +383,45 @@ class Structure(StructureParts):
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
         self._join()
-        remarks = [*remarks_at_the_end(self.steps, self.training, self.widths)]
-        self.criterion.conclude()
-        keep = units_at_the_end(self.widths, self.criterion, self.multiple_of)
-        plain, more = self._end(keep)
+        copies = [copy.modules[self.model] for copy in self.training.copies]
+        with self.training.processes.following(), self._all_or_nothing() as undo:
+            remarks = [
+                *remarks_at_the_end(self.steps, self.training, self.widths),
+                *self.guard.remarks(self.steps),
+            ]
+            models = self.model, *copies
+            undo.callback(remember(*(getattr(model, "config", None) for model in models)))
+            undo.callback(remember(*at_risk(self.model, [*self.widths.values()], self.training.copies)))
+            undo.callback(remember_modules(models, self.training.optimizers))
+            self.criterion.conclude()
+            keep = units_at_the_end(self.widths, self.criterion, self.multiple_of)
+            plain, more = self._end(keep, undo)
         for remark in (*remarks, *more):
             warnings.warn(remark, StructureWarning, stacklevel=2)
         return plain
 
-    def _end(self, keep: Mapping[str, tuple[int, ...]]) -> tuple[nn.Module, list[str]]:
+    def _end(self, keep: Mapping[str, tuple[int, ...]], undo: ExitStack) -> tuple[nn.Module, list[str]]:
         """Remove all units but those to keep, and all that is ours; the plain model, and what to say."""
-        with self.training.processes.following() as replaced_by:
-            run = self.model, self.widths, self.criterion, keep, self._found.proof
-            touched = touched_by({name: Change(self.widths[name], units, 0) for name, units in keep.items()})
-            with self.training.processes.whole(touched, self.training.optimizers):
-                plain, changes, followed = finished(*run)
-            replaced_by(plain)
-            for name, change in changes.items():
-                stay, memory = [*change.keep], self.states[name]
-                self.states[name] = RuleState(memory.ages[stay], memory.risen[stay])
-                self._spare[name] = self._spare[name][stay]
-            costs = self.criterion.costs()
-            self.criterion.resize(changes, self.steps)
-            self._last = changes
-            self.history.record(self.steps, changes, costs)
-            self._follow(followed)
-            remarks = self.criterion.remarks()
-            self.criterion.detach()
+        processes = self.training.processes
+        touched = touched_by({name: Change(self.widths[name], units, 0) for name, units in keep.items()})
+        run = self.model, self.widths, self.criterion, keep, self._found.proof
+        processes.changing()
+        with processes.whole(touched, self.training.optimizers) as back:
+            plain, changes, followed = finished(*run, undo)
+        undo.callback(back)
+        undo.callback(processes.replace, self.model)
+        processes.replace(plain)
+        for name, change in changes.items():
+            stay, memory = [*change.keep], self.states[name]
+            self.states[name] = RuleState(memory.ages[stay], memory.risen[stay])
+            self._spare[name] = self._spare[name][stay]
+        costs = self.criterion.costs()
+        self.criterion.resize(changes, self.steps)
+        self._last = changes
+        self.history.record(self.steps, changes, costs)
+        self._follow(followed)
+        remarks = self.criterion.remarks()
+        self.criterion.detach()
         self._let_go()
         self.widths, self._widening = dict(self._found.widths), None
         self._finished, self._due = True, 0
@@ -416,7 +476,9 @@ class Structure(StructureParts):
             >>> for each, state in zip(make(), saved):
             ...     result = each.load_state_dict(state)
         """
-        load_state(self, state_dict)
+        with held():
+            load_state(self, state_dict)
+            self.guard.forget()
         self._loads = -1
 
     def carry(self, state: Any, width: str | None = None) -> Any:

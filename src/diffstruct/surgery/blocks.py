@@ -109,11 +109,7 @@ def _arrange(
         if name and child not in gone:
             after.append((name, child))
 
-    def back() -> None:
-        children.clear()
-        children.update(before)
-
-    undo.callback(back)
+    undo.callback(_refill, children, before)
     children.clear()
     children.update({str(i): child for i, (_, child) in enumerate(after)} if numbered else dict(after))
 
@@ -213,8 +209,8 @@ def _optimizers_follow(
             if twin is not parameter and id(twin) not in names:
                 entered.setdefault(id(parameter), []).append(twin)
     for optimizer in optimizers:
+        undo.callback(_refill, optimizer.state, dict(optimizer.state))  # in the order that it had
         for parameter in [lost[key] for key in lost if lost[key] in optimizer.state]:
-            undo.callback(optimizer.state.__setitem__, parameter, optimizer.state[parameter])
             del optimizer.state[parameter]
         for group in optimizer.param_groups:
             held: list[Tensor] = group["params"]
@@ -231,8 +227,12 @@ def _optimizers_follow(
                 _set_entry(group, "param_names", [called[id(p)] for p in ordered], undo)
             _set_entry(group, "params", _in_order([*kept, *new], model), undo)
             for twin, sibling in pairs:
-                undo.callback(optimizer.state.pop, twin, None)
                 begin_state(optimizer, group, twin, sibling)
+
+
+def _refill(holder: dict[Any, Any], contents: Mapping[Any, Any]) -> None:
+    holder.clear()
+    holder.update(contents)
 
 
 def _in_order(parameters: Sequence[Tensor], model: nn.Module) -> list[Tensor]:

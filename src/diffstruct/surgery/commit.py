@@ -59,6 +59,11 @@ class Plan:
             A function that undoes it: it puts the same memory as before back.
         """
         undo: list[Callable[[], object]] = []
+
+        def back() -> None:
+            for step in reversed(undo):
+                step()
+
         try:
             for resized in self.tensors:
                 undo.append(resized.inverse().swap)
@@ -69,6 +74,7 @@ class Plan:
             for owner, name, size in self.attributes:
                 undo.append(partial(setattr, owner, name, getattr(owner, name)))
                 setattr(owner, name, size)
+            return back
         except BaseException as error:
             for step in reversed(undo):
                 try:
@@ -76,9 +82,3 @@ class Plan:
                 except Exception as failure:  # what could not be set cannot be set back: the rest can
                     error.add_note(f"while undoing the surgery: {failure!r}")
             raise
-
-        def back() -> None:
-            for step in reversed(undo):
-                step()
-
-        return back

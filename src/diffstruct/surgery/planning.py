@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -96,12 +97,13 @@ def operate(
         A function that undoes it, see `Plan.commit`.
     """
     todo = plan(changes, optimizers, initialize, copies)
-    undo = todo.commit()
-    for module in {owner for owner, _, _ in todo.attributes}:
-        # cuDNN wants its weights in one piece of memory, which new tensors are not.
-        if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()
-    return undo
+    with ExitStack() as undo:
+        undo.callback(todo.commit())
+        for module in {owner for owner, _, _ in todo.attributes}:
+            # cuDNN wants its weights in one piece of memory, which new tensors are not.
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()
+        return undo.pop_all().close
 
 
 def _attributes(changes: Sequence[Change], sizes: Mapping[Axis, int]) -> dict[tuple[nn.Module, str], Any]:
