@@ -67,10 +67,12 @@ def together(group: Group, seen: Seen, sizes: Mapping[str, int], step: int) -> S
     """
     group.agree((step, seen.stepped, *sizes.items()), f"sizes, or in what they did, at step {step}")
     rows = seen.rows
-    header = [0.0] * 5
+    header = [0.0] * 6
     if rows is not None:
         live = float(bool((rows.gradient != 0).any()))
-        header = [float(len(rows.outputs)), float(rows.outputs.shape[1]), float(rows.dim), rows.every, live]
+        double = float(rows.outputs.dtype == torch.float64)
+        shape = [float(each) for each in rows.outputs.shape]
+        header = [*shape, float(rows.dim), rows.every, live, double]
     table = group.gather(header)
     counts = _that_fit(table)
     widest = int(table[counts > 0][0, 1]) if counts.any() else 0
@@ -91,7 +93,8 @@ def together(group: Group, seen: Seen, sizes: Mapping[str, int], step: int) -> S
         place += 1 + size
     if not counts.any():
         return Seen(seen.stepped, found, None)
-    outputs, gradient = torch.from_numpy(total[place:].reshape(entries.shape)).float()
+    dtype = torch.float64 if table[:, 5].any() else torch.float32
+    outputs, gradient = torch.from_numpy(total[place:].reshape(entries.shape)).to(dtype)
     dim, every = int(table[counts > 0][0, 2]), float(table[counts > 0][:, 3].sum())
     return Seen(seen.stepped, found, Rows(outputs, gradient / group.size, dim, every))
 
