@@ -212,7 +212,7 @@ def _match_widths(structure: StructureParts, fields: Fields) -> None:
         name: rule_of(each.fields("rule"), each.whole("size", 1)) for name, each in fields.each().items()
     }
     structure.multiple_of = {name: each.whole("multiple_of", 1) for name, each in fields.each().items()}
-    structure.training = replace(structure.training, rules=rules)
+    structure.training = replace(structure.training, rules=rules, multiple_of=structure.multiple_of)
     structure.states = {new: structure.states[old] for new, old in origin.items()}
     structure._spare = {new: structure._spare[old] for new, old in origin.items()}
     structure._found.widths = {
