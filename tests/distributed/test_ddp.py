@@ -45,6 +45,15 @@ def test_what_the_loss_is_and_how_the_batch_is_cut_make_no_difference():
     )
 
 
+def test_a_run_on_four_ranks_goes_on_on_two():
+    runs = [partial(train, order=order, **DOUBLE) for order in ("structure first", "wrapper first")]
+    states = [four[0]["state"] for four in on_ranks(4, *[partial(run, stop=20) for run in runs])]
+    goes_on = [partial(run, begin=20, state=state) for run, state in zip(runs, states, strict=True)]
+    for two in on_ranks(2, *goes_on):
+        assert_alike(two)
+        assert_as_one(two[0], runs[0](0, 1), tolerance=1e-9)
+
+
 def test_settings_of_the_wrapper_go_on_to_hold():
     settings = [
         {"gradient_as_bucket_view": True},

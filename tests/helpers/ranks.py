@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -153,6 +154,9 @@ def train(
     settings: dict[str, Any] | None = None,
     hook: Any = None,
     finish: bool = False,
+    begin: int = 0,
+    stop: int = STEPS,
+    state: Any = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Train on a part of each batch; of `size` 1, on all of it, without a wrapper.
@@ -170,6 +174,9 @@ def train(
         settings: of the wrapper.
         hook: that reduces gradients.
         finish: at the end.
+        begin: number of the first step.
+        stop: number of the step that is not made any more.
+        state: what another run came to, which this one goes on from.
         options: of `Structure`.
     """
     first = order == "structure first"
@@ -190,7 +197,10 @@ def train(
         if structure is None:
             given = called if order == "wrapper first" else model
             structure = ds.Structure(given, optimizer, example_inputs=inputs, **options)
-        for step in range(STEPS):
+        run = model, optimizer, structure
+        for each, saved in zip(run, state or (), strict=state is not None):
+            each.load_state_dict(deepcopy(saved))  # processes share the memory of what they are given
+        for step in range(begin, stop):
             optimizer.zero_grad()
             for part in range(accumulate):
                 x, y = batch(step * accumulate + part, rank, size)
@@ -207,7 +217,8 @@ def train(
             optimizer.zero_grad()
             LOSSES[loss](called(x.to(dtype)), x.to(dtype), y).backward()
             optimizer.step()
-    return told(model, structure)
+    saved = None if finish or order == "sharded" else [each.state_dict() for each in run]
+    return {**told(model, structure), "state": saved}
 
 
 def assert_alike(ranks: Sequence[Any]) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +23,13 @@ from diffstruct.distributed.shards import is_sharded
 from diffstruct.errors import StructureError
 
 Back: TypeAlias = Callable[[], object]
+
+_KEEPER = (
+    *("_module_info", "mesh_info", "post_forward_mesh_info", "device", "mp_policy", "sharded_param"),
+    *("_param_fqn", "_post_load_hook_handle", "_setattr_on_modules", "init_dtype_attrs"),
+)
+_GROUP = "fsdp_params", "modules", "offload_policy"
+"""What this module uses that is not documented."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,9 @@ class Sharding:
             ]
             meshes = {*(place.keeper.mesh_info.mesh for place in self._places)}
             why = next((why for place in self._places if (why := _refused(place))), None)
+            for place in self._places:
+                attrgetter(*_KEEPER)(place.keeper)
+                attrgetter(*_GROUP)(place.group)
         except AttributeError as error:
             raise StructureError(
                 f"the fully_shard of this version of PyTorch keeps parameters otherwise ({error}): PyTorch "
