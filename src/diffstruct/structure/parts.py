@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from types import MappingProxyType
 
 import numpy as np
@@ -48,6 +48,10 @@ class StructureParts(ActsBeforeSteps):
     _loads: int
     """State dicts that were loaded into the model since the last step, beyond the one that follows a state
     dict of the structure's."""
+
+    @abstractmethod
+    def _all_or_nothing(self) -> AbstractContextManager[ExitStack]:
+        """To do something as a whole or, if anything fails, not at all."""
 
     @abstractmethod
     def _operate(

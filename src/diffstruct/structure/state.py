@@ -40,6 +40,7 @@ def state_of(structure: StructureParts) -> dict[str, Any]:
         "total_steps": training.total_steps,
         "interval": training.interval,
         "steps": structure.steps,
+        "skipped": structure.guard.skipped,
         "finished": structure._finished,
         "widths": {name: _width_state(structure, name, names) for name in structure.widths},
         "depths": {

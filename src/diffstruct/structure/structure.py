@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import copy as shallow_copy
 from dataclasses import replace
 from types import MappingProxyType
@@ -31,7 +31,8 @@ from diffstruct.structure.finite import Guard, Nonfinite
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.joining import join
-from diffstruct.structure.loading import load_state, resize_on_load
+from diffstruct.structure.load_hooks import watch_loads
+from diffstruct.structure.loading import load_state
 from diffstruct.structure.operation import block_watch, carried, operate_on, told, touched_by
 from diffstruct.structure.parts import StructureParts
 from diffstruct.structure.remarks import remarks_at_the_end
@@ -168,7 +169,7 @@ class Structure(StructureParts):
 
     def _attach_to(self, optimizers: Sequence[Optimizer]) -> None:
         super()._attach_to(optimizers)
-        self._handles = [*self._handles, resize_on_load(self)]
+        self._handles = [*self._handles, *watch_loads(self)]
 
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
@@ -235,7 +236,7 @@ class Structure(StructureParts):
             self.steps += 1
             self._record_next()
             return ()
-        with self.training.processes.following(), self._all_or_nothing() as undo:
+        with self._all_or_nothing() as undo:
             events = self._widen(undo) if widens else self._decide(undo)
             self._record_next()
             self._renew_guard(events, undo)
@@ -253,8 +254,11 @@ class Structure(StructureParts):
         self.steps += steps
         self._record_next()
 
-    def _all_or_nothing(self) -> AbstractContextManager[ExitStack]:
-        return all_or_nothing(self, *at_risk(self.model, [*self.widths.values()]))
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[ExitStack]:
+        at_stake = at_risk(self.model, [*self.widths.values()])
+        with self.training.processes.following(), all_or_nothing(self, *at_stake) as undo:
+            yield undo
 
     def _renew_guard(self, events: Sequence[Event], undo: ExitStack) -> None:
         if events:  # buffers are others now
@@ -312,7 +316,7 @@ class Structure(StructureParts):
             One event for each width that changed.
         """
         self._last = {}
-        with self.training.processes.following(), self._all_or_nothing() as undo:
+        with self._all_or_nothing() as undo:
             events = self._operate(decisions, self.criterion.initialize, steps, undo=undo)
             self._renew_guard(events, undo)
         return events
@@ -384,7 +388,7 @@ class Structure(StructureParts):
             raise StructureError("the structure is finished already: the model is plain")
         self._join()
         copies = [copy.modules[self.model] for copy in self.training.copies]
-        with self.training.processes.following(), self._all_or_nothing() as undo:
+        with self._all_or_nothing() as undo:
             remarks = [
                 *remarks_at_the_end(self.steps, self.training, self.widths),
                 *self.guard.remarks(self.steps),
