@@ -447,11 +447,7 @@ class Structure(StructureParts):
         Raises:
             StructureError: the model is sharded over processes.
         """
-        if self.training.processes.sharding is not None:
-            raise StructureError(
-                "the structure of a model that fully_shard has sharded cannot be saved: what it remembers is "
-                "divided among the processes; DistributedDataParallel can be resumed"
-            )
+        self._refuse_shards()
         return state_of(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -480,10 +476,18 @@ class Structure(StructureParts):
             >>> for each, state in zip(make(), saved):
             ...     result = each.load_state_dict(state)
         """
+        self._refuse_shards()
         with held():
             load_state(self, state_dict)
             self.guard.forget()
         self._loads = -1
+
+    def _refuse_shards(self) -> None:
+        if self.training.processes.sharding is not None:
+            raise StructureError(
+                "the structure of a model that fully_shard has sharded cannot be saved, or loaded: what it "
+                "remembers is divided among the processes; with DistributedDataParallel it can"
+            )
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.
