@@ -148,3 +148,10 @@ def test_the_api_page_has_every_public_name_and_no_other():
 def test_every_page_is_in_the_navigation():
     nav = re.findall(r"^  - .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert {*nav} == {page.name for page in DOCS.glob("*.md")}
+
+
+def test_the_tests_that_hold_the_promises_exist():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "promises.md").read_text())
+    assert len(named) > 20
+    for file, name in named:
+        assert f"\ndef {name}(" in (ROOT / file).read_text(), (file, name)
