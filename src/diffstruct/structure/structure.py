@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import copy as shallow_copy
 from dataclasses import replace
 from types import MappingProxyType
@@ -18,10 +18,11 @@ from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Budget, Criterion, TaylorImportance
+from diffstruct.distributed import Processes, unwrapped
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.interrupts import held
 from diffstruct.rule import Decision, Rule, RuleState
-from diffstruct.structure.candidates import learnable, widths_to_learn
+from diffstruct.structure.candidates import learnable, shardable, widths_to_learn
 from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.decide import decide_all
 from diffstruct.structure.deepening import Growth
@@ -29,9 +30,10 @@ from diffstruct.structure.finish import finished, units_at_the_end
 from diffstruct.structure.finite import Guard, Nonfinite
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
+from diffstruct.structure.joining import join
 from diffstruct.structure.load_hooks import watch_loads
 from diffstruct.structure.loading import load_state
-from diffstruct.structure.operation import block_watch, carried, operate_on
+from diffstruct.structure.operation import block_watch, carried, operate_on, told, touched_by
 from diffstruct.structure.parts import StructureParts
 from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.retreat import all_or_nothing, at_risk, remember, remember_modules
@@ -53,8 +55,8 @@ class Structure(StructureParts):
     ones, so nothing has to be registered anew.
 
     Args:
-        model: any module, also a compiled one, with `example_inputs`; without, one with layers of
-            `diffstruct.nn` that have been told what they feed.
+        model: any module, also a compiled one, or one in a `DistributedDataParallel`, with `example_inputs`;
+            without, one with layers of `diffstruct.nn` that have been told what they feed.
         optimizer: any of `torch.optim` but LBFGS and SparseAdam; or several, where the parameters are
             divided among them.
         total_steps: steps in which the structure is learned, most often those of the whole run: the times of
@@ -78,6 +80,8 @@ class Structure(StructureParts):
             them; those of `ds.nn.Residual` do in any case. A depth takes part in `start` and `rule` by its
             name; it starts from the blocks that it came with, and does not grow beyond these unless a rule
             with `max_units` lets it.
+        independent: True where other processes of the process group train models of their own, which are
+            none of this structure's business.
         nonfinite: what becomes of a step with a gradient that is infinite or not a number: `"raise"` raises a
             `DivergenceError` before the optimizer has touched anything, `"skip"` leaves the step out, and
             `"ignore"` does not look, so that only decisions raise.
@@ -124,18 +128,23 @@ class Structure(StructureParts):
         seed: int = 0,
         budget: Budget | None = None,
         depth: Sequence[str] = (),
+        independent: bool = False,
         nonfinite: Nonfinite = "raise",
     ) -> None:
-        self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
-        self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
+        self.model, called = unwrapped(model)
+        processes = Processes(self.model, independent)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        with held(), ExitStack() as undo:  # what to do if anything fails
+        if processes.sharding is not None:
+            shardable(self.model, self.criterion, start, depth)
+        with processes.following(), held(), ExitStack() as undo:  # what to do if anything fails
+            processes.changing()
+            self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
             optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
             undo.callback(start_depths(self._found, start, optimizers))
             self.multiple_of = multiples(multiple_of, self._found.widths)
             self.guard = Guard(self.model, optimizers, nonfinite)
-            run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
-            self.training = training_run(*run, self.multiple_of)
+            run = called, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
+            self.training = training_run(*run, self.multiple_of, processes)
             sizes = by_name(start, self._found.widths, None, "start")
             learnable(self._found, self.criterion, self.training)
             keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
@@ -174,6 +183,8 @@ class Structure(StructureParts):
         Raises:
             StructureError: it is no copy of the model, of its sizes now.
         """
+        if self.training.processes.sharding is not None:
+            raise StructureError("a copy cannot follow a model that is sharded over processes")
         self.training.copies.append(copy_of(self.model, copy, self.widths.values()))
 
     def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
@@ -218,6 +229,7 @@ class Structure(StructureParts):
             return ()
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
+        self._join()
         self._last, self._loads = {}, 0
         widens = self._widening is not None and self.steps < self.training.total_steps
         if not (widens or self.training.decides(self.steps + 1)):
@@ -242,8 +254,11 @@ class Structure(StructureParts):
         self.steps += steps
         self._record_next()
 
-    def _all_or_nothing(self) -> AbstractContextManager[ExitStack]:
-        return all_or_nothing(self, *at_risk(self.model, [*self.widths.values()]))
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[ExitStack]:
+        at_stake = at_risk(self.model, [*self.widths.values()])
+        with self.training.processes.following(), all_or_nothing(self, *at_stake) as undo:
+            yield undo
 
     def _renew_guard(self, events: Sequence[Event], undo: ExitStack) -> None:
         if events:  # buffers are others now
@@ -272,11 +287,23 @@ class Structure(StructureParts):
         spare = {name: whole.spare for name, whole in found.items()}
         return self._operate(decisions, self.criterion.initialize, spare=spare, undo=undo)
 
+    def _join(self) -> None:
+        """Before the first decision, and of copies again: let all processes start from the same."""
+        if self.training.processes.joined:
+            return
+        run = self.training
+        facts = self.steps, run.total_steps, run.interval, run.rules, self.multiple_of
+        remembered = [*self.criterion.remembered()]
+        remembered += [] if self._widening is None else self._widening.remembered
+        join(run.processes, self.widths, (*facts, run.generator.bit_generator.state), remembered)
+
     def _record_next(self) -> None:
         decides = self._widening is None and self.training.decides(self.steps + 1)
         self.criterion.record_next(decides)
-        # The next step after which there is anything to do: the one before a decision lets record.
-        self._due = self.steps + 1 if decides else self.next_decision() - 1
+        # The next step after which there is anything to do: the first of all looks for other processes, and
+        # the one before a decision lets record.
+        due = decides or not self.training.processes.joined
+        self._due = self.steps + 1 if due else self.next_decision() - 1
 
     def carry_out(self, decisions: Mapping[str, Decision], steps: int = 1) -> tuple[Event, ...]:
         """Change the structure as was decided, by `step` or by a training loop that asks the rule itself.
@@ -309,12 +336,17 @@ class Structure(StructureParts):
             if decision.changes
         }
         followed = block_watch(self.model, self.widths, changes, births)
+        if steps:  # else a state is loaded
+            self.training.processes.agree(told(decisions, births, self.widths), "their decisions")
         if changes:
-            undo, copies = undo or ExitStack(), self.training.copies
+            undo, copies, processes = undo or ExitStack(), self.training.copies, self.training.processes
             if copies:
                 undo.callback(remember(*at_risk(self.model, [*self.widths.values()], copies)))
             run = self.training.optimizers, initialize, copies
-            undo.callback(operate_on(self.model, changes, births, *run))
+            processes.changing()
+            with processes.whole(touched_by(changes), self.training.optimizers) as back:
+                undo.callback(operate_on(self.model, changes, births, *run))
+            undo.callback(back)
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
         fresh = {name: np.zeros(change.new_size, np.bool_) for name, change in changes.items()}
@@ -354,6 +386,7 @@ class Structure(StructureParts):
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
+        self._join()
         copies = [copy.modules[self.model] for copy in self.training.copies]
         with self._all_or_nothing() as undo:
             remarks = [
@@ -373,9 +406,15 @@ class Structure(StructureParts):
 
     def _end(self, keep: Mapping[str, tuple[int, ...]], undo: ExitStack) -> tuple[nn.Module, list[str]]:
         """Remove all units but those to keep, and all that is ours; the plain model, and what to say."""
-        plain, changes, followed = finished(
-            self.model, self.widths, self.criterion, keep, self._found.proof, undo
-        )
+        processes = self.training.processes
+        touched = touched_by({name: Change(self.widths[name], units, 0) for name, units in keep.items()})
+        run = self.model, self.widths, self.criterion, keep, self._found.proof
+        processes.changing()
+        with processes.whole(touched, self.training.optimizers) as back:
+            plain, changes, followed = finished(*run, undo)
+        undo.callback(back)
+        undo.callback(processes.replace, self.model)
+        processes.replace(plain)
         for name, change in changes.items():
             stay, memory = [*change.keep], self.states[name]
             self.states[name] = RuleState(memory.ages[stay], memory.risen[stay])
@@ -391,7 +430,8 @@ class Structure(StructureParts):
         self.widths, self._widening = dict(self._found.widths), None
         self._finished, self._due = True, 0
         copies = [copy.modules[self.model] for copy in self.training.copies]
-        unsaid = write_sizes(plain, self.widths, self._found.proof, copies)
+        sharded = self.training.processes.sharding is not None
+        unsaid = write_sizes(plain, self.widths, None if sharded else self._found.proof, copies)
         return plain, [*remarks, unsaid] if unsaid else remarks
 
     def state_dict(self) -> dict[str, Any]:
@@ -403,7 +443,11 @@ class Structure(StructureParts):
         Returns:
             Sizes and blocks, what rule and criterion remember, the generator, the history; and the inputs of
             the last batch that was recorded, on which `finish` measures, if these are plain tensors.
+
+        Raises:
+            StructureError: the model is sharded over processes.
         """
+        self._refuse_shards()
         return state_of(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -432,10 +476,18 @@ class Structure(StructureParts):
             >>> for each, state in zip(make(), saved):
             ...     result = each.load_state_dict(state)
         """
+        self._refuse_shards()
         with held():
             load_state(self, state_dict)
             self.guard.forget()
         self._loads = -1
+
+    def _refuse_shards(self) -> None:
+        if self.training.processes.sharding is not None:
+            raise StructureError(
+                "the structure of a model that fully_shard has sharded cannot be saved, or loaded: what it "
+                "remembers is divided among the processes; with DistributedDataParallel it can"
+            )
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.
