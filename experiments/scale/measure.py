@@ -1,0 +1,300 @@
+"""Events of a small sharded transformer on this machine: what was sent, alive, and waited for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from model import Collective, Machine, Model, Place, Sharded, of_decision
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.multiprocessing import spawn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import diffstruct as ds
+from diffstruct.rule.decision import Decision, decision
+from diffstruct.width import READERS
+
+HEADS, CLASSES, TIME, BATCH = 4, 64, 16, 4
+SIZES = {"tiny": 32, "small": 128, "middle": 256, "large": 512}
+"""Units of the stream; feed-forward networks have four times as many."""
+REPEATS = 7
+LEAST = 1 << 22
+"""Bytes of the smallest tensor that bandwidth is measured with."""
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward network, each behind a LayerNorm and added to what came in."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim, bias=False) for _ in range(4))
+        self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.head = dim // HEADS
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, time, stream]` to the same."""
+        batch, time, _ = x.shape
+        y = self.norms[0](x)
+        q, k, v = (
+            layer(y).view(batch, time, HEADS, self.head).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.o(mixed.transpose(1, 2).reshape(batch, time, HEADS * self.head))
+        return x + self.down(F.gelu(self.up(self.norms[1](x))))
+
+
+class Transformer(nn.Module):
+    """Two blocks between an embedding and a readout."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(CLASSES, dim)
+        self.blocks = nn.Sequential(Block(dim), Block(dim))
+        self.norm, self.readout = nn.LayerNorm(dim), nn.Linear(dim, CLASSES)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Integers `[batch, time]` to logits `[batch, time, classes]`."""
+        logits: Tensor = self.readout(self.norm(self.blocks(self.token(text))))
+        return logits
+
+
+@dataclass
+class Watch(TorchDispatchMode):
+    """Collectives that are started, and bytes of the tensors that are made within it and still alive."""
+
+    collectives: list[Collective] = field(default_factory=list)
+    alive: int = 0
+    peak: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Every operation on plain tensors; those on `DTensor`s come again as such."""
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented
+        before = {_key(each) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        made = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
+        space, name = str(func).split(".")[:2]
+        kind = "gather" if "gather" in name else "sum" if "reduce" in name else None
+        if space in ("c10d", "_c10d_functional") and kind is not None:
+            tensors = [each for each in tree_leaves(args) if isinstance(each, Tensor)]
+            whole = max(each.numel() * each.element_size() for each in (*made, *tensors))
+            self.collectives.append(Collective(kind, whole))
+        for each in made:
+            if _key(each) not in before | self._known:
+                self._enter(each.untyped_storage())
+        return result
+
+    def _enter(self, storage: Any) -> None:
+        size, key = storage.nbytes(), storage._cdata
+        self._known.add(key)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        weakref.finalize(storage, self._leave, key, size)
+
+    def _leave(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive -= size
+
+
+def _key(tensor: Tensor) -> int:
+    key: int = tensor.untyped_storage()._cdata
+    return key
+
+
+@dataclass
+class Measured:
+    """What was measured on one rank, and of what.
+
+    Args:
+        model: before the event.
+        event: units that come, by width.
+        collectives: that were started.
+        peak: bytes.
+        seconds: of other events like it.
+        machine: as plain collectives and copies show it, without what Python takes.
+        expected: of a decision, the sums that the model predicts.
+    """
+
+    model: Model
+    event: dict[str, int]
+    collectives: list[Collective]
+    peak: int
+    seconds: list[float]
+    machine: Machine
+    expected: list[Collective] = field(default_factory=list)
+
+
+def measure(ranks: int, sizes: list[str], repeats: int = REPEATS) -> dict[tuple[str, str], Measured]:
+    """On rank 0, by size of the model and kind of event."""
+    with tempfile.TemporaryDirectory() as folder:
+        spawn(_run, (ranks, sizes, repeats, folder), nprocs=ranks)
+        found: dict[tuple[str, str], Measured] = torch.load(Path(folder, "found.pt"), weights_only=False)
+        return found
+
+
+def _run(rank: int, ranks: int, sizes: list[str], repeats: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # PyTorch's of names that it has changed
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    found = {}
+    for size in sizes:
+        for kind in ("one", "all", "stream"):
+            found[size, kind] = _measured(rank, ranks, SIZES[size], kind, repeats)
+        found[size, "decision"] = _decision(rank, ranks, SIZES[size])
+    if rank == 0:
+        torch.save(found, Path(folder, "found.pt"))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _trained(rank: int, ranks: int, dim: int) -> tuple[nn.Module, Any, ds.Structure]:
+    """A model that is sharded and has made two steps, so that gradients and state are there."""
+    torch.manual_seed(0)
+    model = Transformer(dim)
+    text = torch.randint(CLASSES, (BATCH, TIME))
+    widths = ds.find_widths(model, (text,))
+    for each in (*model.blocks, model):
+        fully_shard(each, mesh=init_device_mesh("cpu", (ranks,)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    rule = ds.Rule(p_add=0.0)
+    structure = ds.Structure(model, optimizer, widths=widths, total_steps=1000, rule=rule, interval=1)
+    draws = torch.Generator().manual_seed(rank)
+
+    def step() -> None:
+        batch = torch.randint(CLASSES, (BATCH, TIME), generator=draws)
+        optimizer.zero_grad()
+        F.cross_entropy(model(batch).flatten(0, 1), batch.flatten()).backward()
+        optimizer.step()
+
+    step()
+    structure.step()
+    step()
+    return model, optimizer, structure
+
+
+def described(model: nn.Module, optimizer: torch.optim.Optimizer, structure: ds.Structure) -> Model:
+    """What `model` predicts from: shapes, bytes, and places of widths."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = {}
+    for parameter, name in names.items():
+        state = optimizer.state[parameter].values()
+        same = tuple(each.element_size() for each in state if each.shape == parameter.shape)
+        gradient = 0 if parameter.grad is None else parameter.grad.element_size()
+        parameters[name] = Sharded(tuple(parameter.shape), parameter.element_size(), gradient, same)
+    widths = {}
+    for name, width in structure.widths.items():
+        slots = {(names[slot.tensor], slot.dim): slot for slot in width.slots}
+        lengths = {place: slot.tensor.shape[slot.dim] // width.size for place, slot in slots.items()}
+        widths[name] = [Place(*place, each) for place, each in lengths.items()]
+    return Model(parameters, widths)
+
+
+def _chosen(structure: ds.Structure, kind: str) -> list[str]:
+    """Widths of the feed-forward networks (one, or all), or of the stream."""
+    inner = [name for name, width in structure.widths.items() if name.endswith(".up")]
+    stream = max(structure.widths.values(), key=lambda width: len(width.slots)).name
+    return {"one": inner[:1], "all": inner, "stream": [stream]}[kind]
+
+
+def _decisions(structure: ds.Structure, event: dict[str, int]) -> dict[str, Decision]:
+    """As many units as the event says go, evenly spread; nothing happens to the other widths."""
+    found = {}
+    for name, width in structure.widths.items():
+        going, units = torch.zeros(width.size, dtype=torch.bool), -event.get(name, 0)
+        if units:
+            going[(torch.arange(units) * width.size) // units] = True
+        found[name] = decision(going.numpy(), 0, structure.states[name])
+    return found
+
+
+def _measured(rank: int, ranks: int, dim: int, kind: str, repeats: int) -> Measured:
+    model, optimizer, structure = _trained(rank, ranks, dim)
+    chosen = _chosen(structure, kind)
+    described_as = described(model, optimizer, structure)
+    event = {name: -max(1, structure.widths[name].size // 10) for name in chosen}
+    with Watch() as watch:
+        structure.carry_out(_decisions(structure, event))
+    seconds, plain = [], []
+    for _ in range(repeats):  # of about the same sizes
+        plain.append(_plain(described_as, event, ranks))
+        decisions = _decisions(structure, dict.fromkeys(chosen, -1))
+        dist.barrier()
+        begun = time.perf_counter()
+        structure.carry_out(decisions)
+        seconds.append(time.perf_counter() - begun)
+    machine = _machine(described_as, event, ranks, plain)
+    return Measured(described_as, event, watch.collectives, watch.peak, seconds, machine)
+
+
+def _decision(rank: int, ranks: int, dim: int) -> Measured:
+    model, optimizer, structure = _trained(rank, ranks, dim)
+    shape = described(model, optimizer, structure)
+    with Watch() as watch:
+        structure.step()
+    read = {slot.tensor for width in structure.widths.values() for slot in width.having(*READERS)}
+    sums = of_decision(
+        [width.size for width in structure.widths.values()], len(read), ranks * BATCH * TIME, CLASSES, ranks
+    )
+    return Measured(shape, {}, watch.collectives, watch.peak, [], Machine(0.0, 1.0, 1.0, 1.0), sums)
+
+
+def _machine(model: Model, event: dict[str, int], ranks: int, plain: list[list[float]]) -> Machine:
+    """What `_plain` has taken, on average, as rates."""
+    small, large, copy, pick = map(mean, zip(*plain, strict=True))
+    rows = _largest(model, event, ranks)
+    received, copied = (ranks - 1) * 4 * rows, ranks * 4 * rows
+    return Machine(small, received / max(large - small, 1e-6), copied / copy, 2 * ranks * rows / pick)
+
+
+def _plain(model: Model, event: dict[str, int], ranks: int) -> list[float]:
+    """Seconds of plain gathers, of almost nothing and of a large tensor; of copies of that."""
+    rows = _largest(model, event, ranks)
+    one, many, whole = torch.ones(1), torch.ones(rows), torch.ones(ranks * rows)
+    work = (partial(_gather, one, ranks), 32), (partial(_gather, many, ranks), 4), (whole.clone, 8)
+    table, places = whole.view(-1, 1024), torch.arange(1024)
+    put = torch.empty_like(table).index_copy_
+    work = *work, (lambda: put(1, places, table.index_select(1, places)), 8)
+    return [_took(each, times) / times for each, times in work]
+
+
+def _largest(model: Model, event: dict[str, int], ranks: int) -> int:
+    """Entries of rank 0's rows of the largest parameter that is touched; not so few that noise hides them."""
+    return max(
+        LEAST // (4 * ranks), *(1024 * (each.rows(ranks) // 1024) for each in model.touched(event).values())
+    )
+
+
+def _gather(own: Tensor, ranks: int) -> Tensor:
+    whole = own.new_empty(ranks * own.numel())
+    dist.all_gather_into_tensor(whole, own)
+    return whole
+
+
+def _took(work: Callable[[], Tensor], times: int) -> float:
+    dist.barrier()
+    begun = time.perf_counter()
+    kept = [work() for _ in range(times)]  # an event keeps what it makes, so that memory is fresh each time
+    kept.clear()
+    return time.perf_counter() - begun

@@ -1,0 +1,264 @@
+"""What an event costs where a model is sharded over processes, from shapes alone.
+
+It follows what the library does, in the same order: parameters that are touched are gathered, and their
+gradients and optimizer state; new values are made of all of them; they are sharded again; and what undoes
+this stays until the end. Bytes are those of rank 0, which has most rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, prod
+
+NUMBER = 8
+"""Bytes of a number in the sums over all processes."""
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """A parameter that is sharded by rows.
+
+    Args:
+        shape: of the whole of it.
+        value: bytes of an entry.
+        gradient: bytes of an entry of the gradient; 0 where there is none.
+        state: bytes of an entry of each tensor of the optimizer's state that is shaped like it.
+    """
+
+    shape: tuple[int, ...]
+    value: int
+    gradient: int
+    state: tuple[int, ...]
+
+    @property
+    def entries(self) -> int:
+        """Of the whole."""
+        return prod(self.shape)
+
+    def kinds(self) -> list[int]:
+        """Bytes of an entry of everything that is gathered of it: value, gradient and state."""
+        return [self.value, *([self.gradient] if self.gradient else []), *self.state]
+
+    def rows(self, ranks: int) -> int:
+        """Entries of the rows that rank 0 has."""
+        return ceil(self.shape[0] / ranks) * prod(self.shape[1:])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a width lies: a dimension of a parameter, with so many entries for each unit."""
+
+    parameter: str
+    dim: int
+    each: int = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """Parameters and widths, by name."""
+
+    parameters: Mapping[str, Sharded]
+    widths: Mapping[str, Sequence[Place]]
+
+    def touched(self, widths: Iterable[str]) -> dict[str, Sharded]:
+        """The parameters that some widths lie in."""
+        names = {place.parameter for width in widths for place in self.widths[width]}
+        return {name: each for name, each in self.parameters.items() if name in names}
+
+    def after(self, event: Mapping[str, int]) -> Model:
+        """The model after an event, which is how many units come (or go, below zero) by width."""
+        found = dict(self.parameters)
+        for width, units in event.items():
+            for place in self.widths[width]:
+                shape = [*found[place.parameter].shape]
+                shape[place.dim] += units * place.each
+                found[place.parameter] = replace(found[place.parameter], shape=tuple(shape))
+        return replace(self, parameters=found)
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One of them; `whole` bytes are what each rank has of it afterwards."""
+
+    kind: str
+    whole: int
+
+    def received(self, ranks: int) -> float:
+        """Bytes that come to one rank, on a ring."""
+        rounds = {"gather": 1, "sum": 2}[self.kind]
+        return rounds * (ranks - 1) / ranks * self.whole
+
+
+def of_event(model: Model, event: Mapping[str, int], ranks: int) -> list[Collective]:
+    """Agreement on what was decided, and then one gather for each tensor that is made whole."""
+    found = [Collective("sum", ranks * NUMBER)]
+    for parameter in model.touched(event).values():
+        padded = ranks * parameter.rows(ranks)
+        found += [Collective("gather", padded * size) for size in parameter.kinds()]
+    return found
+
+
+def of_decision(sizes: Sequence[int], readers: int, rows: int, classes: int, ranks: int) -> list[Collective]:
+    """The sums of a decision that neither tries nor changes anything.
+
+    Args:
+        sizes: units of each width.
+        readers: parameters that read units.
+        rows: predictions that are looked at, of all ranks together.
+        classes: of a prediction.
+        ranks: processes.
+    """
+    seen = sum(1 + size for size in sizes) + 2 * rows * classes
+    # That all are at one step; of what shape; what; how far weights moved; that all have decided the same.
+    lengths = ranks, 6 * ranks, seen, 2 * readers, ranks
+    return [Collective("sum", NUMBER * length) for length in lengths]
+
+
+def of_trial(model: Model) -> list[Collective]:
+    """A run of the model as it is sharded, on a batch at hand, and the sum of what was lost."""
+    whole = sum(parameter.entries * parameter.value for parameter in model.parameters.values())
+    return [Collective("gather", whole), Collective("sum", 2 * NUMBER)]
+
+
+@dataclass
+class Ledger:
+    """Memory that is alive, at most alive, and written, in bytes; entries that are picked one by one."""
+
+    alive: int = 0
+    peak: int = 0
+    written: int = 0
+    picked: int = 0
+
+    def take(self, size: int, writes: int = 1) -> int:
+        """Allocate; returns the size, for `free`."""
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        self.written += writes * size
+        return size
+
+    def free(self, size: int) -> None:
+        """Give back."""
+        self.alive -= size
+
+    def cut(self, before: Sequence[int], after: Sequence[int], dims: Sequence[int], size: int) -> int:
+        """Along some dimensions, one after the other; only the last result stays."""
+        shape, last = [*before], 0
+        for dim in dims:
+            shape[dim] = after[dim]
+            new = self.take(prod(shape) * size)
+            kept = min(before[dim], after[dim]) * prod(shape) // shape[dim]
+            self.free(self.take(kept * size, writes=0) + last)
+            if dim:  # what stays is taken out, and put in place
+                self.picked += 2 * kept
+            else:  # the same, whole rows at a time
+                self.written += 2 * kept * size
+            last = new
+        return last
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of an event, in bytes beyond what there was before it.
+
+    Args:
+        peak: at most alive at once.
+        written: by gathering, cutting and sharding.
+        picked: entries that are copied one by one, along another dimension than the first.
+        in_turn: at most alive if each parameter were gathered, cut and sharded before the next one.
+    """
+
+    peak: int
+    written: int
+    picked: int
+    in_turn: int
+
+
+def memory_of(model: Model, event: Mapping[str, int], ranks: int) -> Memory:
+    """What an event needs beside the model."""
+    together = _walk(model, event, ranks, [*model.touched(event)])
+    alone = [_walk(model, event, ranks, [name]) for name in model.touched(event)]
+    remembered = _remembered(model, ranks)
+    after = model.after(event).touched(event).values()
+    shards = sum(each.rows(ranks) * sum(each.kinds()) for each in after)
+    most = max(each.peak - remembered for each in alone)
+    return Memory(together.peak, together.written, together.picked, remembered + shards + most)
+
+
+def _remembered(model: Model, ranks: int) -> int:
+    """Copies of this rank's rows of all parameters that widths lie in, from which a decision is undone."""
+    return sum(each.rows(ranks) * each.value for each in model.touched(model.widths).values())
+
+
+def _walk(model: Model, event: Mapping[str, int], ranks: int, names: Sequence[str]) -> Ledger:
+    ledger = Ledger()
+    ledger.take(_remembered(model, ranks))
+    changed = model.after(event)
+    pairs = [(name, model.parameters[name], changed.parameters[name]) for name in names]
+    _gather(
+        ledger, [(old, size) for _, old, _ in pairs for size in old.kinds()[: 1 + bool(old.gradient)]], ranks
+    )
+    _gather(ledger, [(old, size) for _, old, _ in pairs for size in old.state], ranks)
+    dims = {name: _dims(model, event, name) for name in names}
+    for name, old, new in pairs:
+        for size in (new.value, new.gradient):
+            ledger.cut(old.shape, new.shape, dims[name], size)
+    for name, old, new in pairs:
+        for size in new.state:
+            survives = ledger.take(old.entries)  # a byte an entry
+            left = ledger.cut(old.shape, new.shape, dims[name], 1)
+            ledger.free(survives)
+            value = ledger.cut(old.shape, new.shape, dims[name], size)
+            ledger.take(new.entries * size)  # this one stays
+            ledger.free(left + value)
+    for _, _, new in pairs:
+        ledger.take(new.rows(ranks) * new.value)
+        ledger.free(ledger.take(new.entries * new.value, writes=0))  # PyTorch asks for a whole one
+        ledger.take(new.rows(ranks) * new.gradient)
+        ledger.free(new.entries * new.gradient)  # old wholes stay, and new ones but for this
+        for size in new.state:
+            ledger.take(new.rows(ranks) * size)
+    return ledger
+
+
+def _gather(ledger: Ledger, tensors: Iterable[tuple[Sharded, int]], ranks: int) -> None:
+    """One tensor after the other, of which there is a second copy for a moment."""
+    for parameter, size in tensors:
+        gathered = ledger.take(ranks * parameter.rows(ranks) * size)
+        ledger.take(parameter.entries * size)
+        ledger.free(gathered)
+
+
+def _dims(model: Model, event: Mapping[str, int], name: str) -> list[int]:
+    places = (place for width in event for place in model.widths[width])
+    return [*dict.fromkeys(place.dim for place in places if place.parameter == name)]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What turns bytes into seconds.
+
+    Args:
+        latency: seconds of a collective, however small.
+        bandwidth: bytes that a rank receives in a second.
+        copies: bytes that a rank writes in a second, copying.
+        picks: entries that it copies one by one in a second.
+        event: seconds of Python for an event.
+        tensor: seconds of Python for each tensor that is made whole and sharded again.
+    """
+
+    latency: float
+    bandwidth: float
+    copies: float
+    picks: float
+    event: float = 0.0
+    tensor: float = 0.0
+
+
+def seconds_of(collectives: Iterable[Collective], memory: Memory, ranks: int, machine: Machine) -> float:
+    """Of an event: one collective after the other, and the work of a rank by itself."""
+    total = machine.event + memory.written / machine.copies + memory.picked / machine.picks
+    for each in collectives:
+        total += machine.latency + each.received(ranks) / machine.bandwidth
+        total += machine.tensor * (each.kind == "gather")
+    return total
