@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from diffstruct.errors import StructureError
 from diffstruct.rule import RuleState
 from diffstruct.structure.arranging import arrangement
+from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.loading import arrange, resizing
-from diffstruct.structure.parts import StructureParts
 from diffstruct.structure.shapes import Shapes, apart, sizes_of_shapes, tensors_of, unlike
 from diffstruct.surgery.planning import leave_zero
 from diffstruct.width import Depth
@@ -29,11 +29,11 @@ class _LoadHook:
         owner: the structure, which the model must not keep alive; None for nothing.
     """
 
-    def __init__(self, owner: StructureParts | None) -> None:
+    def __init__(self, owner: ChangingStructure | None) -> None:
         self._owner = None if owner is None else weakref.ref(owner)
 
     @property
-    def owner(self) -> StructureParts | None:
+    def owner(self) -> ChangingStructure | None:
         """The structure, while it is there."""
         return None if self._owner is None else self._owner()
 
@@ -62,7 +62,7 @@ class _Remembers(_LoadHook):
             self.owner.guard.renew()
 
 
-def watch_loads(structure: StructureParts) -> list[RemovableHandle]:
+def watch_loads(structure: ChangingStructure) -> list[RemovableHandle]:
     """Let the model of a structure take on the sizes of the state dicts that are loaded into it."""
     model = structure.model
     every: list[dict[int, Any]] = [model._load_state_dict_pre_hooks, model._load_state_dict_post_hooks]
@@ -76,7 +76,7 @@ def watch_loads(structure: StructureParts) -> list[RemovableHandle]:
     return [before(_Resizes(structure)), after(_Remembers(structure))]
 
 
-def follow_load(structure: StructureParts, state_dict: Mapping[str, Any], prefix: str) -> None:
+def follow_load(structure: ChangingStructure, state_dict: Mapping[str, Any], prefix: str) -> None:
     """Bring the model to the sizes of its own state dict; the units are then judged as if they were new.
 
     Raises:
@@ -91,7 +91,7 @@ def follow_load(structure: StructureParts, state_dict: Mapping[str, Any], prefix
 
 
 def _follow_sizes(
-    structure: StructureParts, state_dict: Mapping[str, Any], prefix: str, undo: ExitStack
+    structure: ChangingStructure, state_dict: Mapping[str, Any], prefix: str, undo: ExitStack
 ) -> None:
     model = structure.model
     wanted: Shapes = {}
@@ -113,7 +113,7 @@ def _follow_sizes(
 
 
 def _follow_blocks(
-    structure: StructureParts, depth: Depth, state_dict: Mapping[str, Any], prefix: str, undo: ExitStack
+    structure: ChangingStructure, depth: Depth, state_dict: Mapping[str, Any], prefix: str, undo: ExitStack
 ) -> None:
     names = {module: path for path, module in structure.model.named_modules()}
     begin = f"{prefix}{names[depth.stack.container]}."

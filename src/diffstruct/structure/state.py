@@ -20,8 +20,8 @@ from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule, RuleState
 from diffstruct.states import Fields, tensor_of
 from diffstruct.structure.arranging import arrangement
+from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.history import Event, History, Measurement
-from diffstruct.structure.parts import StructureParts
 from diffstruct.width import Depth, Slot, Width
 from diffstruct.width.depth import children_of
 
@@ -29,7 +29,7 @@ FORMAT = 1
 """Raised when what a state dict says changes its meaning."""
 
 
-def state_of(structure: StructureParts) -> dict[str, Any]:
+def state_of(structure: ChangingStructure) -> dict[str, Any]:
     """The state dict of a structure, with tensors of its own."""
     training, criterion = structure.training, structure.criterion
     names = {module: path for path, module in structure.model.named_modules()}
@@ -54,7 +54,7 @@ def state_of(structure: StructureParts) -> dict[str, Any]:
     }
 
 
-def _width_state(structure: StructureParts, name: str, names: Mapping[nn.Module, str]) -> dict[str, Any]:
+def _width_state(structure: ChangingStructure, name: str, names: Mapping[nn.Module, str]) -> dict[str, Any]:
     width, memory = structure._found.widths[name], structure.states[name]
     slots: list[list[Any]] | None = []
     if structure._finished and any(slot.module not in names for slot in width.slots):
