@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -84,8 +84,10 @@ def follow_load(structure: ChangingStructure, state_dict: Mapping[str, Any], pre
     """
     structure.guard.forget()  # buffers are about to be others
     with structure._all_or_nothing() as undo:
-        for depth in [width for width in structure.widths.values() if isinstance(width, Depth)]:
-            _follow_blocks(structure, depth, state_dict, prefix, undo)
+        depths = [width for width in structure.widths.values() if isinstance(width, Depth)]
+        if _is_whole(structure.model, depths, state_dict, prefix):  # else blocks that it lacks have not gone
+            for depth in depths:
+                _follow_blocks(structure, depth, state_dict, prefix, undo)
         _follow_sizes(structure, state_dict, prefix, undo)
         structure._loads += 1
 
@@ -110,6 +112,16 @@ def _follow_sizes(
     structure._operate(resizing(structure, sizes), leave_zero, 0, undo=undo)
     for name, size in sizes.items():
         structure.states[name] = RuleState.initial(size)
+
+
+def _is_whole(model: nn.Module, depths: Sequence[Depth], state_dict: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a state dict has all of a model but blocks; weights that are tied may be there once."""
+    names = {module: path for path, module in model.named_modules()}
+    blocks = tuple(f"{names[depth.stack.container]}." for depth in depths)
+    rest = {
+        key: id(each) for key, each in model.state_dict(keep_vars=True).items() if not key.startswith(blocks)
+    }
+    return {*rest.values()} == {each for key, each in rest.items() if prefix + key in state_dict}
 
 
 def _follow_blocks(

@@ -182,8 +182,8 @@ def with_slots_as(width: Width, entries: list[tuple[int, float | None, float | N
         width: the width.
         entries: of each of the first slots the index that it has now, its scale and its fill.
     """
-    slots = [replace(width.slots[index], scale=scale, fill=fill) for index, scale, fill in entries]
-    slots += width.slots[len(entries) :]
-    if [*width.slots] == slots:
+    own = [(index, slot.scale, slot.fill) for index, slot in enumerate(width.slots[: len(entries)])]
+    if own == entries:  # slots that differ in what is drawn alone are equal, so that these do not tell
         return width
-    return replace(width, slots=tuple(slots))
+    slots = [replace(width.slots[index], scale=scale, fill=fill) for index, scale, fill in entries]
+    return replace(width, slots=(*slots, *width.slots[len(entries) :]))

@@ -34,7 +34,7 @@ from diffstruct.structure.loading import load_state
 from diffstruct.structure.operation import operate_on
 from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.retreat import at_risk, remember, remember_modules
-from diffstruct.structure.run import multiples, training_run
+from diffstruct.structure.run import multiples, optimizers_of, training_run
 from diffstruct.structure.start import start_depths, start_of
 from diffstruct.structure.state import state_of
 from diffstruct.structure.table import table
@@ -55,7 +55,7 @@ class Structure(ChangingStructure):
         model: any module, also a compiled one, or one in a `DistributedDataParallel`, with `example_inputs`;
             without, one with layers of `diffstruct.nn` that have been told what they feed.
         optimizer: any of `torch.optim` but LBFGS and SparseAdam; or several, where the parameters are
-            divided among them.
+            divided among them; also as `Accelerator.prepare` returns them.
         total_steps: steps in which the structure is learned, most often those of the whole run: the times of
             rule and criterion are fractions of it. After that, sizes stay as they are.
         example_inputs: the model's positional arguments, as a tuple, or its keyword arguments, as a dict,
@@ -136,7 +136,7 @@ class Structure(ChangingStructure):
         with processes.following(), held(), ExitStack() as undo:  # what to do if anything fails
             processes.changing()
             self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
-            optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
+            optimizers = optimizers_of(optimizer)
             undo.callback(start_depths(self._found, start, optimizers))
             self.multiple_of = multiples(multiple_of, self._found.widths)
             self.guard = Guard(self.model, optimizers, nonfinite)
