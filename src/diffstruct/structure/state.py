@@ -157,6 +157,9 @@ def with_slots_as(width: Width, entries: list[tuple[int, float | None, float | N
     """
     slots = [replace(width.slots[index], scale=scale, fill=fill) for index, scale, fill in entries]
     slots += width.slots[len(entries) :]
-    if [*width.slots] == slots:
+    # Slots are equal where they lie alike, whatever new entries are drawn like.
+    if all(
+        a == b and (a.scale, a.fill) == (b.scale, b.fill) for a, b in zip(width.slots, slots, strict=True)
+    ):
         return width
     return replace(width, slots=tuple(slots))
