@@ -100,33 +100,60 @@ def tensor_names(model: nn.Module) -> dict[Tensor, str]:
 
 
 def history_state(history: History) -> dict[str, Any]:
-    """A history as plain lists."""
+    """A history, its events and measurements in columns: a long run has hundreds of thousands."""
+    events, measurements = history.events, history.measurements
     return {
-        "events": [{**vars(event), "removed": [*event.removed]} for event in history.events],
-        "measurements": [dict(vars(each)) for each in history.measurements],
+        "events": {
+            "step": _column([event.step for event in events]),
+            "width": [event.width for event in events],
+            "removed": _column([unit for event in events for unit in event.removed]),
+            "counts": _column([len(event.removed) for event in events]),
+            "added": _column([event.added for event in events]),
+            "size": _column([event.size for event in events]),
+            "measured": torch.tensor([event.cost is not None for event in events], dtype=torch.bool),
+            "cost": torch.tensor([event.cost or 0.0 for event in events], dtype=torch.float64),
+        },
+        "measurements": {
+            "update": _column([each.update for each in measurements]),
+            "loss": torch.tensor([each.loss for each in measurements], dtype=torch.float64),
+            "units": _column([each.units for each in measurements]),
+        },
         "names": [{"events": events, "before": dict(before)} for events, before in history.names],
     }
 
 
+def _column(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
 def history_of(state: Fields) -> History:
     """The history that `history_state` has told."""
-    events = []
-    for each in state.list_of_fields("events"):
-        removed = each.items("removed")
-        if not all(isinstance(unit, int) for unit in removed):
-            raise each.wrong("removed", "has what is no index of a unit")
-        cost = None if each["cost"] is None else each.number("cost")
-        numbers = each.whole("added"), each.whole("size")
-        events.append(Event(each.whole("step"), each.text("width"), tuple(removed), *numbers, cost))
-    measurements = [
-        Measurement(each.whole("update"), each.number("loss"), each.whole("units"))
-        for each in state.list_of_fields("measurements")
+    told, shown = state.fields("events"), state.fields("measurements")
+    widths = told.items("width")
+    if not all(isinstance(each, str) for each in widths):
+        raise told.wrong("width", "has what is no name of a width")
+    each = (len(widths),)
+    counts = told.array("counts", each, np.int64)
+    if (counts < 0).any():
+        raise told.wrong("counts", "has a number below 0")
+    removed = np.split(told.array("removed", (int(counts.sum()),), np.int64), np.cumsum(counts)[:-1])
+    step, added, size = (told.array(key, each, np.int64).tolist() for key in ("step", "added", "size"))
+    measured, cost = told.array("measured", each, np.bool_), told.array("cost", each, np.float64).tolist()
+    events = [
+        Event(step[i], name, tuple(removed[i].tolist()), added[i], size[i], cost[i] if measured[i] else None)
+        for i, name in enumerate(widths)
     ]
+    update = shown.array("update", None, np.int64)
+    if update.ndim != 1:
+        raise shown.wrong("update", f"has {update.ndim} dimensions")
+    loss, units = shown.array("loss", update.shape, np.float64), shown.array("units", update.shape, np.int64)
+    rows = zip(update.tolist(), loss.tolist(), units.tolist(), strict=True)
+    measurements = [Measurement(*row) for row in rows]
     names: list[tuple[int, Mapping[str, str | None]]] = []
-    for each in state.list_of_fields("names"):
-        before = each.fields("before")
+    for entry in state.list_of_fields("names"):
+        before = entry.fields("before")
         known = {name: None if before[name] is None else before.text(name) for name in before.value}
-        names.append((each.whole("events"), known))
+        names.append((entry.whole("events"), known))
     return History(events, measurements, names)
 
 
