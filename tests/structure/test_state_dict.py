@@ -134,7 +134,7 @@ def sizes(run):
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     st.integers(0, STEPS),
     st.sampled_from(["Adam", "SGD", "Adagrad"]),
@@ -329,14 +329,14 @@ def damaged(state, path, how):
     value = parent[last]
     if how == "missing":
         del parent[last]
-    elif isinstance(value, torch.Tensor):
+    elif isinstance(value, torch.Tensor) and value.numel():
         parent[last] = torch.cat([value, value], -1) if value.ndim else value.repeat(3)
     else:
         parent[last] = 1j
 
 
 @pytest.mark.parametrize("case", ["norms", "depth", "from one unit", "multipliers"])
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.data(), st.sampled_from(["missing", "another"]))
 def test_a_damaged_state_dict_is_refused_and_nothing_has_changed(case, data, how):
     run = made(case)
