@@ -12,41 +12,47 @@ sys.path += [str(FOLDER.parent), str(FOLDER.parent / "widths")]
 
 from report import report, summary_of  # noqa: E402
 from studies import STUDIES  # noqa: E402
-from sweep import Options, complete  # noqa: E402
+from sweep import Options, Record, complete  # noqa: E402
 from train import Job, train  # noqa: E402
+
+SIZES = range(3)
+"""Of budgets, from small to large; the tables are written after each."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the missing runs and write the tables; 1 if a run failed."""
+    """Make the missing runs, and write the tables after each size of budgets; 1 if a run failed."""
     parser = Options(
         FOLDER,
         "Residual networks with stream, inner widths and blocks learned, beside grids of uniform shapes.",
         STUDIES,
         seeds="of each budget (default: 3)",
-        quick="two epochs of some runs, to see that it works",
+        quick="two epochs of some runs of the smallest budgets, to see that it works",
     )
     options = parser.read(arguments)
-    jobs = [*jobs_of(options.study, options.seeds or 3, options.quick)]
-    runs, failed = complete(train, options.out, {job: job.file for job in jobs}, options.jobs)
-    if not failed:
+    runs: dict[Job, Record] = {}
+    for size in SIZES[: 1 if options.quick else None]:
+        jobs = [*jobs_of(options.study, size, options.seeds or 3, options.quick)]
+        made, failed = complete(train, options.out, {job: job.file for job in jobs}, options.jobs)
+        if failed:
+            return 1
+        runs |= made
         summary = summary_of(runs)
         (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
         (options.out / "RESULTS.md").write_text(report(summary))
         print(f"wrote {options.out / 'RESULTS.md'}")
-    return int(failed)
+    return 0
 
 
-def jobs_of(names: Sequence[str], seeds: int, quick: bool) -> Iterator[Job]:
-    """From small budgets to large, the learned models first; quickly tried, one budget and two shapes."""
-    for size in range(1 if quick else 3):
-        budgets = {name: [*STUDIES[name].streams][size] for name in names}
-        for name, budget in budgets.items():
-            for seed in range(seeds):
-                yield Job(name, budget, None, seed, quick)
-        for name, budget in budgets.items():
-            for seed in range(seeds):
-                for shape in [*STUDIES[name].grid(budget)][: 2 if quick else None]:
-                    yield Job(name, budget, shape, seed, quick)
+def jobs_of(names: Sequence[str], size: int, seeds: int, quick: bool) -> Iterator[Job]:
+    """All runs of each study's budget of that size: learned models, then the grid; quickly tried, some."""
+    budgets = {name: [*STUDIES[name].streams][size] for name in names}
+    for name, budget in budgets.items():
+        for seed in range(seeds):
+            yield Job(name, budget, None, seed, quick)
+    for name, budget in budgets.items():
+        for seed in range(seeds):
+            for shape in [*STUDIES[name].grid(budget)][: 2 if quick else None]:
+                yield Job(name, budget, shape, seed, quick)
 
 
 if __name__ == "__main__":
