@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -16,11 +17,11 @@ from sweep import Options, Record, complete  # noqa: E402
 from train import Job, train  # noqa: E402
 
 SIZES = range(3)
-"""Of budgets, from small to large; the tables are written after each."""
+"""Of budgets, from small to large; for each all studies."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the missing runs, and write the tables after each size of budgets; 1 if a run failed."""
+    """Make the missing runs, and write the tables after each study and budget; 1 if a run failed."""
     parser = Options(
         FOLDER,
         "Residual networks with stream, inner widths and blocks learned, beside grids of uniform shapes.",
@@ -30,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.read(arguments)
     runs: dict[Job, Record] = {}
-    for size in SIZES[: 1 if options.quick else None]:
-        jobs = [*jobs_of(options.study, size, options.seeds or 3, options.quick)]
+    for size, name in product(SIZES[: 1 if options.quick else None], options.study):
+        jobs = [*jobs_of(name, size, options.seeds or 3, options.quick)]
         made, failed = complete(train, options.out, {job: job.file for job in jobs}, options.jobs)
         if failed:
             return 1
@@ -43,16 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def jobs_of(names: Sequence[str], size: int, seeds: int, quick: bool) -> Iterator[Job]:
-    """All runs of each study's budget of that size: learned models, then the grid; quickly tried, some."""
-    budgets = {name: [*STUDIES[name].streams][size] for name in names}
-    for name, budget in budgets.items():
-        for seed in range(seeds):
-            yield Job(name, budget, None, seed, quick)
-    for name, budget in budgets.items():
-        for seed in range(seeds):
-            for shape in [*STUDIES[name].grid(budget)][: 2 if quick else None]:
-                yield Job(name, budget, shape, seed, quick)
+def jobs_of(name: str, size: int, seeds: int, quick: bool = False) -> Iterator[Job]:
+    """All runs of a study's budget of that size: learned models, then the grid; quickly tried, two shapes."""
+    study = STUDIES[name]
+    budget = [*study.streams][size]
+    for seed in range(seeds):
+        yield Job(name, budget, None, seed, quick)
+    for seed in range(seeds):
+        for shape in [*study.grid(budget)][: 2 if quick else None]:
+            yield Job(name, budget, shape, seed, quick)
 
 
 if __name__ == "__main__":

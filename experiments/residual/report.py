@@ -89,7 +89,7 @@ def _learned(study: Study, runs: Runs) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for seed, run in enumerate(runs):
         sizes = run["sizes"]
-        inner = ", ".join(str(size) for name, size in sizes.items() if name.endswith(".up"))
+        inner = ", ".join(str(sizes[f"blocks.{block}.up"]) for block in range(sizes["blocks"]))
         [stream] = [size for name, size in sizes.items() if name.startswith("stem")]
         stream_from, inner_from, most = run["shape"]
         yield (

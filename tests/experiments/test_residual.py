@@ -24,7 +24,7 @@ def test_the_table_has_learned_networks_and_the_grid(run, tmp_path, capsys):
     assert table.count("stream 6 | 1,1") == 2
     capsys.readouterr()
     assert run.main([*studies, "--quick", "--jobs", "1", "--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.startswith("0 runs to do, 6 found")
+    assert capsys.readouterr().out.count("0 runs to do, 3 found") == 2
 
 
 def test_convolutions_are_learned_whole(run):
