@@ -4,10 +4,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 OUT ?= runs/hard
 
-.PHONY: grow test quick check bench format docs clean
+.PHONY: grow resume test quick check bench format docs clean
 
 grow: .venv/run  ## grow a network from one unit on the hard task: about a minute, set-up included
 	$(BIN)/diffstruct grow hard --seed 3 --out $(OUT) --overwrite
+
+resume: .venv/run  ## go on with it, after Ctrl-C
+	$(BIN)/diffstruct grow --resume $(OUT)
 
 test: .venv/test  ## run every test, on all cores
 	$(BIN)/python -m pytest --numprocesses auto

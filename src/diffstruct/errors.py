@@ -22,7 +22,11 @@ class DivergenceError(DiffstructError, RuntimeError):
 
 
 class RunFolderError(DiffstructError, RuntimeError):
-    """A run folder cannot be written, or already holds a run."""
+    """A run folder cannot be written, already holds a run, or holds none that could be gone on with."""
+
+
+class ResumeWarning(UserWarning):
+    """A run goes on, but perhaps not bit for bit as it would have without the interruption."""
 
 
 class CheckpointError(DiffstructError, RuntimeError):

@@ -166,7 +166,7 @@ def check_that_all_is_saved(out):
     assert int(read_history(out)[-1]["cycle"]) == run["cycles"]
     units = load_file(out / "model.safetensors")["rnn.weight_hh_l0"].shape[0]
     assert units == run["final_units"]
-    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in out.iterdir()} == FILES | {"checkpoint"}
 
 
 def test_ctrl_c_saves_everything_so_far(tmp_path):
@@ -206,7 +206,17 @@ def test_sigterm_saves_everything_so_far(tmp_path, monkeypatch, capsys):
 def test_help_names_every_task_option_and_file(capsys):
     assert here("grow", "--help") == 0
     stdout = capsys.readouterr().out
-    for word in ("easy", "hard", "transition", "--revision", "--cycles", "--seed", "--out", "--quiet"):
+    for word in (
+        "easy",
+        "hard",
+        "transition",
+        "--revision",
+        "--cycles",
+        "--seed",
+        "--out",
+        "--resume",
+        "--quiet",
+    ):
         assert word in stdout
     for file in FILES:
         assert file in stdout

@@ -90,15 +90,17 @@ def _same(one: Any, other: Any) -> bool:
 
 
 class FailingOperator(TorchDispatchMode):
-    """Runs out of memory at an operator of PyTorch's, by its number; counts them."""
+    """Runs out of memory at an operator of PyTorch's, by its number, and counts them."""
 
     def __init__(self, at: int, error: BaseException) -> None:
         super().__init__()
         self.at, self.error, self.count = at, error, 0
 
     def __torch_dispatch__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        if self.count == self.at:
+        # Copying into memory that is there needs none: what puts weights back does nothing else.
+        self.count += function not in (torch.ops.aten.copy_.default, torch.ops.aten.detach.default)
+        if 0 < self.at == self.count:
+            self.at = 0
             raise self.error
         return function(*args, **(kwargs or {}))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,20 +16,22 @@ from rich.console import Console
 
 from diffstruct.cli.exit_codes import INTERRUPTED
 from diffstruct.criteria import TaylorImportance
-from diffstruct.errors import ConfigurationError
+from diffstruct.errors import ConfigurationError, ResumeWarning
 from diffstruct.paper.display import LivePanel, PlainLines, duration
 from diffstruct.paper.revisions import get_revision
 from diffstruct.paper.run import Run
+from diffstruct.paper.run_folder import FinishedError
 from diffstruct.rule import Rule
 
 _RULE = "The rule (default: what suits the way to grow)"
 
 _Task = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="TASK|FILE",
         help="[bold]easy[/], [bold]hard[/], [bold]transition[/] (easy, hard, easy), "
         "or the path of any UTF-8 text file.",
+        show_default=False,
     ),
 ]
 _Revision = Annotated[
@@ -55,7 +60,13 @@ _Cycles = Annotated[
         show_default=False,
     ),
 ]
-_Seed = Annotated[int, typer.Option(help="The same seed gives the same run, bit for bit, on one machine.")]
+_Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="The same seed gives the same run, bit for bit, on one machine.  [dim]\\[default: 0][/]",
+        show_default=False,
+    ),
+]
 _Out = Annotated[
     Path | None,
     typer.Option(
@@ -64,6 +75,15 @@ _Out = Annotated[
     ),
 ]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that the folder already holds.")]
+_Resume = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN",
+        help="Go on with a run that was stopped or killed, in its folder and with its settings: what comes "
+        "out is the same as without the interruption, bit for bit.",
+        show_default=False,
+    ),
+]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 _Threshold = Annotated[
     float | None,
@@ -90,13 +110,14 @@ _MaxUnits = Annotated[int | None, typer.Option(help="Never more units than this.
 
 
 def grow_command(
-    task: _Task,
+    task: _Task = None,
     revision: _Revision = None,
     price: _Price = None,
     cycles: _Cycles = None,
-    seed: _Seed = 0,
+    seed: _Seed = None,
     out: _Out = None,
     overwrite: _Overwrite = False,
+    resume: _Resume = None,
     quiet: _Quiet = False,
     threshold: _Threshold = None,
     reserve: _Reserve = None,
@@ -107,7 +128,8 @@ def grow_command(
     """Grow a recurrent network from one unit on a task or a text.
 
     The network predicts the next character. Its loss is shown in nats per 40 characters, beside the best
-    that any network can reach (the floor), where that is known. Ctrl-C ends the run early and saves it.
+    that any network can reach (the floor), where that is known. Ctrl-C ends the run early and saves it;
+    [bold]--resume[/] goes on with it.
 
     The run folder holds [bold]run.json[/] (settings and final figures), [bold]history.csv[/]
     (cycle, loss, units), [bold]events.jsonl[/] (each addition and deletion),
@@ -120,23 +142,47 @@ def grow_command(
       diffstruct grow hard --revision 2 --cycles 50000
 
       diffstruct grow my_text.txt --out runs/mine
+
+      diffstruct grow --resume runs/mine
     """
     # At these sizes a second thread costs more than it gives, and one thread adds up in one order.
     torch.set_num_threads(1)
-    rule = _rule(
-        revision,
-        price,
-        threshold=threshold,
-        reserve=None if reserve is None else _count_or_part(reserve),
-        p_add=p_add,
-        p_delete=p_delete,
-        max_units=max_units,
-    )
-    run = Run(task, revision=revision, cycles=cycles, seed=seed, rule=rule)
+    ruled = {
+        "threshold": threshold,
+        "reserve": None if reserve is None else _count_or_part(reserve),
+        "p_add": p_add,
+        "p_delete": p_delete,
+        "max_units": max_units,
+    }
+    if resume is not None:
+        if overwrite or (out is not None and out.resolve() != resume.resolve()):
+            raise ConfigurationError("--resume goes on in RUN: leave out --out and --overwrite")
+        expected = {"revision": revision, "cycles": cycles, "seed": seed, "price": price, **ruled}
+        try:
+            run = _resumed(resume, task, expected)
+        except FinishedError as finished:
+            print(finished)
+            return
+    elif task is not None:
+        rule = _rule(revision, price, **ruled)
+        run = Run(task, revision=revision, cycles=cycles, seed=seed or 0, rule=rule)
+    else:
+        raise ConfigurationError("name what to read, as in diffstruct grow hard, or a run with --resume RUN")
     way = "" if revision is None else f"-r{revision}"
-    summary = _go(run, out or Path("runs") / f"{run.name}{way}-s{seed}", overwrite, quiet)
+    path = resume or out or Path("runs") / f"{run.name}{way}-s{run.seed}"
+    summary = _go(run, path, overwrite, quiet)
     if summary["status"] == "stopped":
         raise typer.Exit(INTERRUPTED)
+
+
+def _resumed(path: Path, task: str | None, expected: Mapping[str, Any]) -> Run:
+    """The run that goes on in a folder; warnings are a line each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResumeWarning)
+        run = Run.resume(path, task, **expected)
+    for warning in caught:
+        print(f"diffstruct: {warning.message}", file=sys.stderr)
+    return run
 
 
 def _rule(revision: int | None, price: float | None, **options: Any) -> Rule:
@@ -164,18 +210,19 @@ def _count_or_part(text: str) -> int | float:
 
 def _go(run: Run, path: Path, overwrite: bool, quiet: bool) -> dict[str, Any]:
     """Make the run and print its progress unless `quiet`; Ctrl-C or a SIGTERM ends it early. Its summary."""
+    out = None if run.resumed else path
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, lambda *_: run.stop())
     if quiet:
-        return run.go(path, overwrite=overwrite)
+        return run.go(out, overwrite=overwrite)
     console = Console()
     if console.is_terminal:
         revision = run.trainer.revision.number
         named = "" if revision is None else f", revision {revision}"
         with LivePanel(console, f"diffstruct grow {run.name}{named}, seed {run.seed}") as panel:
-            summary = run.go(path, overwrite=overwrite, observe=panel)
+            summary = run.go(out, overwrite=overwrite, observe=panel)
     else:
-        summary = run.go(path, overwrite=overwrite, observe=PlainLines(console))
+        summary = run.go(out, overwrite=overwrite, observe=PlainLines(console))
     console.print(
         f"{'Stopped early' if summary['status'] == 'stopped' else 'Done'}: {summary['final_units']} units, "
         f"loss {summary['final_loss']:.3f} after {summary['cycles']:,} cycles in "
@@ -183,4 +230,6 @@ def _go(run: Run, path: Path, overwrite: bool, quiet: bool) -> dict[str, Any]:
         highlight=False,
         soft_wrap=True,
     )
+    if summary["status"] == "stopped":
+        console.print(f"To go on with it: diffstruct grow --resume {path}", highlight=False, soft_wrap=True)
     return summary

@@ -20,6 +20,7 @@ from diffstruct.couple.findings import Findings
 from diffstruct.couple.found import Refusal
 from diffstruct.couple.proof import Proof
 from diffstruct.couple.trials import ProofError
+from diffstruct.distributed import following, unwrapped
 from diffstruct.errors import StructureError
 from diffstruct.interrupts import allowed, uninterrupted
 from diffstruct.nn.residual import Residual
@@ -105,14 +106,15 @@ def find_depths(
         depth  blocks  places
         1      3       1.0, 1.1, 1.2
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
+    model, _ = unwrapped(model)
     run = runner(model, example_inputs)
     trains = any(module.training for module in model.modules())
     try:
         proof = Proof(model, run, trains, Findings())
     except ProofError as error:
         raise StructureError(f"{type(model).__name__} does not run on the example inputs: {error}") from error
-    return depths_of(proof, include, exclude)
+    with following(model):
+        return depths_of(proof, include, exclude)
 
 
 def depths_of(proof: Proof, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()) -> FoundDepths:

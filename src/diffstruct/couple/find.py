@@ -18,6 +18,7 @@ from diffstruct.couple.tie import tie_widths
 from diffstruct.couple.trace import trace
 from diffstruct.couple.trials import ChangesOutputError, ProofError
 from diffstruct.couple.widths import TracedWidths, widths_of
+from diffstruct.distributed import following, unwrapped
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.interrupts import uninterrupted
 from diffstruct.nn.undisturbed import undisturbed
@@ -38,7 +39,8 @@ def find_widths(
     """Find the sizes of a model that can be learned, and say why the others cannot.
 
     Args:
-        model: any module, also a compiled one; afterwards it is as it was, bit for bit.
+        model: any module, also a compiled one, or one in a `DistributedDataParallel`; afterwards it is as it
+            was, bit for bit.
         example_inputs: its positional arguments, as a tuple, or its keyword arguments, as a dict, such as it
             is trained on: the model runs on them a few times. None: the widths are those that layers of
             `diffstruct.nn` declare, and the model is not run.
@@ -67,7 +69,7 @@ def find_widths(
         not learned:
         0.weight[1] (3): is a dimension of the input
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
+    model, _ = unwrapped(model)
     if example_inputs is None:
         found = FoundWidths(model, declared_widths(model), [], None)
         _check_names([*found.widths], include, exclude)
@@ -76,6 +78,18 @@ def find_widths(
                 found.refuse(name, EXCLUDED)
         tie_widths(found, tie)
         return found
+    with following(model):  # trials renew the accumulators of gradients
+        return _tried(model, example_inputs, include, exclude, tie)
+
+
+def _tried(
+    model: nn.Module,
+    example_inputs: Sequence[Any] | Mapping[str, Any],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    tie: Sequence[str],
+) -> FoundWidths:
+    """The widths that come out of a trace, and stand their trials; see `find_widths`."""
     run = runner(model, example_inputs)
     trains = any(module.training for module in model.modules())
     findings = _traced(model, run, example_inputs, trains)

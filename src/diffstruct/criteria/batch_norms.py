@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from diffstruct.distributed import Processes
 from diffstruct.surgery import Change, Copy
 from diffstruct.width.layout import owners
 
@@ -56,6 +57,19 @@ class BatchNorms:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def mean(self, found: Statistics, processes: Processes) -> Statistics:
+        """The mean of statistics, or of differences of such, over the processes that train the model."""
+        if processes.size == 1:
+            return found
+        tensors, shapes = [], []
+        for module in self._modules:
+            assert isinstance(module.running_mean, Tensor)
+            tensors += [*found.get(module, (None, None))]
+            shapes += 2 * [module.running_mean.shape]
+        each = iter(processes.mean(tensors, shapes))
+        pairs = {module: (next(each), next(each)) for module in self._modules}
+        return {module: (a, b) for module, (a, b) in pairs.items() if a is not None and b is not None}
 
     @torch.no_grad()
     def follow(

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from diffstruct.criteria.budget import Budget
 from diffstruct.criteria.initialization import Initialization, SmallRandom
+from diffstruct.distributed import Processes
 from diffstruct.rule import Rule
 from diffstruct.surgery import Change, Copy
 from diffstruct.width import Cost, Width
@@ -39,6 +40,7 @@ class Training:
         budget: what the finished model may cost.
         multiply_adds: what a model of given sizes takes for an example, where the budget is of that.
         copies: of the model, that follow its sizes.
+        processes: that train it: what is seen of a batch must go through these, so that all decide alike.
         multiple_of: of what the sizes of widths are multiples, by name; of one that is not named, of 1.
     """
 
@@ -53,6 +55,7 @@ class Training:
     budget: Budget | None = None
     multiply_adds: Cost | None = None
     copies: list[Copy] = field(default_factory=list)
+    processes: Processes = field(default_factory=Processes)
     multiple_of: Mapping[str, int] = field(default_factory=dict)
 
     def decides(self, step: int) -> bool:
@@ -131,6 +134,9 @@ class Criterion(ABC):
 
     learns_depths: bool = False
     """Whether it judges residual blocks, and follows when they come and go."""
+
+    knows_shards: bool = False
+    """Whether it judges by weights of which each process has a part, as `fully_shard` leaves them."""
 
     acts_on_gradients: bool = False
     """Whether `before_step` changes gradients, which a closure given to the optimizer's step would undo."""
@@ -249,6 +255,10 @@ class Criterion(ABC):
         """The gradients of the loss of the last batch with respect to some tensors, by which the place of a
         new block is chosen; None where they are not known."""
         return None
+
+    def remembered(self) -> Sequence[Tensor]:
+        """Copies of weights that it keeps: several processes must start from the same."""
+        return ()
 
     def conclude(self) -> None:
         """Get ready for the end: `importance` is asked for once more, for what stays in the plain model."""

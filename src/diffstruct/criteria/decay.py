@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffstruct.distributed import Processes, local, scale_
 from diffstruct.states import Fields
 from diffstruct.width import Slot, Width
 
@@ -35,6 +36,11 @@ class Decay:
         self._before: list[Tensor] = []
         self._movement: list[float] = []  # of each tensor between two decisions, relative to its size
         self._seen = 0
+
+    @property
+    def remembered(self) -> Sequence[Tensor]:
+        """Weights as the last decision has left them."""
+        return self._before
 
     def remember(self, tensors: Sequence[Tensor]) -> None:
         """Remember the weights as a decision leaves them."""
@@ -72,14 +78,22 @@ class Decay:
             raise every.wrong("", "lacks the movement of some tensors")
         self._before, self._movement, self._seen = before, movement, seen
 
-    def measure(self, tensors: Sequence[Tensor]) -> None:
-        """Measure how far training has moved the same tensors until the next decision."""
+    def measure(self, tensors: Sequence[Tensor], processes: Processes | None = None) -> None:
+        """Measure how far training has moved the same tensors until the next decision.
+
+        Args:
+            tensors: of each, all of it or the rows that this process has.
+            processes: that have the others.
+        """
         self._seen += 1
         rate = max(self.rate, 1 / self._seen)
-        now = []
-        for before, tensor in zip(self._before, tensors, strict=True):
-            size = before.norm(1).item()
-            now.append(torch.dist(_some(tensor), before, 1).item() / size if size else 0.0)
+        each = zip(self._before, tensors, strict=True)
+        pairs = [
+            (before.norm(1).item(), torch.dist(_some(tensor), before, 1).item()) for before, tensor in each
+        ]
+        if processes is not None and processes.sharding is not None:
+            pairs = [(size, moved) for size, moved in processes.sum(np.array(pairs)).tolist()]
+        now = [moved / size if size else 0.0 for size, moved in pairs]
         known = self._movement or now
         self._movement = [old + rate * (new - old) for old, new in zip(known, now, strict=True)]
 
@@ -117,7 +131,7 @@ class Decay:
                     importances[name], ages[name], prices[name], moved, power, grace_periods[name], rise
                 )
                 if (factors < 1).any():
-                    tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(tensor))
+                    scale_(tensor, slot.by_entry(torch.from_numpy(factors), width.axis))
 
 
 def annealing(step: int, total_steps: int, fraction: float) -> float:
@@ -149,5 +163,5 @@ def decay_factors(
 
 def _some(tensor: Tensor) -> Tensor:
     """Some of the entries of a tensor, evenly spread."""
-    flat, step = tensor.detach().reshape(-1), tensor.numel() // ENOUGH
+    flat, step = local(tensor).reshape(-1), tensor.numel() // ENOUGH
     return flat[::step] if step > 1 else flat

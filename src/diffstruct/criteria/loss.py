@@ -59,10 +59,10 @@ class Loss:
 
 def rows_of(outputs: Tensor, dim: int) -> Tensor:
     """Outputs, or their gradient, with one prediction a row: `[predictions, classes]`, classes along
-    `dim`."""
-    if outputs.ndim == 2 and dim in (-1, 1):
-        return outputs.float()
-    return outputs.movedim(dim, -1).reshape(-1, outputs.shape[dim]).float()
+    `dim`, in single precision at least."""
+    if outputs.ndim != 2 or dim not in (-1, 1):
+        outputs = outputs.movedim(dim, -1).reshape(-1, outputs.shape[dim])
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
 def class_dim(outputs: Tensor, gradient: Tensor) -> int:

@@ -106,8 +106,11 @@ def load_removals(removals: Removals, state: Fields) -> None:
             raise variances.wrong(path, "is of no module of the model")
     shares = {modules[path]: variances.tensor(path) for path in variances.value}
     credit = state.number("credit")
-    if removals.budget is not None:
-        removals.budget.begin = state.number("begin")
+    budget = removals.budget
+    if (state["begin"] is None) != (budget is None):
+        raise state.wrong("begin", "is of a run with a budget, or of one without, as this one is not")
+    if budget is not None:
+        budget.begin = state.number("begin")
     removals.off, removals.shown, removals.group, removals.waiting = off, shown, group, waiting
     removals.variances.shares, removals.credit, removals.pending = shares, credit, {}
 

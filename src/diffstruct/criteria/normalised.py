@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from diffstruct.distributed import Processes
 from diffstruct.surgery import Copy
 from diffstruct.width import Rescaled, Width
 from diffstruct.width.layout import length, unit_sums
@@ -46,8 +47,12 @@ class VarianceShares:
         self.shares: dict[nn.Module, Tensor] = {}
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Measure the shares while the model runs, in the place of those that were measured before."""
+    def watched(self, processes: Processes | None = None) -> Iterator[None]:
+        """Measure the shares while the model runs, in the place of those that were measured before.
+
+        Args:
+            processes: that train the model, each of which runs it on its own part of the batch.
+        """
         self.shares = {}
         modules = {gain.module: (gain, width) for gain, width in self._gains}
         handles = []
@@ -60,6 +65,11 @@ class VarianceShares:
         finally:
             for handle in handles:
                 handle.remove()
+        if processes is None or processes.size == 1:
+            return
+        shapes = [(length(gain.layout),) for gain, _ in modules.values()]
+        means = processes.mean([self.shares.get(module) for module in modules], shapes)
+        self.shares = {m: mean for m, mean in zip(modules, means, strict=True) if mean is not None}
 
     def without(self, width: Width, units: NDArray[np.int64]) -> Gains:
         """What gains are to be multiplied by once these units are silent.

@@ -6,6 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from diffstruct.criteria.loss import Loss, class_dim, recognise, rows_of
+from diffstruct.distributed import Rows
 from diffstruct.interrupts import allowed
 from diffstruct.nn.outputs import tensors_in
 from diffstruct.nn.undisturbed import undisturbed
@@ -52,11 +54,11 @@ class Call:
     outputs: Tensor = field(init=False)
     gradient: Tensor = field(init=False)
 
-    def look(self, gradient: Tensor) -> None:
-        """Take the gradient of the loss with respect to `whole`."""
+    def look(self, gradient: Tensor, most: int) -> None:
+        """Take the gradient of the loss with respect to `whole`, and at most so many entries of both."""
         values = self.whole if self.whole.ndim > 1 else self.whole[:, None]
         gradient = gradient.view_as(values)
-        self.dim, self.step = class_dim(values, gradient), -(-values.numel() // MOST_ENTRIES)
+        self.dim, self.step = class_dim(values, gradient), -(-values.numel() // most)
         self.outputs, self.gradient = rows_of(values, self.dim), rows_of(gradient, self.dim)
         every = len(self.outputs)
         if self.step > 1:
@@ -80,6 +82,10 @@ class Outputs:
     def __init__(self, called: nn.Module, model: nn.Module) -> None:
         self.called, self.model = called, model
         self.recording = False
+        self.processes = 1
+        """How many train the model, each of which looks at its part of the entries."""
+        self.afterwards: weakref.WeakMethod[Callable[[], None]] | None = None
+        """What to call as soon as `backward` is over, and all gradients are there."""
         self._calls: dict[int, Call] = {}
         self._begun, self._forwards = True, 0
         self._handle: RemovableHandle | None = self._watch()
@@ -107,17 +113,29 @@ class Outputs:
         """Have these calls as those of the last step."""
         self._calls = dict(enumerate(calls, -len(calls)))  # numbers that no call to come has
 
-    def loss(self) -> Loss | None:
-        """What the loss of the calls is; None if none was seen, or its gradient is zero or not finite."""
+    def rows(self) -> Rows | None:
+        """The outputs of the calls, and the gradient of the loss there; None if none was seen."""
         if not self._calls:
             return None
         *others, last = self._calls.values()
-        outputs, gradient, share = last.outputs, last.gradient, last.share
+        outputs, gradient = last.outputs, last.gradient
         if others:
             calls = [call for call in (*others, last) if call.outputs.shape[1] == outputs.shape[1]]
             outputs = torch.cat([call.outputs for call in calls])
             gradient = torch.cat([call.gradient for call in calls])
-        loss = recognise(outputs, gradient)
+        return Rows(outputs, gradient, last.dim, last.share * len(outputs))
+
+    def loss(self, rows: Rows | None = None) -> Loss | None:
+        """What the loss of the calls is; None if none was seen, or its gradient is zero or not finite.
+
+        Args:
+            rows: of all processes; None: those that this one has.
+        """
+        rows = rows or self.rows()
+        if rows is None:
+            return None
+        share = rows.every / len(rows.outputs)
+        loss = recognise(rows.outputs, rows.gradient)
         if loss is None or share == 1:
             return loss
         if loss.kind == "other":
@@ -202,8 +220,13 @@ class Outputs:
                 owner._begun = True
             known = owner._calls.get(forward)
             if known is None or known.whole.numel() <= call.whole.numel():
-                call.look(gradient.detach())
+                call.look(gradient.detach(), MOST_ENTRIES // owner.processes)
                 owner._calls[forward] = call
+            afterwards = None if owner.afterwards is None else owner.afterwards()
+            if afterwards is not None:
+                # Once more from there, behind what else is called at the end: gradients are reduced then.
+                queue: Any = torch.autograd.Variable._execution_engine.queue_callback
+                queue(partial(queue, afterwards))
 
         return record
 

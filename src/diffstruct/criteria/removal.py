@@ -21,12 +21,13 @@ from torch import Tensor
 from diffstruct.criteria import importance
 from diffstruct.criteria.batch_norms import BatchNorms, Statistics, differences
 from diffstruct.criteria.budget import BudgetPath
+from diffstruct.criteria.costs import cost_of
 from diffstruct.criteria.criterion import Training
-from diffstruct.criteria.loss import nats, targets
 from diffstruct.criteria.normalised import Gains, VarianceShares, scale_gains
 from diffstruct.criteria.outputs import Call, Outputs
 from diffstruct.criteria.silencing import restore, silence, taking_over, written
 from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names
+from diffstruct.distributed import scale_
 from diffstruct.rule import round_up
 from diffstruct.surgery import Change, Copy
 from diffstruct.width import Depth
@@ -128,7 +129,7 @@ class Removals:
         elif proposed:
             self.credit -= 1
             call = self.outputs.calls[-1]
-            with self.variances.watched():
+            with self.variances.watched(self.training.processes):
                 before, reference = self._run(call)
             for name in sorted(proposed, key=lambda name: (-self.waiting[name], -len(proposed[name]))):
                 if self.credit < 1:
@@ -144,7 +145,8 @@ class Removals:
     @property
     def measurable(self) -> bool:
         """Whether there is a batch to measure on, and anything to lose."""
-        return bool(self.outputs.calls) and self.tracker.loss is not None and self.tracker.won_something
+        known = self.tracker.loss is not None and self.tracker.won_something
+        return known and self.training.processes.all(bool(self.outputs.calls))
 
     def conclude(self, sizes: Mapping[str, int]) -> None:
         """For the end of the run: what may go in evaluation mode, all widths together, is `pending` then.
@@ -153,10 +155,10 @@ class Removals:
             sizes: units that each width must keep at least.
         """
         self.pending = {}
-        if not (self.measurable and self.tracker.shares):
+        if not (self.tracker.shares and self.measurable):
             return
         call = self.outputs.calls[-1]
-        with self.variances.watched():
+        with self.variances.watched(self.training.processes):
             before, reference = self._run(call, training=False)
         tensors = {tensor: None for width in self.tracker.widths.values() for tensor in written(width)}
         backup = [(tensor, tensor.detach().clone()) for tensor in tensors]
@@ -169,12 +171,13 @@ class Removals:
                 units = below[: min(max(0, width.size - sizes[name]), self._room(name))]
                 while len(units):
                     change, gains = self._takeover(name, units), self.variances.without(width, units)
-                    loud = silence(width, units, change, gains)
+                    loud = silence(width, units, change, gains, self.training.processes)
                     after, seen = self._run(call, reference, training=False)
                     cost = self._cost(call, before, after) - spent
                     if cost <= AT_THE_END * self.tracker.fair_share(name, units):
                         spent += cost
-                        shifts, shifted = differences(seen, shifted), seen
+                        shifts = self._norms.mean(differences(seen, shifted), self.training.processes)
+                        shifted = seen
                         self.pending[name] = Removal(np.sort(units), change, cost, shifts, gains)
                         break
                     restore(loud)
@@ -238,7 +241,7 @@ class Removals:
             scale_gains(removal.gains, copies)
             for slot in taking_over(change.width):
                 by_entry = slot.by_entry(torch.from_numpy(factors), change.width.axis)
-                slot.tensor.mul_(by_entry.to(slot.tensor))
+                scale_(slot.tensor, by_entry)
                 for copy in copies:
                     twin = getattr(copy.modules[slot.module], slot.name)
                     twin.mul_(by_entry.to(twin))
@@ -300,7 +303,8 @@ class Removals:
         allowed = self.tracker.fair_share(name, units) * pressure
         estimated = self.tracker.estimated(name, units)
         if pressure > 0 and cost <= allowed:  # without pressure, only to know how widths compare
-            self.pending[name] = replace(going, cost=cost, shifts=differences(seen, reference))
+            shifts = self._norms.mean(differences(seen, reference), self.training.processes)
+            self.pending[name] = replace(going, cost=cost, shifts=shifts)
             self.shown[name][units] = True
             self.group[name] = min(LARGEST_GROUP, 1.3 * self.group[name])
         elif pressure > 0:
@@ -314,7 +318,7 @@ class Removals:
 
         None where there is nothing to measure by, or nothing has been won.
         """
-        if not (self.measurable and self.outputs.finite and self.tracker.shares):
+        if not (self.tracker.shares and self.measurable and self.training.processes.all(self.outputs.finite)):
             return None
         call = self.outputs.calls[-1]
         cost, _, _ = self._measure(name, units, call, *self._run(call))
@@ -325,7 +329,7 @@ class Removals:
     ) -> tuple[float, Removal, Statistics]:
         """Silence units on a batch: what they cost, what is made of the others, and the statistics then."""
         width, going = self.tracker.widths[name], self._unmeasured(name, units)
-        loud = silence(width, units, going.takeover, going.gains)
+        loud = silence(width, units, going.takeover, going.gains, self.training.processes)
         try:
             after, seen = self._run(call, reference)
         finally:
@@ -337,7 +341,9 @@ class Removals:
     ) -> tuple[Tensor, Statistics]:
         """The outputs of a call with the weights as they are now, and what goes into each `BatchNorm`."""
         with self._norms.watched(reference) as seen:
-            return self.outputs.again(call, training=training), seen
+            outputs = self.outputs.again(call, training=training)
+        self.training.processes.settle()
+        return outputs, seen
 
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
         gains = self.variances.without(self.tracker.widths[name], units)
@@ -350,12 +356,4 @@ class Removals:
         """The share of what was won that outputs `after` lose against `before`."""
         loss = self.tracker.loss
         assert loss is not None
-        target = targets(loss.kind, call.outputs, call.gradient)
-        if target is None:
-            spread = (before - before.mean(0)).square().sum().item()
-            return (after - before).square().sum().item() / max(spread, 1e-300)
-        counted = call.gradient.abs().sum(1) > 0  # the others have no target
-        lost = nats(loss.kind, after[counted], target[counted]) - nats(
-            loss.kind, before[counted], target[counted]
-        )
-        return lost / self.tracker.won
+        return cost_of(loss, self.tracker.won, call, before, after, self.training.processes)

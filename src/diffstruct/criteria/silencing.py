@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -10,25 +11,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffstruct.criteria.normalised import Gains, scale_gains
+from diffstruct.distributed import Processes, scale_
 from diffstruct.width import READERS, Slot, Width
 from diffstruct.width.silence import silence_writers, writers
 
 
 @torch.no_grad()
 def silence(
-    width: Width, units: NDArray[np.int64], change: NDArray[np.float64], gains: Gains
+    width: Width,
+    units: NDArray[np.int64],
+    change: NDArray[np.float64],
+    gains: Gains,
+    processes: Processes | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Silence units, the others taking over; return the weights as they were before."""
     loud = [(tensor, tensor.detach().clone()) for tensor in written(width)]
     factors = 1.0 + change
     factors[units] = 0.0
     for slot in taking_over(width):
-        slot.tensor.mul_(slot.by_entry(torch.from_numpy(factors), width.axis).to(slot.tensor))
+        scale_(slot.tensor, slot.by_entry(torch.from_numpy(factors), width.axis))
     if width.normalisation is not None:
         silent = torch.zeros(width.size, dtype=torch.bool)
         silent[torch.from_numpy(units)] = True
-        for slot in writers(width):
-            silence_writers(width, slot, slot.tensor.data, silent)
+        together = {slot.tensor for slot in writers(width)}
+        with nullcontext() if processes is None else processes.whole(together):
+            for slot in writers(width):
+                silence_writers(width, slot, slot.tensor.data, silent)
         scale_gains(gains)
     return loud
 

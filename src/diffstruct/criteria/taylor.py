@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
+from weakref import WeakMethod
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from diffstruct.criteria.outputs import Outputs
 from diffstruct.criteria.removal import Removals
 from diffstruct.criteria.settling import Settling
 from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names, ramp_length
+from diffstruct.distributed import Seen
 from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule
 from diffstruct.states import Fields, tensor_of
@@ -101,6 +103,7 @@ class TaylorImportance(Criterion):
     widens: ClassVar[bool] = True  # type: ignore[misc]
     keeps_budgets: ClassVar[bool] = True  # type: ignore[misc]
     learns_depths: ClassVar[bool] = True  # type: ignore[misc]
+    knows_shards: ClassVar[bool] = True  # type: ignore[misc]
     _rule: ClassVar[Rule] = Rule(
         reserve=0.3,
         p_add=0.05,
@@ -164,6 +167,8 @@ class TaylorImportance(Criterion):
         self.tracker = ImportanceTracker(widths, self, training, self.cost or cost)
         self.outputs = Outputs(training.called, training.model)
         self.outputs.recording = self.tracker.recording
+        if training.processes.sharding is not None:
+            self.outputs.afterwards = WeakMethod(self.tracker.record_all)
         self.removals = Removals(self.tracker, self.outputs, training, path)
         self._decay = Decay(self.tracker.rate)
         self._settling = Settling(training.total_steps)
@@ -198,12 +203,17 @@ class TaylorImportance(Criterion):
         self._ages = {**ages}
         self.removals.pending = {}
         tracker, training = self.tracker, self.training
-        if not self._stepped and tracker.recorded:
-            tracker.forget()  # the step was left out, as a GradScaler does where gradients overflow
+        sizes = {name: width.size for name, width in tracker.widths.items()}
+        training.processes.settle()
+        sharded = training.processes.sharding is not None
+        seen = Seen(self._stepped, tracker.take(), self.outputs.rows(), sharded)
+        seen = training.processes.together(seen, sizes, step)
+        if not seen.stepped and seen.slopes:  # it was left out, as a GradScaler does where gradients overflow
             self.outputs.clear()
             return
-        tracker.update(ages, self.outputs.loss(), bool(self.outputs.calls))
-        self._decay.measure([tensor for tensor, _ in tracker.readers])
+        loss = None if seen.rows is None else self.outputs.loss(seen.rows)
+        tracker.update(ages, loss, seen.rows is not None, seen.slopes)
+        self._decay.measure([tensor for tensor, _ in tracker.readers], training.processes)
         every = training.interval * max(1, min(REFRESH, REFRESH_STEPS // training.interval))
         if not tracker.shares or step % every == 0:
             tracker.refresh()
@@ -227,6 +237,7 @@ class TaylorImportance(Criterion):
     def record_next(self, wanted: bool) -> None:
         """Let the hooks record, or not."""
         self.tracker.recording = self.outputs.recording = wanted
+        self.outputs.processes = self.training.processes.size
         self._stepped = False
         if wanted:
             self.outputs.begin()
@@ -296,7 +307,15 @@ class TaylorImportance(Criterion):
 
     def gradients(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """By running the model once more on the last batch."""
-        return self.outputs.gradients(tensors)
+        processes, found = self.training.processes, self.outputs.gradients(tensors)
+        if not processes.all(found is not None) or found is None:
+            return None
+        mean = processes.mean(found, [tensor.shape for tensor in tensors])
+        return [each for each in mean if each is not None]
+
+    def remembered(self) -> Sequence[Tensor]:
+        """By which the decay measures how far training moves weights."""
+        return self._decay.remembered
 
     def state_dict(self) -> dict[str, Any]:
         """What is remembered of the run; see `memory`."""

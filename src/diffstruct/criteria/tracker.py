@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from diffstruct.criteria import importance
 from diffstruct.criteria.criterion import Training
 from diffstruct.criteria.loss import Loss, won
+from diffstruct.distributed import is_sharded, local, sums_along
 from diffstruct.errors import DivergenceError, StructureWarning
 from diffstruct.surgery import Change
 from diffstruct.width import READERS, Slot, Width
@@ -94,13 +95,23 @@ class ImportanceTracker:
         """Record the derivatives of the loss with respect to factors on the units' weights in `tensor`."""
         if not self.recording or tensor.grad is None:
             return
-        product = tensor.detach() * tensor.grad.detach()
+        product = local(tensor) * local(tensor.grad)
         for slot, width in slots:
-            self._slopes[slot, width.name] = slot.per_unit(product, width.axis)
+            values = sums_along(product, tensor, slot.dim) if is_sharded(tensor) else product
+            self._slopes[slot, width.name] = slot.per_unit(values, width.axis)
+
+    def record_all(self) -> None:
+        """Record the gradients that there are once `backward` has reduced all of them."""
+        for tensor, slots in self.readers:
+            self.record_gradients(tensor, slots)
 
     def record_missing(self) -> None:
-        """Record the gradients that no hook has seen, such as come from `torch.autograd.grad`."""
-        if self.recording:
+        """Record the gradients that no hook has seen, such as come from `torch.autograd.grad`.
+
+        With several processes they are the mean over these already, which no hook has to do with.
+        """
+        processes = self.training.processes
+        if self.recording and processes.size == 1 and processes.sharding is None:
             for tensor, slots in self.readers:
                 if tensor.grad is not None and (slots[0][0], slots[0][1].name) not in self._slopes:
                     self.record_gradients(tensor, slots)
@@ -114,7 +125,25 @@ class ImportanceTracker:
         """Forget what was recorded: the optimizer made no step of it."""
         self._slopes = {}
 
-    def update(self, ages: Mapping[str, NDArray[np.int64]], loss: Loss | None, seen: bool = False) -> None:
+    def take(self) -> dict[str, NDArray[np.float64]]:
+        """What was recorded since the last time, `G` by width, of those that had a gradient; forget it."""
+        recorded, self._slopes = self._slopes, {}
+        found: dict[str, NDArray[np.float64]] = {}
+        for name, width in self.widths.items():
+            slots = [slot for slot in width.having(*READERS) if (slot, name) in recorded]
+            if slots:
+                parts = [recorded[slot, name] for slot in slots]
+                total = parts[0] if len(parts) == 1 else torch.stack([p.to(parts[0]) for p in parts]).sum(0)
+                found[name] = total.double().cpu().numpy()
+        return found
+
+    def update(
+        self,
+        ages: Mapping[str, NDArray[np.int64]],
+        loss: Loss | None,
+        seen: bool = False,
+        found: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> None:
         """Enter what was recorded since the last time into the moving averages.
 
         Args:
@@ -122,20 +151,14 @@ class ImportanceTracker:
             loss: what the loss of that step is; None if it could not be told.
             seen: whether the model's outputs were seen; if so, and the loss could be told before, a step of
                 which it cannot is passed over: outputs were too sure, all alike, or not finite.
+            found: what all processes have recorded, as `take` returns it; None: what this one has.
 
         Raises:
             DivergenceError: a derivative is not finite; nothing is entered then.
         """
-        recorded, self._slopes = self._slopes, {}
-        found: dict[str, NDArray[np.float64]] = {}
-        for name, width in self.widths.items():
-            slots = [slot for slot in width.having(*READERS) if (slot, name) in recorded]
-            if not slots:  # no gradient since the last decision
-                continue
-            parts = [recorded[slot, name] for slot in slots]
-            total = parts[0] if len(parts) == 1 else torch.stack([part.to(parts[0]) for part in parts]).sum(0)
-            found[name] = total.double().cpu().numpy()
-            if not np.isfinite(found[name]).all():
+        found = self.take() if found is None else found
+        for name, slopes in found.items():
+            if not np.isfinite(slopes).all():
                 raise DivergenceError(
                     f"a gradient of the outgoing weights of width {name!r} is not finite: the loss has "
                     "diverged; lower the learning rate"
@@ -278,7 +301,7 @@ class ImportanceTracker:
             )
 
     def _watch(self) -> None:
-        self._hooks = [_hook(self, tensor, slots) for tensor, slots in self.readers]
+        self._hooks = [_hook(self, tensor, slots) for tensor, slots in self.readers if not is_sharded(tensor)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without hooks, which belong to the tensors, and what is recorded for the decision to come."""

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from diffstruct.paper.run import Progress
+from diffstruct.paper.progress import Progress
 from diffstruct.paper.tasks import SEQUENCE
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffstruct.errors import DivergenceError
+from diffstruct.errors import DivergenceError, StructureError
 from diffstruct.paper.revisions import Revision, build
 from diffstruct.paper.tasks import SEQUENCE, Stretch, Window
 from diffstruct.structure import History
@@ -45,7 +47,7 @@ class Trainer:
             network.optimizer,
             network.structure,
         )
-        self.history = History() if self.structure is None else self.structure.history
+        self._history = History()
         self.revision = revision
         self.updates = 0
         self.smoothed = SEQUENCE * math.log(symbols)
@@ -57,6 +59,11 @@ class Trainer:
     def units(self) -> int:
         """Hidden units now."""
         return self.model.rnn.hidden_size
+
+    @property
+    def history(self) -> History:
+        """Of the structure; of a network of a fixed size, an empty one."""
+        return self._history if self.structure is None else self.structure.history
 
     def prepare(self) -> None:
         """Do in advance what the first step would have to wait for."""
@@ -90,6 +97,45 @@ class Trainer:
         decay = self.revision.smoothing
         self.smoothed = decay * self.smoothed + (1 - decay) * value
         return value
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next update depends on: plain values, and the tensors themselves, not copies."""
+        return {
+            "updates": self.updates,
+            "smoothed": self.smoothed,
+            "hidden": self._state,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "structure": None if self.structure is None else self.structure.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another trainer of the same arguments was; its tensors are copied.
+
+        Raises:
+            StructureError: the state is that of another network, or does not fit itself. The trainer is of
+                no use then.
+        """
+        if self.structure is not None:
+            self.structure.load_state_dict(state["structure"])  # which brings the others to its sizes
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would take tensors over as they are
+        hidden = state["hidden"]
+        self._state = None if hidden is None else hidden.clone()
+        self.updates, self.smoothed = state["updates"], state["smoothed"]
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """Compiled code, which works in all this memory, looks at no bounds."""
+        kept = [(self._one_hot.new_empty(1, self.units), self._state)]
+        for parameter, entries in self.optimizer.state.items():
+            kept += [(parameter, value) for name, value in entries.items() if name != "step"]
+        for like, value in kept:
+            if value is not None and (value.shape != like.shape or value.dtype != like.dtype):
+                raise StructureError(
+                    f"expected a tensor of shape {[*like.shape]} ({like.dtype}) in the trainer's state, "
+                    f"got {[*value.shape]} ({value.dtype})"
+                )
 
 
 def diverged(what: str, step: int) -> DivergenceError:

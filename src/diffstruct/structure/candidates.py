@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from diffstruct.couple import EXCLUDED, FoundWidths, depths_of, find_widths
 from diffstruct.criteria import Criterion, Training
 from diffstruct.errors import ConfigurationError, StructureError
-from diffstruct.nn import Residual
+from diffstruct.nn import Multiplier, Residual
+from diffstruct.nn.recurrent import Recurrent
 from diffstruct.surgery import check_state
 from diffstruct.width import READERS, Depth, Role, Width, outside
 
@@ -107,6 +108,32 @@ def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> N
             continue
         _check_states(width, training.optimizers)
     _need_widths(found)
+
+
+def shardable(
+    model: nn.Module,
+    criterion: Criterion,
+    start: int | Mapping[str, int | None] | None,
+    depth: Sequence[str],
+) -> None:
+    """Refuse what cannot be learned of a model that is sharded over processes; arguments as of `Structure`.
+
+    Raises:
+        StructureError: says what, and what can be done instead.
+    """
+    why = None
+    if not getattr(criterion, "knows_shards", False):
+        why = f"{type(criterion).__name__} judges by whole weights: use TaylorImportance"
+    elif depth or any(isinstance(module, Residual) for module in model.modules()):
+        why = "blocks cannot come and go: leave depth out"
+    elif isinstance(start, int) or any(size is not None for size in (start or {}).values()):
+        why = "widths start at the sizes that the model came with: leave start out"
+    elif any(isinstance(module, (Recurrent, Multiplier)) for module in model.modules()):
+        why = "layers of ds.nn cannot be learned: use those of torch.nn"
+    if why is not None:
+        raise StructureError(
+            f"in a model that fully_shard has sharded, {why}; or use DistributedDataParallel"
+        )
 
 
 def untrained(width: Width, held: set[int]) -> str | None:

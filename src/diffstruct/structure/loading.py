@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from diffstruct.errors import StructureError
-from diffstruct.interrupts import uninterrupted
-from diffstruct.rule import Decision, RuleState, addition, decision
+from diffstruct.rule import Decision, addition, decision
 from diffstruct.states import Fields
 from diffstruct.structure.arranging import arranged, arrangement
-from diffstruct.structure.history import History
-from diffstruct.structure.parts import StructureParts
-from diffstruct.structure.shapes import Shapes, apart, sizes_of_shapes, tensors_of, unlike
+from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.state import (
     FORMAT,
     history_of,
@@ -34,16 +28,14 @@ from diffstruct.structure.widening import Widening
 from diffstruct.surgery import Birth
 from diffstruct.surgery.planning import leave_zero
 from diffstruct.width import Depth, Width
-from diffstruct.width.cost import sizes_of
 from diffstruct.width.depth import children_of
-from diffstruct.width.solving import NoSizesError
 
 
-def load_state(structure: StructureParts, state: Any) -> None:
+def load_state(structure: ChangingStructure, state: Any) -> None:
     """Bring a structure, its model and its optimizers to what a state dict says; see `Structure`."""
     fields = Fields(state)
     _check(structure, fields)
-    with _all_or_nothing(structure) as undo:
+    with structure._all_or_nothing() as undo:
         _load_blocks(structure, fields.fields("depths"), undo)
         _match_widths(structure, fields.fields("widths"))
         entries = fields.fields("widths").each()
@@ -53,6 +45,7 @@ def load_state(structure: StructureParts, state: Any) -> None:
         structure._spare = {n: each.array("spare", (sizes[n],), np.bool_) for n, each in entries.items()}
         structure.history = history_of(fields.fields("history"))
         structure.steps, structure._last = fields.whole("steps"), {}
+        structure.guard.skipped = fields.whole("skipped")
         _load_generator(structure, fields)
         if fields.flag("finished"):
             structure._end({}, undo)
@@ -66,7 +59,7 @@ def load_state(structure: StructureParts, state: Any) -> None:
         structure._record_next()
 
 
-def resizing(structure: StructureParts, sizes: Mapping[str, int]) -> dict[str, Decision]:
+def resizing(structure: ChangingStructure, sizes: Mapping[str, int]) -> dict[str, Decision]:
     """Decisions that give widths other sizes: the first units stay, and others come behind them."""
     found = {}
     for name, memory in structure.states.items():
@@ -76,7 +69,7 @@ def resizing(structure: StructureParts, sizes: Mapping[str, int]) -> dict[str, D
     return found
 
 
-def _check(structure: StructureParts, fields: Fields) -> None:
+def _check(structure: ChangingStructure, fields: Fields) -> None:
     """Refuse the state dict of another format or run.
 
     Raises:
@@ -102,40 +95,7 @@ def _check(structure: StructureParts, fields: Fields) -> None:
             )
 
 
-@contextmanager
-def _all_or_nothing(structure: StructureParts) -> Iterator[ExitStack]:
-    """Undo, if anything fails, all that happens to a structure; surgery tells how to undo it."""
-    criterion, found, training = structure.criterion, structure._found, structure.training
-    remembered = criterion.state_dict()
-    chance = training.generator.bit_generator.state
-    own, theirs, moments = dict(vars(structure)), dict(vars(found)), _moments(structure)
-    history = structure.history
-    structure.history = History([*history.events], [*history.measurements], [*history.names])
-    growth = structure._growth.state_dict()
-    with ExitStack() as undo:
-        try:
-            yield undo
-        except BaseException:
-            undo.close()
-            vars(structure).update(own)
-            vars(found).update(theirs)
-            for depth, known in moments:
-                depth.stack.moments = known
-            training.generator.bit_generator.state = chance
-            structure._growth.load_state_dict(Fields(growth))
-            criterion.follow(structure.widths, structure.training, {name: name for name in structure.widths})
-            criterion.load_state_dict(remembered)
-            structure._record_next()
-            raise
-        undo.pop_all()
-
-
-def _moments(structure: StructureParts) -> list[tuple[Depth, Mapping[str, tuple[float, float]]]]:
-    depths = (width for width in structure.widths.values() if isinstance(width, Depth))
-    return [(depth, depth.stack.moments) for depth in depths]
-
-
-def _load_blocks(structure: StructureParts, fields: Fields, undo: ExitStack) -> None:
+def _load_blocks(structure: ChangingStructure, fields: Fields, undo: ExitStack) -> None:
     """Let blocks leave and enter, and give them the order of units that they have in the state dict."""
     depths = {name: width for name, width in structure.widths.items() if isinstance(width, Depth)}
     if {*depths} != {*fields.value}:
@@ -158,6 +118,7 @@ def _load_blocks(structure: StructureParts, fields: Fields, undo: ExitStack) -> 
             mean, deviation = moments.items(each)
             pair = Fields({"mean": mean, "deviation": deviation}, f"{moments.where}.{each}")
             known[each] = pair.number("mean"), pair.number("deviation")
+        undo.callback(setattr, depth.stack, "moments", depth.stack.moments)
         depth.stack.moments = known
         children, blocks = children_of(depth.stack.container), depth.stack.blocks
         by_module = {block.module: block for block in blocks}
@@ -170,7 +131,7 @@ def _load_blocks(structure: StructureParts, fields: Fields, undo: ExitStack) -> 
 
 
 def arrange(
-    structure: StructureParts, depth: Depth, wanted: Sequence[int | None], undo: ExitStack | None = None
+    structure: ChangingStructure, depth: Depth, wanted: Sequence[int | None], undo: ExitStack
 ) -> None:
     """Give a depth the blocks that are wanted."""
     name = depth.name
@@ -180,7 +141,7 @@ def arrange(
     structure._operate({**decisions, name: which}, leave_zero, 0, births=entering, undo=undo)
 
 
-def _match_widths(structure: StructureParts, fields: Fields) -> None:
+def _match_widths(structure: ChangingStructure, fields: Fields) -> None:
     """Call the widths what the state dict calls them, in its order; what new units are like comes with it.
 
     Raises:
@@ -222,89 +183,6 @@ def _match_widths(structure: StructureParts, fields: Fields) -> None:
     structure.criterion.follow(widths, structure.training, {**origin})
 
 
-class ResizesOnLoad:
-    """A hook that gives a model the sizes of a state dict right before it is loaded. Copies do nothing.
-
-    Args:
-        owner: the structure, which the model must not keep alive; None for nothing.
-    """
-
-    def __init__(self, owner: StructureParts | None) -> None:
-        self._owner = None if owner is None else weakref.ref(owner)
-
-    def __call__(self, module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
-        """Before `module.load_state_dict`, which gives these arguments."""
-        owner = None if self._owner is None else self._owner()
-        if owner is not None:
-            follow_load(owner, state_dict, prefix)
-
-    @property
-    def idle(self) -> bool:
-        """Whether this is the hook of a copy, which does nothing."""
-        return self._owner is None
-
-    def __reduce__(self) -> tuple[type[ResizesOnLoad], tuple[None]]:
-        return ResizesOnLoad, (None,)
-
-
-def resize_on_load(structure: StructureParts) -> RemovableHandle:
-    """Let the model of a structure take on the sizes of the state dicts that are loaded into it."""
-    hooks = structure.model._load_state_dict_pre_hooks
-    for key, each in [*hooks.items()]:  # what has come with a copy of another model does nothing
-        hook = getattr(each, "hook", None)
-        if isinstance(hook, ResizesOnLoad) and hook.idle:
-            del hooks[key]
-    register: Callable[[Any], RemovableHandle] = structure.model.register_load_state_dict_pre_hook
-    return register(ResizesOnLoad(structure))
-
-
-@uninterrupted
-def follow_load(structure: StructureParts, state_dict: Mapping[str, Any], prefix: str) -> None:
-    """Bring the model to the sizes of its own state dict; the units are then judged as if they were new.
-
-    Raises:
-        StructureError: it has no such sizes, or they do not follow from the shapes alone.
-    """
-    model = structure.model
-    structure.guard.forget()  # buffers are about to be others
-    for depth in [width for width in structure.widths.values() if isinstance(width, Depth)]:
-        _follow_blocks(structure, depth, state_dict, prefix)
-    wanted: Shapes = {}
-    for key, module, name, tensor in tensors_of(model):
-        value = state_dict.get(prefix + key)
-        if isinstance(value, Tensor) and value.ndim == tensor.ndim:
-            wanted[module, name] = tuple(value.shape)
-    structure._loads += 1
-    if not apart(model, wanted):
-        return
-    try:
-        sizes = sizes_of_shapes(model, structure.widths, wanted)
-    except NoSizesError as error:
-        raise unlike(model, str(error)) from error
-    own = sizes_of(structure.widths.values())
-    sizes = {name: size for name, size in sizes.items() if size != own[name]}
-    structure._operate(resizing(structure, sizes), leave_zero, 0)
-    for name, size in sizes.items():
-        structure.states[name] = RuleState.initial(size)
-
-
-def _follow_blocks(
-    structure: StructureParts, depth: Depth, state_dict: Mapping[str, Any], prefix: str
-) -> None:
-    names = {module: path for path, module in structure.model.named_modules()}
-    begin = f"{prefix}{names[depth.stack.container]}."
-    there = {key[len(begin) :].split(".")[0] for key in state_dict if key.startswith(begin)}
-    now = arrangement(depth)
-    if not there or len(there) == len(now):
-        return
-    if {*now} != {0}:
-        raise StructureError(
-            f"the state dict has {len(there)} blocks of {depth.name!r}, the model {len(now)}, which are not "
-            "all alike: load the structure's state dict first, then the model's"
-        )
-    arrange(structure, depth, [0] * len(there))
-
-
 def replace_name(width: Width, name: str) -> Width:
     """The width under another name; the same object if it has that name."""
     return width if width.name == name else replace(width, name=name)
@@ -340,7 +218,7 @@ def _order(
     return found
 
 
-def _load_generator(structure: StructureParts, fields: Fields) -> None:
+def _load_generator(structure: ChangingStructure, fields: Fields) -> None:
     try:
         structure.training.generator.bit_generator.state = json.loads(fields.text("generator"))
     except (ValueError, TypeError, KeyError, RecursionError) as error:

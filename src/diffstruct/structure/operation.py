@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from diffstruct.rule import Decision
 from diffstruct.surgery import Birth, Change, Copy, Initialize, change_blocks, operate
 from diffstruct.surgery.planning import leave_zero
 from diffstruct.width import Depth, Followed, NewBlock, Width, follow_blocks
+from diffstruct.width.depth import children_of
 
 T = TypeVar("T")
 
@@ -44,6 +46,27 @@ def operate_on(
             if isinstance(change.width, Depth):
                 undo.callback(change_blocks(model, change, births.get(name, ()), optimizers, copies))
         return undo.pop_all().close
+
+
+def touched_by(changes: Mapping[str, Change]) -> list[Tensor]:
+    """The tensors that surgery of some widths reads and writes."""
+    found = [slot.tensor for change in changes.values() for slot in change.width.slots]
+    every = (each for change in changes.values() for each in change.width.rescaled)
+    values = [getattr(each.module, each.name) for each in every]
+    return [*dict.fromkeys([*found, *(value for value in values if isinstance(value, Tensor))])]
+
+
+def told(
+    decisions: Mapping[str, Decision], births: Mapping[str, Sequence[Birth]], widths: Mapping[str, Width]
+) -> object:
+    """What several processes must have decided alike: sizes, units that stay, and where blocks come."""
+    places = []
+    for name, each in births.items():
+        depth = widths[name]
+        assert isinstance(depth, Depth)
+        children = [*children_of(depth.stack.container), None]
+        places += [(name, children.index(birth.before)) for birth in each]
+    return [(name, widths[name].size, each.keep, each.add) for name, each in decisions.items()], places
 
 
 def block_watch(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffstruct.couple import FoundWidths, ProofError, find_widths
 from diffstruct.couple.declared import DeclaresWidth
+from diffstruct.distributed import following, unwrapped
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.interrupts import uninterrupted
 from diffstruct.structure.finish import write_eps
@@ -74,11 +75,11 @@ def resize_to(
         >>> model[0].out_features, model[2].in_features
         (5, 5)
     """
-    whole: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
+    whole, _ = unwrapped(model)
     state_dict = complete(whole, state_dict)
     wanted = wanted_shapes(whole, state_dict)
     declares = any(isinstance(module, DeclaresWidth) for module in whole.modules())
-    with ExitStack() as undo:  # what to do if anything fails
+    with following(whole), ExitStack() as undo:  # what to do if anything fails
         if example_inputs is None and not declares:
             if sizes:
                 raise ConfigurationError("sizes are those of widths, which are found with example_inputs")

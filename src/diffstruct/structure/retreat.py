@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from diffstruct.couple import Proof
 from diffstruct.couple.found import Refusal
 from diffstruct.criteria.outputs import Call
+from diffstruct.distributed import Processes
 from diffstruct.interrupts import held
 from diffstruct.rule import Rule
 from diffstruct.structure.finite import Guard
@@ -104,7 +105,7 @@ def _of_handle(each: RemovableHandle) -> Contents:
 
 
 _LEFT_ALONE: tuple[type, ...] = (
-    *(nn.Module, Optimizer, Width, Axis, Copy, Proof, Call, Guard, Rule, Refusal, Enum, type),
+    *(nn.Module, Optimizer, Width, Axis, Copy, Proof, Call, Guard, Rule, Refusal, Enum, type, Processes),
     *(types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.NoneType),
     *(str, bytes, int, float, complex),
 )

@@ -20,8 +20,8 @@ from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule, RuleState
 from diffstruct.states import Fields, tensor_of
 from diffstruct.structure.arranging import arrangement
+from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.history import Event, History, Measurement
-from diffstruct.structure.parts import StructureParts
 from diffstruct.width import Depth, Slot, Width
 from diffstruct.width.depth import children_of
 
@@ -29,7 +29,7 @@ FORMAT = 1
 """Raised when what a state dict says changes its meaning."""
 
 
-def state_of(structure: StructureParts) -> dict[str, Any]:
+def state_of(structure: ChangingStructure) -> dict[str, Any]:
     """The state dict of a structure, with tensors of its own."""
     training, criterion = structure.training, structure.criterion
     names = {module: path for path, module in structure.model.named_modules()}
@@ -40,6 +40,7 @@ def state_of(structure: StructureParts) -> dict[str, Any]:
         "total_steps": training.total_steps,
         "interval": training.interval,
         "steps": structure.steps,
+        "skipped": structure.guard.skipped,
         "finished": structure._finished,
         "widths": {name: _width_state(structure, name, names) for name in structure.widths},
         "depths": {
@@ -53,7 +54,7 @@ def state_of(structure: StructureParts) -> dict[str, Any]:
     }
 
 
-def _width_state(structure: StructureParts, name: str, names: Mapping[nn.Module, str]) -> dict[str, Any]:
+def _width_state(structure: ChangingStructure, name: str, names: Mapping[nn.Module, str]) -> dict[str, Any]:
     width, memory = structure._found.widths[name], structure.states[name]
     slots: list[list[Any]] | None = []
     if structure._finished and any(slot.module not in names for slot in width.slots):
@@ -99,33 +100,60 @@ def tensor_names(model: nn.Module) -> dict[Tensor, str]:
 
 
 def history_state(history: History) -> dict[str, Any]:
-    """A history as plain lists."""
+    """A history, its events and measurements in columns: a long run has hundreds of thousands."""
+    events, measurements = history.events, history.measurements
     return {
-        "events": [{**vars(event), "removed": [*event.removed]} for event in history.events],
-        "measurements": [dict(vars(each)) for each in history.measurements],
+        "events": {
+            "step": _column([event.step for event in events]),
+            "width": [event.width for event in events],
+            "removed": _column([unit for event in events for unit in event.removed]),
+            "counts": _column([len(event.removed) for event in events]),
+            "added": _column([event.added for event in events]),
+            "size": _column([event.size for event in events]),
+            "measured": torch.tensor([event.cost is not None for event in events], dtype=torch.bool),
+            "cost": torch.tensor([event.cost or 0.0 for event in events], dtype=torch.float64),
+        },
+        "measurements": {
+            "update": _column([each.update for each in measurements]),
+            "loss": torch.tensor([each.loss for each in measurements], dtype=torch.float64),
+            "units": _column([each.units for each in measurements]),
+        },
         "names": [{"events": events, "before": dict(before)} for events, before in history.names],
     }
 
 
+def _column(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
 def history_of(state: Fields) -> History:
     """The history that `history_state` has told."""
-    events = []
-    for each in state.list_of_fields("events"):
-        removed = each.items("removed")
-        if not all(isinstance(unit, int) for unit in removed):
-            raise each.wrong("removed", "has what is no index of a unit")
-        cost = None if each["cost"] is None else each.number("cost")
-        numbers = each.whole("added"), each.whole("size")
-        events.append(Event(each.whole("step"), each.text("width"), tuple(removed), *numbers, cost))
-    measurements = [
-        Measurement(each.whole("update"), each.number("loss"), each.whole("units"))
-        for each in state.list_of_fields("measurements")
+    told, shown = state.fields("events"), state.fields("measurements")
+    widths = told.items("width")
+    if not all(isinstance(each, str) for each in widths):
+        raise told.wrong("width", "has what is no name of a width")
+    each = (len(widths),)
+    counts = told.array("counts", each, np.int64)
+    if (counts < 0).any():
+        raise told.wrong("counts", "has a number below 0")
+    removed = np.split(told.array("removed", (int(counts.sum()),), np.int64), np.cumsum(counts)[:-1])
+    step, added, size = (told.array(key, each, np.int64).tolist() for key in ("step", "added", "size"))
+    measured, cost = told.array("measured", each, np.bool_), told.array("cost", each, np.float64).tolist()
+    events = [
+        Event(step[i], name, tuple(removed[i].tolist()), added[i], size[i], cost[i] if measured[i] else None)
+        for i, name in enumerate(widths)
     ]
+    update = shown.array("update", None, np.int64)
+    if update.ndim != 1:
+        raise shown.wrong("update", f"has {update.ndim} dimensions")
+    loss, units = shown.array("loss", update.shape, np.float64), shown.array("units", update.shape, np.int64)
+    rows = zip(update.tolist(), loss.tolist(), units.tolist(), strict=True)
+    measurements = [Measurement(*row) for row in rows]
     names: list[tuple[int, Mapping[str, str | None]]] = []
-    for each in state.list_of_fields("names"):
-        before = each.fields("before")
+    for entry in state.list_of_fields("names"):
+        before = entry.fields("before")
         known = {name: None if before[name] is None else before.text(name) for name in before.value}
-        names.append((each.whole("events"), known))
+        names.append((entry.whole("events"), known))
     return History(events, measurements, names)
 
 
@@ -154,8 +182,8 @@ def with_slots_as(width: Width, entries: list[tuple[int, float | None, float | N
         width: the width.
         entries: of each of the first slots the index that it has now, its scale and its fill.
     """
-    slots = [replace(width.slots[index], scale=scale, fill=fill) for index, scale, fill in entries]
-    slots += width.slots[len(entries) :]
-    if [*width.slots] == slots:
+    own = [(index, slot.scale, slot.fill) for index, slot in enumerate(width.slots[: len(entries)])]
+    if own == entries:  # slots that differ in what is drawn alone are equal, so that these do not tell
         return width
-    return replace(width, slots=tuple(slots))
+    slots = [replace(width.slots[index], scale=scale, fill=fill) for index, scale, fill in entries]
+    return replace(width, slots=(*slots, *width.slots[len(entries) :]))

@@ -5,46 +5,46 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from copy import copy as shallow_copy
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Budget, Criterion, TaylorImportance
+from diffstruct.distributed import Processes, unwrapped
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.interrupts import held
 from diffstruct.rule import Decision, Rule, RuleState
-from diffstruct.structure.candidates import learnable, widths_to_learn
-from diffstruct.structure.configuration import write_sizes
+from diffstruct.structure.candidates import learnable, shardable, widths_to_learn
+from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.decide import decide_all
 from diffstruct.structure.deepening import Growth
-from diffstruct.structure.finish import finished, units_at_the_end
+from diffstruct.structure.finish import units_at_the_end
 from diffstruct.structure.finite import Guard, Nonfinite
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
-from diffstruct.structure.loading import load_state, resize_on_load
-from diffstruct.structure.operation import block_watch, carried, operate_on
-from diffstruct.structure.parts import StructureParts
+from diffstruct.structure.joining import join
+from diffstruct.structure.load_hooks import watch_loads
+from diffstruct.structure.loading import load_state
+from diffstruct.structure.operation import operate_on
 from diffstruct.structure.remarks import remarks_at_the_end
-from diffstruct.structure.retreat import all_or_nothing, at_risk, remember, remember_modules
-from diffstruct.structure.run import multiples, training_after, training_run
+from diffstruct.structure.retreat import at_risk, remember, remember_modules
+from diffstruct.structure.run import multiples, optimizers_of, training_run
 from diffstruct.structure.start import start_depths, start_of
 from diffstruct.structure.state import state_of
 from diffstruct.structure.table import table
 from diffstruct.structure.widening import widening
-from diffstruct.surgery import Birth, Change, Initialize, copy_of
-from diffstruct.width import Followed, Width
+from diffstruct.surgery import Change, copy_of
+from diffstruct.width import Width
 from diffstruct.width.patterns import by_name
 
 
-class Structure(StructureParts):
+class Structure(ChangingStructure):
     """Learn the widths of `model` while it trains.
 
     Call `step` after each step of the optimizer: it lets the criterion act, asks the rule, and, if anything
@@ -52,10 +52,10 @@ class Structure(StructureParts):
     ones, so nothing has to be registered anew.
 
     Args:
-        model: any module, also a compiled one, with `example_inputs`; without, one with layers of
-            `diffstruct.nn` that have been told what they feed.
+        model: any module, also a compiled one, or one in a `DistributedDataParallel`, with `example_inputs`;
+            without, one with layers of `diffstruct.nn` that have been told what they feed.
         optimizer: any of `torch.optim` but LBFGS and SparseAdam; or several, where the parameters are
-            divided among them.
+            divided among them; also as `Accelerator.prepare` returns them.
         total_steps: steps in which the structure is learned, most often those of the whole run: the times of
             rule and criterion are fractions of it. After that, sizes stay as they are.
         example_inputs: the model's positional arguments, as a tuple, or its keyword arguments, as a dict,
@@ -77,6 +77,8 @@ class Structure(StructureParts):
             them; those of `ds.nn.Residual` do in any case. A depth takes part in `start` and `rule` by its
             name; it starts from the blocks that it came with, and does not grow beyond these unless a rule
             with `max_units` lets it.
+        independent: True where other processes of the process group train models of their own, which are
+            none of this structure's business.
         nonfinite: what becomes of a step with a gradient that is infinite or not a number: `"raise"` raises a
             `DivergenceError` before the optimizer has touched anything, `"skip"` leaves the step out, and
             `"ignore"` does not look, so that only decisions raise.
@@ -123,18 +125,23 @@ class Structure(StructureParts):
         seed: int = 0,
         budget: Budget | None = None,
         depth: Sequence[str] = (),
+        independent: bool = False,
         nonfinite: Nonfinite = "raise",
     ) -> None:
-        self.model: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
-        self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
+        self.model, called = unwrapped(model)
+        processes = Processes(self.model, independent)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
-        with held(), ExitStack() as undo:  # what to do if anything fails
-            optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
+        if processes.sharding is not None:
+            shardable(self.model, self.criterion, start, depth)
+        with processes.following(), held(), ExitStack() as undo:  # what to do if anything fails
+            processes.changing()
+            self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
+            optimizers = optimizers_of(optimizer)
             undo.callback(start_depths(self._found, start, optimizers))
             self.multiple_of = multiples(multiple_of, self._found.widths)
             self.guard = Guard(self.model, optimizers, nonfinite)
-            run = model, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
-            self.training = training_run(*run, self.multiple_of)
+            run = called, optimizer, total_steps, self._found, self.criterion, rule, interval, seed, budget
+            self.training = training_run(*run, self.multiple_of, processes)
             sizes = by_name(start, self._found.widths, None, "start")
             learnable(self._found, self.criterion, self.training)
             keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
@@ -159,7 +166,7 @@ class Structure(StructureParts):
 
     def _attach_to(self, optimizers: Sequence[Optimizer]) -> None:
         super()._attach_to(optimizers)
-        self._handles = [*self._handles, resize_on_load(self)]
+        self._handles = [*self._handles, *watch_loads(self)]
 
     def rule_now(self, name: str) -> Rule:
         """The rule of a width as it is for the next decision, its times in decisions."""
@@ -173,6 +180,8 @@ class Structure(StructureParts):
         Raises:
             StructureError: it is no copy of the model, of its sizes now.
         """
+        if self.training.processes.sharding is not None:
+            raise StructureError("a copy cannot follow a model that is sharded over processes")
         self.training.copies.append(copy_of(self.model, copy, self.widths.values()))
 
     def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
@@ -217,6 +226,7 @@ class Structure(StructureParts):
             return ()
         if self._finished:
             raise StructureError("the structure is finished: train on without step(), or make a new one")
+        self._join()
         self._last, self._loads = {}, 0
         widens = self._widening is not None and self.steps < self.training.total_steps
         if not (widens or self.training.decides(self.steps + 1)):
@@ -241,14 +251,6 @@ class Structure(StructureParts):
         self.steps += steps
         self._record_next()
 
-    def _all_or_nothing(self) -> AbstractContextManager[ExitStack]:
-        return all_or_nothing(self, *at_risk(self.model, [*self.widths.values()]))
-
-    def _renew_guard(self, events: Sequence[Event], undo: ExitStack) -> None:
-        if events:  # buffers are others now
-            undo.callback(self.guard.forget)
-            self.guard.renew()
-
     def _widen(self, undo: ExitStack) -> tuple[Event, ...]:
         assert self._widening is not None
         events = self._operate(self._widening.decisions(self.states), self._widening.initialize, undo=undo)
@@ -271,11 +273,23 @@ class Structure(StructureParts):
         spare = {name: whole.spare for name, whole in found.items()}
         return self._operate(decisions, self.criterion.initialize, spare=spare, undo=undo)
 
+    def _join(self) -> None:
+        """Before the first decision, and of copies again: let all processes start from the same."""
+        if self.training.processes.joined:
+            return
+        run = self.training
+        facts = self.steps, run.total_steps, run.interval, run.rules, self.multiple_of
+        remembered = [*self.criterion.remembered()]
+        remembered += [] if self._widening is None else self._widening.remembered
+        join(run.processes, self.widths, (*facts, run.generator.bit_generator.state), remembered)
+
     def _record_next(self) -> None:
         decides = self._widening is None and self.training.decides(self.steps + 1)
         self.criterion.record_next(decides)
-        # The next step after which there is anything to do: the one before a decision lets record.
-        self._due = self.steps + 1 if decides else self.next_decision() - 1
+        # The next step after which there is anything to do: the first of all looks for other processes, and
+        # the one before a decision lets record.
+        due = decides or not self.training.processes.joined
+        self._due = self.steps + 1 if due else self.next_decision() - 1
 
     def carry_out(self, decisions: Mapping[str, Decision], steps: int = 1) -> tuple[Event, ...]:
         """Change the structure as was decided, by `step` or by a training loop that asks the rule itself.
@@ -293,54 +307,6 @@ class Structure(StructureParts):
             self._renew_guard(events, undo)
         return events
 
-    def _operate(
-        self,
-        decisions: Mapping[str, Decision],
-        initialize: Initialize,
-        steps: int = 1,
-        births: Mapping[str, Sequence[Birth]] = MappingProxyType({}),
-        spare: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
-        undo: ExitStack | None = None,
-    ) -> tuple[Event, ...]:
-        changes = {
-            name: Change(self.widths[name], decision.keep, decision.add)
-            for name, decision in decisions.items()
-            if decision.changes
-        }
-        followed = block_watch(self.model, self.widths, changes, births)
-        if changes:
-            undo, copies = undo or ExitStack(), self.training.copies
-            if copies:
-                undo.callback(remember(*at_risk(self.model, [*self.widths.values()], copies)))
-            run = self.training.optimizers, initialize, copies
-            undo.callback(operate_on(self.model, changes, births, *run))
-        self._last = changes
-        self.states = {name: decision.state for name, decision in decisions.items()}
-        fresh = {name: np.zeros(change.new_size, np.bool_) for name, change in changes.items()}
-        self._spare = {**self._spare, **fresh, **spare}
-        self.steps += steps
-        costs = self.criterion.costs()
-        self.criterion.resize(changes, self.steps)
-        events = self.history.record(self.steps, changes, costs)
-        self._follow(followed())
-        return events
-
-    def _follow(self, followed: Mapping[str, Followed]) -> None:
-        """Blocks have come or gone: go on with the widths that there are now."""
-        if not followed:
-            return
-        self.widths = {name: each.width for name, each in followed.items()}
-        self._found.widths = dict(self.widths)
-        self.states = carried(self.states, followed, RuleState.initial)
-        self._spare = carried(self._spare, followed, lambda size: np.zeros(size, np.bool_))
-        self.multiple_of = {name: self.multiple_of[each.name] for name, each in followed.items()}
-        stay = {name: each.name for name, each in followed.items() if not each.new}
-        self._last = {name: self._last[was] for name, was in stay.items() if was in self._last}
-        self.training = training_after(self.training, followed, self._found)
-        origin = {name: stay.get(name) for name in followed}
-        self.criterion.follow(self.widths, self.training, origin)
-        self.history.names.append((len(self.history.events), origin))
-
     def finish(self) -> nn.Module:
         """Remove the reserve, and all that is ours; return the plain model.
 
@@ -353,6 +319,7 @@ class Structure(StructureParts):
         """
         if self._finished:
             raise StructureError("the structure is finished already: the model is plain")
+        self._join()
         copies = [copy.modules[self.model] for copy in self.training.copies]
         with self._all_or_nothing() as undo:
             remarks = [
@@ -370,29 +337,6 @@ class Structure(StructureParts):
             warnings.warn(remark, StructureWarning, stacklevel=2)
         return plain
 
-    def _end(self, keep: Mapping[str, tuple[int, ...]], undo: ExitStack) -> tuple[nn.Module, list[str]]:
-        """Remove all units but those to keep, and all that is ours; the plain model, and what to say."""
-        plain, changes, followed = finished(
-            self.model, self.widths, self.criterion, keep, self._found.proof, undo
-        )
-        for name, change in changes.items():
-            stay, memory = [*change.keep], self.states[name]
-            self.states[name] = RuleState(memory.ages[stay], memory.risen[stay])
-            self._spare[name] = self._spare[name][stay]
-        costs = self.criterion.costs()
-        self.criterion.resize(changes, self.steps)
-        self._last = changes
-        self.history.record(self.steps, changes, costs)
-        self._follow(followed)
-        remarks = self.criterion.remarks()
-        self.criterion.detach()
-        self._let_go()
-        self.widths, self._widening = dict(self._found.widths), None
-        self._finished, self._due = True, 0
-        copies = [copy.modules[self.model] for copy in self.training.copies]
-        unsaid = write_sizes(plain, self.widths, self._found.proof, copies)
-        return plain, [*remarks, unsaid] if unsaid else remarks
-
     def state_dict(self) -> dict[str, Any]:
         """All that the run depends on beside model and optimizers, in dicts and lists.
 
@@ -402,7 +346,11 @@ class Structure(StructureParts):
         Returns:
             Sizes and blocks, what rule and criterion remember, the generator, the history; and the inputs of
             the last batch that was recorded, on which `finish` measures, if these are plain tensors.
+
+        Raises:
+            StructureError: the model is sharded over processes.
         """
+        self._refuse_shards()
         return state_of(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -431,10 +379,18 @@ class Structure(StructureParts):
             >>> for each, state in zip(make(), saved):
             ...     result = each.load_state_dict(state)
         """
+        self._refuse_shards()
         with held():
             load_state(self, state_dict)
             self.guard.forget()
         self._loads = -1
+
+    def _refuse_shards(self) -> None:
+        if self.training.processes.sharding is not None:
+            raise StructureError(
+                "the structure of a model that fully_shard has sharded cannot be saved, or loaded: what it "
+                "remembers is divided among the processes; with DistributedDataParallel it can"
+            )
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.

@@ -71,6 +71,11 @@ class Widening:
             found[name] = addition(memory, add)
         return found
 
+    @property
+    def remembered(self) -> Sequence[Tensor]:
+        """The weights that the model came with."""
+        return [*self._written.values()]
+
     def ends(self, sizes: Mapping[str, int]) -> bool:
         """Whether all widths have reached their sizes."""
         return all(sizes[name] >= largest for name, largest in self._largest.items())

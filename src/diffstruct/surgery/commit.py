@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffstruct.width.layout import Axis
+
+
+@cache
+def _nothing(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An empty tensor; the same one each time, so that undoing a surgery allocates nothing."""
+    return torch.empty(0, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Resized:
         # Autograd's accumulator remembers the shape for as long as any graph (a loss that the caller still
         # holds) is alive, and would refuse the next backward. Passing through another dtype makes it forget.
         other = torch.float32 if self.tensor.dtype != torch.float32 else torch.float64
-        self.tensor.data = torch.empty(0, dtype=other, device=self.tensor.device)
+        self.tensor.data = _nothing(other, self.tensor.device)
         self.tensor.data = self.value
         self.tensor.grad = self.grad
         # Autograd then refuses to go back through a graph that was made with the former value.

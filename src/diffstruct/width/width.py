@@ -7,7 +7,7 @@ How its units lie along a dimension, beside those of other widths or in blocks, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from torch import Tensor, nn
@@ -96,8 +96,8 @@ class Slot:
     dim: int
     role: Role
     layout: Layout
-    fill: float | None = None
-    scale: float | None = None
+    fill: float | None = field(default=None, compare=False)
+    scale: float | None = field(default=None, compare=False)
     feeds: bool = False
 
     def __post_init__(self) -> None:

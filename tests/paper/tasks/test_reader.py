@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffstruct.errors import ConfigurationError, DataError
 from diffstruct.paper import tasks
-from diffstruct.paper.tasks import SEQUENCE, Phase, Task
+from diffstruct.paper.tasks import SEQUENCE, Phase, Reader, Task, easy, hard
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -152,3 +152,49 @@ def test_windows_longer_than_a_text() -> None:
     assert len(read(1, *phases, length=99)[0].inputs) == 99
     with pytest.raises(ConfigurationError, match="length must be at least 1 character, got 0"):
         tasks.windows(phases, seeded(), length=0)
+
+
+def check_same_from_here(one: Reader, other: Reader) -> None:
+    for _ in range(40):
+        mine, its = one.take(7), other.take(7)
+        assert torch.equal(mine.text, its.text)
+        assert mine[1:] == its[1:]
+
+
+@given(st.integers(0, 60), st.integers(1, 9))
+def test_a_reader_goes_on_where_another_one_was(steps: int, most: int) -> None:
+    phases = (Phase(0, easy(length=500)), Phase(20, hard(length=300)), Phase(33, easy(length=150)))
+    first = Reader(phases, seeded(1))
+    read = 0
+    while read < steps:
+        read += first.take(min(most, steps - read)).windows
+    state = first.state_dict()
+    second = Reader(phases, seeded(2))
+    second.load_state_dict(state)
+    check_same_from_here(first, second)
+    third = Reader(phases, seeded(3))
+    third.load_state_dict(state)  # which has not changed meanwhile
+    assert third.state_dict()["text"] == state["text"]
+
+
+def test_a_reader_refuses_another_text_and_stays_where_it_is() -> None:
+    first = Reader((Phase(0, easy(length=500)),), seeded())
+    first.take(3)
+    for other in (easy(p=0.5, length=500), ramp(500), easy(length=501)):
+        second, same = (Reader((Phase(0, other),), seeded()) for _ in range(2))
+        second.take(2)
+        same.take(2)
+        with pytest.raises(DataError, match="has changed"):
+            second.load_state_dict(first.state_dict())
+        check_same_from_here(second, same)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"phase": 2}, {"phase": -1}, {"step": 9}, {"step": -1}, {"position": 500}, {"position": -40}]
+)
+def test_a_reader_refuses_a_place_that_no_reader_can_be_at(changes: dict[str, int]) -> None:
+    phases = (Phase(0, easy(length=500)), Phase(8, hard(length=300)))
+    first = Reader(phases, seeded())
+    first.take(3)
+    with pytest.raises(DataError, match=r"expected a position|is not in phase"):
+        Reader(phases, seeded()).load_state_dict({**first.state_dict(), **changes})

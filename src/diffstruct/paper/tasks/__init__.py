@@ -5,7 +5,7 @@ The *floor* of a task is the entropy of its text in nats per character: no predi
 does better in the long run. It is derived here from the task's parameters, not tabulated.
 """
 
-from diffstruct.paper.tasks.phases import Phase, hard_easy, schedule, transition
+from diffstruct.paper.tasks.phases import NAMES, Phase, hard_easy, schedule, transition
 from diffstruct.paper.tasks.reader import Reader, Stretch, Window, windows
 from diffstruct.paper.tasks.task import BRACKETS, LENGTH, SEQUENCE, Task
 from diffstruct.paper.tasks.texts import easy, hard, text_file
@@ -13,6 +13,7 @@ from diffstruct.paper.tasks.texts import easy, hard, text_file
 __all__ = [
     "BRACKETS",
     "LENGTH",
+    "NAMES",
     "SEQUENCE",
     "Phase",
     "Reader",

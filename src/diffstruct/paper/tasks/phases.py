@@ -11,6 +11,9 @@ from diffstruct.errors import DataError
 from diffstruct.paper.tasks.task import Task, need
 from diffstruct.paper.tasks.texts import easy, hard, text_file
 
+NAMES = ("easy", "hard", "transition")
+"""What a schedule may be called by name."""
+
 
 @dataclass(frozen=True)
 class Phase:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,7 +56,8 @@ class Reader:
 
     A text is read from left to right, and from its beginning again (with `restart`) once used up.
     At a switch of task the new text is read from its beginning, while the hidden state carries on.
-    Each phase's text is drawn when the phase starts; the same seed gives the same windows.
+    Each phase's text is drawn when the phase starts; the same seed gives the same windows. `state_dict` says
+    where it is, so that another reader of the same schedule can go on there.
 
     Args:
         phases: the schedule; `(Phase(0, task),)` for a single task.
@@ -91,17 +93,24 @@ class Reader:
         self._length = length
         self._step = 0  # the next one
         self._phase = -1  # none begun yet
+        self._before = generator.get_state()  # before the present text was drawn
         self._text = torch.empty(0, dtype=torch.int64)
+        self._digest: str | None = None  # of the text, once it was asked for
         self._position = 0
         self._restart = True
+
+    def _turn(self) -> None:
+        """Begin the phase that the next step belongs to, if it has not begun."""
+        if self._phase < 0 or self._step == self._ends[self._phase]:
+            self._phase += 1
+            self._before = self._generator.get_state()
+            self._text = self._phases[self._phase].task.text(self._generator)
+            self._position, self._digest = 0, None
 
     def take(self, most: int) -> Stretch:
         """Read on: the next windows of one text, `most` of them or fewer."""
         assert most >= 1
-        if self._phase < 0 or self._step == self._ends[self._phase]:
-            self._phase += 1
-            self._text = self._phases[self._phase].task.text(self._generator)
-            self._position = 0
+        self._turn()
         text, length, end = self._text, self._length, self._ends[self._phase]
         # The author's rule, to the letter: a last window that fits exactly is not read.
         left = math.ceil((len(text) - 1 - length - self._position) / length)
@@ -114,6 +123,55 @@ class Reader:
         self._step += windows
         self._restart = False
         return stretch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is: plain numbers, the generator's state before the text was drawn, and the text's hash.
+
+        The text itself is not in there, since it is drawn again.
+        """
+        self._turn()
+        self._digest = self._digest or _digest(self._text)
+        return {
+            "step": self._step,
+            "phase": self._phase,
+            "position": self._position,
+            "restart": self._restart,
+            "generator": self._before.clone(),
+            "text": self._digest,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another reader of the same schedule was.
+
+        Raises:
+            DataError: the text is another one, or the state is that of no reader of this schedule. Nothing
+                has changed then.
+        """
+        step, phase, position = state["step"], state["phase"], state["position"]
+        if not self._is_in(phase, step):
+            raise DataError(f"step {step} is not in phase {phase} of the schedule")
+        task = self._phases[phase].task
+        generator = torch.Generator()
+        generator.set_state(state["generator"])
+        text = task.text(generator)
+        if _digest(text) != state["text"]:
+            raise DataError(f"the text of {task.name!r} is not the one that was read so far: it has changed")
+        if not 0 <= position < len(text):
+            raise DataError(f"expected a position in {len(text)} characters, got {position}")
+        self._step, self._phase, self._position = step, phase, position
+        self._text, self._digest, self._restart = text, state["text"], state["restart"]
+        self._before = state["generator"].clone()
+        self._generator.set_state(generator.get_state())
+
+    def _is_in(self, phase: int, step: int) -> bool:
+        if not 0 <= phase < len(self._phases):
+            return False
+        end = self._ends[phase]
+        return step >= self._phases[phase].start and (end is None or step <= end)
+
+
+def _digest(text: Tensor) -> str:
+    return hashlib.sha256(text.numpy().tobytes()).hexdigest()
 
 
 def windows(phases: Sequence[Phase], generator: torch.Generator, length: int = SEQUENCE) -> Iterator[Window]:

@@ -1,0 +1,70 @@
+"""Tensors of which each process has some rows: what can be done to these alone."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a `DTensor`."""
+    tensors = sys.modules.get("torch.distributed.tensor")  # if not there, nothing of it has been used
+    return tensors is not None and isinstance(tensor, tensors.DTensor)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The rows that this process has, in the same memory; all of them of a plain tensor."""
+    if not is_sharded(tensor):
+        return tensor.detach()
+    sharded: Any = tensor
+    rows: Tensor = sharded.detach().to_local()
+    return rows
+
+
+def first_row(tensor: Tensor) -> int:
+    """The place in the whole tensor of the first row that this process has."""
+    if not is_sharded(tensor):
+        return 0
+    sharded: Any = tensor
+    size, rank = int(sharded.device_mesh.size()), int(sharded.device_mesh.get_local_rank())
+    each = -(-len(tensor) // size)
+    return min(rank * each, len(tensor))
+
+
+def scale_(tensor: Tensor, factors: Tensor) -> None:
+    """Multiply a tensor in place, on each process the rows that it has.
+
+    Args:
+        tensor: plain or sharded.
+        factors: that broadcast against the whole of it, with as many dimensions.
+    """
+    rows = local(tensor)
+    if is_sharded(tensor) and factors.shape[0] > 1:
+        begin = first_row(tensor)
+        factors = factors[begin : begin + len(rows)]
+    with torch.no_grad():
+        rows.mul_(factors.to(rows))
+
+
+def sums_along(values: Tensor, tensor: Tensor, dim: int) -> Tensor:
+    """The sums over all other dimensions, with zeros in the place of rows that this process has not.
+
+    Args:
+        values: of the rows of `tensor` that this process has.
+        tensor: plain or sharded.
+        dim: along which the sums lie.
+
+    Returns:
+        As many dimensions as `tensor`: its length along `dim`, 1 in all others.
+    """
+    others = [other for other in range(values.ndim) if other != dim]
+    sums = values.sum(others, keepdim=True) if others else values
+    if dim == 0 and is_sharded(tensor):
+        whole = sums.new_zeros(tensor.shape[0], *sums.shape[1:])
+        begin = first_row(tensor)
+        whole[begin : begin + len(sums)] = sums
+        return whole
+    return sums

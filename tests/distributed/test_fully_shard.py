@@ -1,0 +1,73 @@
+"""`fully_shard`: the structure of one process with the whole batch, each having some rows of the weights."""
+
+from functools import partial
+
+import pytest
+import torch
+from helpers import rank_faults as faults
+from helpers.ranks import assert_alike, assert_as_one, network, on_ranks, train
+
+import diffstruct as ds
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::diffstruct.StructureWarning")]
+
+SHARDED = partial(train, order="sharded", dtype=torch.float64)
+
+
+def compare(size, *runs):
+    for ranks, run in zip(on_ranks(size, *runs), runs, strict=True):
+        assert_alike(ranks)
+        assert_as_one(ranks[0], run(0, 1), tolerance=1e-9)
+
+
+def test_losses_accumulation_and_the_end_come_to_what_one_process_does():
+    runs = [
+        partial(SHARDED, finish=True),
+        partial(SHARDED, accumulate=3),
+        partial(SHARDED, loss="squares"),
+        partial(SHARDED, settings={"reshard_after_forward": False}),
+    ]
+    compare(2, *runs)
+
+
+def test_streams_are_silenced_whole():
+    compare(2, partial(SHARDED, kind="layernorm", sgd=True))
+
+
+def test_ranks_that_have_no_row_of_a_tensor_take_part():
+    compare(4, partial(SHARDED, finish=True))
+
+
+def test_a_budget_is_met_and_batch_norms_follow():
+    half = sum(p.numel() for p in network().parameters()) // 2
+    budget = {"budget": ds.Budget(parameters=half), "total_steps": 40}
+    found = on_ranks(2, partial(SHARDED, finish=True, **budget), partial(SHARDED, kind="batchnorm"))
+    for ranks in found:
+        assert_alike(ranks)
+        assert any(removed for _, _, removed, _, _ in ranks[0]["events"])
+    assert sum(each.numel() for each in found[0][0]["weights"].values()) <= half
+
+
+def test_a_decision_that_fails_is_undone_on_all_ranks():
+    works = partial(faults.undone, order="sharded"), partial(faults.undone, order="wrapped")
+    for ranks in on_ranks(2, *works):
+        for found in ranks:
+            assert found == [True] * len(found), found
+
+
+def test_optimizer_and_parameters_stay_the_same_objects_and_what_cannot_be_is_refused():
+    objects, refused = on_ranks(2, faults.sharded_objects, faults.sharded_refusals)
+    for ranks in objects:
+        assert ranks == [True] * len(ranks), ranks
+    words = {
+        "too late": "call fully_shard first",
+        "criterion": "OutgoingNorm judges by whole weights",
+        "start": "leave start out",
+        "depth": "leave depth out",
+        "copy": "a copy cannot follow",
+        "state": "cannot be saved",
+    }
+    for ranks in refused:
+        assert isinstance(ranks, dict), ranks
+        for what, expected in words.items():
+            assert expected in ranks[what]
