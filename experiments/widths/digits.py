@@ -89,7 +89,8 @@ class RowReader(nn.Module):
         return self.readout(self.lstm(x.unflatten(1, (8, 8)))[0][:, -1])
 
 
-def _task(build: Callable[[Size], nn.Module], seed: int, quick: bool) -> Task:
+def digits_task(build: Callable[[Size], nn.Module], seed: int, quick: bool) -> Task:
+    """One split of the images, and how any network is trained on them."""
     x, y = _digits()
     train, test = split(len(x), seed, TRAINED)
     epochs = 2 if quick else EPOCHS
@@ -113,7 +114,7 @@ STUDIES = (
         ((4,), (8,), (16,), (32,), (64,), (128,), (256,)),
         (128,),
         *METRIC,
-        partial(_task, mlp),
+        partial(digits_task, mlp),
     ),
     Study(
         "digits-cnn",
@@ -121,7 +122,7 @@ STUDIES = (
         CNN_SIZES,
         (32, 64),
         *METRIC,
-        partial(_task, cnn),
+        partial(digits_task, cnn),
     ),
     Study(
         "digits-resnet",
@@ -129,7 +130,7 @@ STUDIES = (
         RESNET_SIZES,
         (24,),
         *METRIC,
-        partial(_task, resnet),
+        partial(digits_task, resnet),
     ),
     Study(
         "digits-lstm",
@@ -137,7 +138,7 @@ STUDIES = (
         ((4,), (8,), (16,), (24,), (32,), (64,), (128,)),
         (64,),
         *METRIC,
-        partial(_task, RowReader),
+        partial(digits_task, RowReader),
         regulariser=None,  # its cut of nn.LSTM fails: an index is out of range
     ),
     Study(
@@ -146,7 +147,7 @@ STUDIES = (
         CNN_SIZES,
         (32, 64),
         *METRIC,
-        partial(_task, cnn),
+        partial(digits_task, cnn),
         regulariser=None,  # its budgets here are of parameters
         flops=True,
     ),
@@ -156,7 +157,7 @@ STUDIES = (
         RESNET_SIZES,
         (24,),
         *METRIC,
-        partial(_task, resnet),
+        partial(digits_task, resnet),
         regulariser=None,
         flops=True,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import numpy as np
@@ -36,7 +36,28 @@ def columns(table: pd.DataFrame, train: np.ndarray) -> np.ndarray:
     return encoded.loc[:, encoded.iloc[train].any()].to_numpy()
 
 
-def _task(source: tuple[str, str, str], batch: int, epochs: int, seed: int, quick: bool) -> Task:
+def two_hidden(features: int, size: Size) -> nn.Module:
+    """Two hidden layers."""
+    first, second = size
+    return nn.Sequential(
+        nn.Linear(features, first),
+        nn.ReLU(),
+        nn.Linear(first, second),
+        nn.ReLU(),
+        nn.Linear(second, 1),
+        nn.Flatten(0),
+    )
+
+
+def prices_task(
+    source: tuple[str, str, str],
+    batch: int,
+    epochs: int,
+    seed: int,
+    quick: bool,
+    make: Callable[[int, Size], nn.Module] = two_hidden,
+) -> Task:
+    """One split of a table, and how a network is trained on it; `make` is told how many columns there are."""
     table, logarithm = _table(*source)
     train, test = split(len(table), seed)
     x = torch.tensor(columns(table, train.numpy()), dtype=torch.float32)
@@ -45,17 +66,6 @@ def _task(source: tuple[str, str, str], batch: int, epochs: int, seed: int, quic
     y = ((price - mean) / spread).float()
     epochs = min(epochs, 2) if quick else epochs
 
-    def build(size: Size) -> nn.Module:
-        first, second = size
-        return nn.Sequential(
-            nn.Linear(x.shape[1], first),
-            nn.ReLU(),
-            nn.Linear(first, second),
-            nn.ReLU(),
-            nn.Linear(second, 1),
-            nn.Flatten(0),
-        )
-
     def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         return shuffled(x[train], y[train], batch, epochs, generator)
 
@@ -63,6 +73,7 @@ def _task(source: tuple[str, str, str], batch: int, epochs: int, seed: int, quic
         wrong = model(x[test]).double() * spread + mean - price[test]  # in the logarithm of the price
         return wrong.square().mean().sqrt().item()
 
+    build = partial(make, x.shape[1])
     return Task(build, batches, F.mse_loss, score, RATE, epochs * (len(train) // batch))
 
 
@@ -76,7 +87,7 @@ STUDIES = (
         SIZES,
         OWN,
         *METRIC,
-        partial(_task, ("modeldata", "ames", "Sale_Price"), 64, 80),
+        partial(prices_task, ("modeldata", "ames", "Sale_Price"), 64, 80),
     ),
     Study(
         "boston",
@@ -84,7 +95,7 @@ STUDIES = (
         SIZES,
         OWN,
         *METRIC,
-        partial(_task, ("MASS", "Boston", "medv"), 32, 200),
+        partial(prices_task, ("MASS", "Boston", "medv"), 32, 200),
     ),
     Study(
         "diamonds",
@@ -92,7 +103,7 @@ STUDIES = (
         SIZES,
         OWN,
         *METRIC,
-        partial(_task, ("ggplot2", "diamonds", "price"), 128, 9),
+        partial(prices_task, ("ggplot2", "diamonds", "price"), 128, 9),
         regulariser=1e-4,
     ),
 )

@@ -1,7 +1,7 @@
 """diffstruct: learn the structure of PyTorch networks, from one unit, by gradient descent.
 
-Public is what `__all__` lists, and `diffstruct.nn`, `diffstruct.checkpoint` and `diffstruct.paper`; all other
-modules are internal and may change.
+Public is what `__all__` lists, and `diffstruct.nn`, `diffstruct.checkpoint` and `diffstruct.paper`, and the
+callbacks of `diffstruct.integrations`; all other modules are internal and may change.
 """
 
 from importlib import import_module

@@ -134,7 +134,7 @@ def sizes(run):
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     st.integers(0, STEPS),
     st.sampled_from(["Adam", "SGD", "Adagrad"]),
@@ -230,6 +230,21 @@ def test_a_watched_model_takes_on_the_sizes_of_what_is_loaded_into_it(case):
     train(other, 0, STEPS)  # and the run goes on
 
 
+@pytest.mark.parametrize("case", ["added and removed", "multipliers", "depth"])
+def test_a_state_dict_may_be_loaded_in_parts_which_say_nothing_of_blocks(case):
+    run = made(case)
+    train(run, 0, 30)
+    weights = copy.deepcopy(dict(run["model"].state_dict()))
+    other = made(case, seed=1)
+    if case == "depth":
+        load(other, read(saved(run)))
+        other["model"].load_state_dict({key: torch.zeros_like(each) for key, each in weights.items()})
+    for name, tensor in weights.items():
+        other["model"].load_state_dict({name: tensor}, strict=False)
+    assert sizes(other) == sizes(run)
+    assert same(dict(other["model"].state_dict()), weights)
+
+
 def test_a_copy_of_the_model_alone_is_not_resized_by_what_is_loaded():
     run = made("added and removed")
     train(run, 0, 30)
@@ -314,14 +329,14 @@ def damaged(state, path, how):
     value = parent[last]
     if how == "missing":
         del parent[last]
-    elif isinstance(value, torch.Tensor):
+    elif isinstance(value, torch.Tensor) and value.numel():
         parent[last] = torch.cat([value, value], -1) if value.ndim else value.repeat(3)
     else:
         parent[last] = 1j
 
 
 @pytest.mark.parametrize("case", ["norms", "depth", "from one unit", "multipliers"])
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.data(), st.sampled_from(["missing", "another"]))
 def test_a_damaged_state_dict_is_refused_and_nothing_has_changed(case, data, how):
     run = made(case)

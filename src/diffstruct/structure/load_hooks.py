@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from diffstruct.errors import StructureError
 from diffstruct.rule import RuleState
 from diffstruct.structure.arranging import arrangement
+from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.loading import arrange, resizing
-from diffstruct.structure.parts import StructureParts
 from diffstruct.structure.shapes import Shapes, apart, sizes_of_shapes, tensors_of, unlike
 from diffstruct.surgery.planning import leave_zero
 from diffstruct.width import Depth
@@ -29,11 +29,11 @@ class _LoadHook:
         owner: the structure, which the model must not keep alive; None for nothing.
     """
 
-    def __init__(self, owner: StructureParts | None) -> None:
+    def __init__(self, owner: ChangingStructure | None) -> None:
         self._owner = None if owner is None else weakref.ref(owner)
 
     @property
-    def owner(self) -> StructureParts | None:
+    def owner(self) -> ChangingStructure | None:
         """The structure, while it is there."""
         return None if self._owner is None else self._owner()
 
@@ -62,7 +62,7 @@ class _Remembers(_LoadHook):
             self.owner.guard.renew()
 
 
-def watch_loads(structure: StructureParts) -> list[RemovableHandle]:
+def watch_loads(structure: ChangingStructure) -> list[RemovableHandle]:
     """Let the model of a structure take on the sizes of the state dicts that are loaded into it."""
     model = structure.model
     every: list[dict[int, Any]] = [model._load_state_dict_pre_hooks, model._load_state_dict_post_hooks]
@@ -76,7 +76,7 @@ def watch_loads(structure: StructureParts) -> list[RemovableHandle]:
     return [before(_Resizes(structure)), after(_Remembers(structure))]
 
 
-def follow_load(structure: StructureParts, state_dict: Mapping[str, Any], prefix: str) -> None:
+def follow_load(structure: ChangingStructure, state_dict: Mapping[str, Any], prefix: str) -> None:
     """Bring the model to the sizes of its own state dict; the units are then judged as if they were new.
 
     Raises:
@@ -84,14 +84,16 @@ def follow_load(structure: StructureParts, state_dict: Mapping[str, Any], prefix
     """
     structure.guard.forget()  # buffers are about to be others
     with structure._all_or_nothing() as undo:
-        for depth in [width for width in structure.widths.values() if isinstance(width, Depth)]:
-            _follow_blocks(structure, depth, state_dict, prefix, undo)
+        depths = [width for width in structure.widths.values() if isinstance(width, Depth)]
+        if _is_whole(structure.model, depths, state_dict, prefix):  # else blocks that it lacks have not gone
+            for depth in depths:
+                _follow_blocks(structure, depth, state_dict, prefix, undo)
         _follow_sizes(structure, state_dict, prefix, undo)
         structure._loads += 1
 
 
 def _follow_sizes(
-    structure: StructureParts, state_dict: Mapping[str, Any], prefix: str, undo: ExitStack
+    structure: ChangingStructure, state_dict: Mapping[str, Any], prefix: str, undo: ExitStack
 ) -> None:
     model = structure.model
     wanted: Shapes = {}
@@ -112,8 +114,18 @@ def _follow_sizes(
         structure.states[name] = RuleState.initial(size)
 
 
+def _is_whole(model: nn.Module, depths: Sequence[Depth], state_dict: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a state dict has all of a model but blocks; weights that are tied may be there once."""
+    names = {module: path for path, module in model.named_modules()}
+    blocks = tuple(f"{names[depth.stack.container]}." for depth in depths)
+    rest = {
+        key: id(each) for key, each in model.state_dict(keep_vars=True).items() if not key.startswith(blocks)
+    }
+    return {*rest.values()} == {each for key, each in rest.items() if prefix + key in state_dict}
+
+
 def _follow_blocks(
-    structure: StructureParts, depth: Depth, state_dict: Mapping[str, Any], prefix: str, undo: ExitStack
+    structure: ChangingStructure, depth: Depth, state_dict: Mapping[str, Any], prefix: str, undo: ExitStack
 ) -> None:
     names = {module: path for path, module in structure.model.named_modules()}
     begin = f"{prefix}{names[depth.stack.container]}."

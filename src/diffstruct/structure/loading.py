@@ -14,7 +14,7 @@ from diffstruct.errors import StructureError
 from diffstruct.rule import Decision, addition, decision
 from diffstruct.states import Fields
 from diffstruct.structure.arranging import arranged, arrangement
-from diffstruct.structure.parts import StructureParts
+from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.state import (
     FORMAT,
     history_of,
@@ -31,7 +31,7 @@ from diffstruct.width import Depth, Width
 from diffstruct.width.depth import children_of
 
 
-def load_state(structure: StructureParts, state: Any) -> None:
+def load_state(structure: ChangingStructure, state: Any) -> None:
     """Bring a structure, its model and its optimizers to what a state dict says; see `Structure`."""
     fields = Fields(state)
     _check(structure, fields)
@@ -59,7 +59,7 @@ def load_state(structure: StructureParts, state: Any) -> None:
         structure._record_next()
 
 
-def resizing(structure: StructureParts, sizes: Mapping[str, int]) -> dict[str, Decision]:
+def resizing(structure: ChangingStructure, sizes: Mapping[str, int]) -> dict[str, Decision]:
     """Decisions that give widths other sizes: the first units stay, and others come behind them."""
     found = {}
     for name, memory in structure.states.items():
@@ -69,7 +69,7 @@ def resizing(structure: StructureParts, sizes: Mapping[str, int]) -> dict[str, D
     return found
 
 
-def _check(structure: StructureParts, fields: Fields) -> None:
+def _check(structure: ChangingStructure, fields: Fields) -> None:
     """Refuse the state dict of another format or run.
 
     Raises:
@@ -95,7 +95,7 @@ def _check(structure: StructureParts, fields: Fields) -> None:
             )
 
 
-def _load_blocks(structure: StructureParts, fields: Fields, undo: ExitStack) -> None:
+def _load_blocks(structure: ChangingStructure, fields: Fields, undo: ExitStack) -> None:
     """Let blocks leave and enter, and give them the order of units that they have in the state dict."""
     depths = {name: width for name, width in structure.widths.items() if isinstance(width, Depth)}
     if {*depths} != {*fields.value}:
@@ -130,7 +130,9 @@ def _load_blocks(structure: StructureParts, fields: Fields, undo: ExitStack) -> 
         depth.stack.blocks = [by_module[children[unit]] for unit in units]
 
 
-def arrange(structure: StructureParts, depth: Depth, wanted: Sequence[int | None], undo: ExitStack) -> None:
+def arrange(
+    structure: ChangingStructure, depth: Depth, wanted: Sequence[int | None], undo: ExitStack
+) -> None:
     """Give a depth the blocks that are wanted."""
     name = depth.name
     which, births = arranged(structure.model, depth, wanted, structure.states[name], structure.widths)
@@ -139,7 +141,7 @@ def arrange(structure: StructureParts, depth: Depth, wanted: Sequence[int | None
     structure._operate({**decisions, name: which}, leave_zero, 0, births=entering, undo=undo)
 
 
-def _match_widths(structure: StructureParts, fields: Fields) -> None:
+def _match_widths(structure: ChangingStructure, fields: Fields) -> None:
     """Call the widths what the state dict calls them, in its order; what new units are like comes with it.
 
     Raises:
@@ -216,7 +218,7 @@ def _order(
     return found
 
 
-def _load_generator(structure: StructureParts, fields: Fields) -> None:
+def _load_generator(structure: ChangingStructure, fields: Fields) -> None:
     try:
         structure.training.generator.bit_generator.state = json.loads(fields.text("generator"))
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -39,7 +39,7 @@ def training_run(
             is of cannot be counted.
         ConfigurationError: a parameter that cannot work.
     """
-    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
+    optimizers = optimizers_of(optimizer)
     for each in optimizers:
         check_optimizer(each)
     if not (isinstance(total_steps, int) and total_steps >= 1):
@@ -75,6 +75,16 @@ def training_run(
     multiply_adds = MultiplyAdds(found) if budget is not None and budget.flops is not None else None
     run = optimizers, total_steps, interval, rules, np.random.default_rng(seed), traced, found.model, called
     return Training(*run, budget, multiply_adds, processes=processes, multiple_of=multiple_of)
+
+
+def optimizers_of(given: Optimizer | Sequence[Optimizer]) -> list[Optimizer]:
+    """The optimizers themselves: those that `Accelerator.prepare` returns are wrapped, and have no hooks."""
+    found = [given] if isinstance(given, Optimizer) else [*given]
+    for place, each in enumerate(found):
+        within = getattr(each, "optimizer", None)
+        if isinstance(within, Optimizer) and not hasattr(each, "_optimizer_step_pre_hooks"):
+            found[place] = within
+    return found
 
 
 def multiples(option: int | Mapping[str, int], widths: Mapping[str, Width]) -> dict[str, int]:

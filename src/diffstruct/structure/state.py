@@ -20,8 +20,8 @@ from diffstruct.errors import ConfigurationError
 from diffstruct.rule import Rule, RuleState
 from diffstruct.states import Fields, tensor_of
 from diffstruct.structure.arranging import arrangement
+from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.history import Event, History, Measurement
-from diffstruct.structure.parts import StructureParts
 from diffstruct.width import Depth, Slot, Width
 from diffstruct.width.depth import children_of
 
@@ -29,7 +29,7 @@ FORMAT = 1
 """Raised when what a state dict says changes its meaning."""
 
 
-def state_of(structure: StructureParts) -> dict[str, Any]:
+def state_of(structure: ChangingStructure) -> dict[str, Any]:
     """The state dict of a structure, with tensors of its own."""
     training, criterion = structure.training, structure.criterion
     names = {module: path for path, module in structure.model.named_modules()}
@@ -54,7 +54,7 @@ def state_of(structure: StructureParts) -> dict[str, Any]:
     }
 
 
-def _width_state(structure: StructureParts, name: str, names: Mapping[nn.Module, str]) -> dict[str, Any]:
+def _width_state(structure: ChangingStructure, name: str, names: Mapping[nn.Module, str]) -> dict[str, Any]:
     width, memory = structure._found.widths[name], structure.states[name]
     slots: list[list[Any]] | None = []
     if structure._finished and any(slot.module not in names for slot in width.slots):
@@ -182,8 +182,8 @@ def with_slots_as(width: Width, entries: list[tuple[int, float | None, float | N
         width: the width.
         entries: of each of the first slots the index that it has now, its scale and its fill.
     """
-    slots = [replace(width.slots[index], scale=scale, fill=fill) for index, scale, fill in entries]
-    slots += width.slots[len(entries) :]
-    if [*width.slots] == slots:
+    own = [(index, slot.scale, slot.fill) for index, slot in enumerate(width.slots[: len(entries)])]
+    if own == entries:  # slots that differ in what is drawn alone are equal, so that these do not tell
         return width
-    return replace(width, slots=tuple(slots))
+    slots = [replace(width.slots[index], scale=scale, fill=fill) for index, scale, fill in entries]
+    return replace(width, slots=(*slots, *width.slots[len(entries) :]))

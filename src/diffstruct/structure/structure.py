@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from copy import copy as shallow_copy
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,31 +21,30 @@ from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.interrupts import held
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, shardable, widths_to_learn
-from diffstruct.structure.configuration import write_sizes
+from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.decide import decide_all
 from diffstruct.structure.deepening import Growth
-from diffstruct.structure.finish import finished, units_at_the_end
+from diffstruct.structure.finish import units_at_the_end
 from diffstruct.structure.finite import Guard, Nonfinite
 from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.history import Event, History
 from diffstruct.structure.joining import join
 from diffstruct.structure.load_hooks import watch_loads
 from diffstruct.structure.loading import load_state
-from diffstruct.structure.operation import block_watch, carried, operate_on, told, touched_by
-from diffstruct.structure.parts import StructureParts
+from diffstruct.structure.operation import operate_on
 from diffstruct.structure.remarks import remarks_at_the_end
-from diffstruct.structure.retreat import all_or_nothing, at_risk, remember, remember_modules
-from diffstruct.structure.run import multiples, training_after, training_run
+from diffstruct.structure.retreat import at_risk, remember, remember_modules
+from diffstruct.structure.run import multiples, optimizers_of, training_run
 from diffstruct.structure.start import start_depths, start_of
 from diffstruct.structure.state import state_of
 from diffstruct.structure.table import table
 from diffstruct.structure.widening import widening
-from diffstruct.surgery import Birth, Change, Initialize, copy_of
-from diffstruct.width import Followed, Width
+from diffstruct.surgery import Change, copy_of
+from diffstruct.width import Width
 from diffstruct.width.patterns import by_name
 
 
-class Structure(StructureParts):
+class Structure(ChangingStructure):
     """Learn the widths of `model` while it trains.
 
     Call `step` after each step of the optimizer: it lets the criterion act, asks the rule, and, if anything
@@ -58,7 +55,7 @@ class Structure(StructureParts):
         model: any module, also a compiled one, or one in a `DistributedDataParallel`, with `example_inputs`;
             without, one with layers of `diffstruct.nn` that have been told what they feed.
         optimizer: any of `torch.optim` but LBFGS and SparseAdam; or several, where the parameters are
-            divided among them.
+            divided among them; also as `Accelerator.prepare` returns them.
         total_steps: steps in which the structure is learned, most often those of the whole run: the times of
             rule and criterion are fractions of it. After that, sizes stay as they are.
         example_inputs: the model's positional arguments, as a tuple, or its keyword arguments, as a dict,
@@ -139,7 +136,7 @@ class Structure(StructureParts):
         with processes.following(), held(), ExitStack() as undo:  # what to do if anything fails
             processes.changing()
             self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
-            optimizers = [optimizer] if isinstance(optimizer, Optimizer) else [*optimizer]
+            optimizers = optimizers_of(optimizer)
             undo.callback(start_depths(self._found, start, optimizers))
             self.multiple_of = multiples(multiple_of, self._found.widths)
             self.guard = Guard(self.model, optimizers, nonfinite)
@@ -254,17 +251,6 @@ class Structure(StructureParts):
         self.steps += steps
         self._record_next()
 
-    @contextmanager
-    def _all_or_nothing(self) -> Iterator[ExitStack]:
-        at_stake = at_risk(self.model, [*self.widths.values()])
-        with self.training.processes.following(), all_or_nothing(self, *at_stake) as undo:
-            yield undo
-
-    def _renew_guard(self, events: Sequence[Event], undo: ExitStack) -> None:
-        if events:  # buffers are others now
-            undo.callback(self.guard.forget)
-            self.guard.renew()
-
     def _widen(self, undo: ExitStack) -> tuple[Event, ...]:
         assert self._widening is not None
         events = self._operate(self._widening.decisions(self.states), self._widening.initialize, undo=undo)
@@ -321,59 +307,6 @@ class Structure(StructureParts):
             self._renew_guard(events, undo)
         return events
 
-    def _operate(
-        self,
-        decisions: Mapping[str, Decision],
-        initialize: Initialize,
-        steps: int = 1,
-        births: Mapping[str, Sequence[Birth]] = MappingProxyType({}),
-        spare: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
-        undo: ExitStack | None = None,
-    ) -> tuple[Event, ...]:
-        changes = {
-            name: Change(self.widths[name], decision.keep, decision.add)
-            for name, decision in decisions.items()
-            if decision.changes
-        }
-        followed = block_watch(self.model, self.widths, changes, births)
-        if steps:  # else a state is loaded
-            self.training.processes.agree(told(decisions, births, self.widths), "their decisions")
-        if changes:
-            undo, copies, processes = undo or ExitStack(), self.training.copies, self.training.processes
-            if copies:
-                undo.callback(remember(*at_risk(self.model, [*self.widths.values()], copies)))
-            run = self.training.optimizers, initialize, copies
-            processes.changing()
-            with processes.whole(touched_by(changes), self.training.optimizers) as back:
-                undo.callback(operate_on(self.model, changes, births, *run))
-            undo.callback(back)
-        self._last = changes
-        self.states = {name: decision.state for name, decision in decisions.items()}
-        fresh = {name: np.zeros(change.new_size, np.bool_) for name, change in changes.items()}
-        self._spare = {**self._spare, **fresh, **spare}
-        self.steps += steps
-        costs = self.criterion.costs()
-        self.criterion.resize(changes, self.steps)
-        events = self.history.record(self.steps, changes, costs)
-        self._follow(followed())
-        return events
-
-    def _follow(self, followed: Mapping[str, Followed]) -> None:
-        """Blocks have come or gone: go on with the widths that there are now."""
-        if not followed:
-            return
-        self.widths = {name: each.width for name, each in followed.items()}
-        self._found.widths = dict(self.widths)
-        self.states = carried(self.states, followed, RuleState.initial)
-        self._spare = carried(self._spare, followed, lambda size: np.zeros(size, np.bool_))
-        self.multiple_of = {name: self.multiple_of[each.name] for name, each in followed.items()}
-        stay = {name: each.name for name, each in followed.items() if not each.new}
-        self._last = {name: self._last[was] for name, was in stay.items() if was in self._last}
-        self.training = training_after(self.training, followed, self._found)
-        origin = {name: stay.get(name) for name in followed}
-        self.criterion.follow(self.widths, self.training, origin)
-        self.history.names.append((len(self.history.events), origin))
-
     def finish(self) -> nn.Module:
         """Remove the reserve, and all that is ours; return the plain model.
 
@@ -403,36 +336,6 @@ class Structure(StructureParts):
         for remark in (*remarks, *more):
             warnings.warn(remark, StructureWarning, stacklevel=2)
         return plain
-
-    def _end(self, keep: Mapping[str, tuple[int, ...]], undo: ExitStack) -> tuple[nn.Module, list[str]]:
-        """Remove all units but those to keep, and all that is ours; the plain model, and what to say."""
-        processes = self.training.processes
-        touched = touched_by({name: Change(self.widths[name], units, 0) for name, units in keep.items()})
-        run = self.model, self.widths, self.criterion, keep, self._found.proof
-        processes.changing()
-        with processes.whole(touched, self.training.optimizers) as back:
-            plain, changes, followed = finished(*run, undo)
-        undo.callback(back)
-        undo.callback(processes.replace, self.model)
-        processes.replace(plain)
-        for name, change in changes.items():
-            stay, memory = [*change.keep], self.states[name]
-            self.states[name] = RuleState(memory.ages[stay], memory.risen[stay])
-            self._spare[name] = self._spare[name][stay]
-        costs = self.criterion.costs()
-        self.criterion.resize(changes, self.steps)
-        self._last = changes
-        self.history.record(self.steps, changes, costs)
-        self._follow(followed)
-        remarks = self.criterion.remarks()
-        self.criterion.detach()
-        self._let_go()
-        self.widths, self._widening = dict(self._found.widths), None
-        self._finished, self._due = True, 0
-        copies = [copy.modules[self.model] for copy in self.training.copies]
-        sharded = self.training.processes.sharding is not None
-        unsaid = write_sizes(plain, self.widths, None if sharded else self._found.proof, copies)
-        return plain, [*remarks, unsaid] if unsaid else remarks
 
     def state_dict(self) -> dict[str, Any]:
         """All that the run depends on beside model and optimizers, in dicts and lists.
