@@ -31,8 +31,8 @@ HEADS, CLASSES, TIME, BATCH = 4, 64, 16, 4
 SIZES = {"tiny": 32, "small": 128, "middle": 256, "large": 512}
 """Units of the stream; feed-forward networks have four times as many."""
 REPEATS = 7
-LEAST = 1 << 22
-"""Bytes of the smallest tensor that bandwidth is measured with."""
+LEAST = 1 << 20
+"""Entries of the smallest tensor that bandwidth is measured with: of less, the latency's noise hides it."""
 
 
 class Block(nn.Module):
@@ -213,27 +213,29 @@ def _decision(rank: int, ranks: int, dim: int) -> Measured:
 def _machine(model: Model, event: dict[str, int], ranks: int, plain: list[list[float]]) -> Machine:
     """What `_plain` has taken, on average, as rates."""
     small, large, copy, pick = map(mean, zip(*plain, strict=True))
-    rows = _largest(model, event, ranks)
-    received, copied = (ranks - 1) * 4 * rows, ranks * 4 * rows
-    return Machine(small, received / max(large - small, 1e-6), copied / copy, 2 * ranks * rows / pick)
+    entries = _largest(model, event)
+    received = (ranks - 1) * 4 * (max(LEAST, entries) // ranks)
+    return Machine(small, received / max(large - small, 1e-6), 4 * entries / copy, 2 * entries / pick)
 
 
 def _plain(model: Model, event: dict[str, int], ranks: int) -> list[float]:
-    """Seconds of plain gathers, of almost nothing and of a large tensor; of copies of that."""
-    rows = _largest(model, event, ranks)
-    one, many, whole = torch.ones(1), torch.ones(rows), torch.ones(ranks * rows)
-    work = (partial(_gather, one, ranks), 32), (partial(_gather, many, ranks), 4), (whole.clone, 8)
-    table, places = whole.view(-1, 1024), torch.arange(1024)
+    """Seconds of plain gathers, of almost nothing and of a large tensor, and of copies of one."""
+    table, places = torch.ones(_largest(model, event)).view(-1, 1024), torch.arange(1024)
+    one, many = torch.ones(1), torch.ones(max(LEAST, table.numel()) // ranks)
     put = torch.empty_like(table).index_copy_
-    work = *work, (lambda: put(1, places, table.index_select(1, places)), 8)
+    pick = lambda: put(1, places, table.index_select(1, places))  # noqa: E731
+    work = (
+        (partial(_gather, one, ranks), 32),
+        (partial(_gather, many, ranks), 4),
+        (table.clone, 16),
+        (pick, 16),
+    )
     return [_took(each, times) / times for each, times in work]
 
 
-def _largest(model: Model, event: dict[str, int], ranks: int) -> int:
-    """Entries of rank 0's rows of the largest parameter that is touched; not so few that noise hides them."""
-    return max(
-        LEAST // (4 * ranks), *(1024 * (each.rows(ranks) // 1024) for each in model.touched(event).values())
-    )
+def _largest(model: Model, event: dict[str, int]) -> int:
+    """Entries of the largest parameter that is touched, in whole thousands."""
+    return max(1024 * -(-each.entries // 1024) for each in model.touched(event).values())
 
 
 def _gather(own: Tensor, ranks: int) -> Tensor:
