@@ -12,7 +12,9 @@ import torch
 
 def bits(tensor: torch.Tensor) -> bytes:
     """The bytes of a tensor, whatever its type."""
-    return tensor.detach().resolve_conj().clone().reshape(-1).view(torch.uint8).numpy().tobytes()
+    flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)
+    fresh = torch.empty(flat.shape, dtype=flat.dtype)  # a single entry keeps its strides even in a clone
+    return fresh.copy_(flat).view(torch.uint8).numpy().tobytes()
 
 
 def same(one: Any, other: Any) -> bool:

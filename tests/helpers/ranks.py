@@ -39,7 +39,8 @@ def on_ranks(size: int, *works: Callable[[int, int], Any], timeout: float = 150)
     They are called with rank and number of ranks, one after the other; behind an error there comes no other.
     """
     with tempfile.TemporaryDirectory() as folder:
-        context = get_context("spawn")
+        context = get_context("forkserver")  # which imports PyTorch once for all
+        context.set_forkserver_preload([__name__])
         arguments = [(works, rank, size, folder) for rank in range(size)]
         every = [context.Process(target=_run, args=each, daemon=True) for each in arguments]
         for process in every:
