@@ -43,6 +43,11 @@ def measure_at_each_step():
         yield
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a Trainer that is told nothing else leaves its checkpoints
+
+
 class Classifier(LightningModule):
     def __init__(self, width=8, rate=0.02):
         super().__init__()
