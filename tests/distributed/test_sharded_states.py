@@ -27,7 +27,7 @@ def test_a_sharded_run_goes_on_from_its_states_on_four_ranks_on_two_and_unsharde
         2, partial(states.goes_on, folder=first, to=second), partial(states.refused, folder=first)
     )
     assert_alike(two)
-    for other in (two[0], states.of_one(second)):
+    for other in (two[0], *states.of_one(second)):
         assert other["events"] == ends[0]["events"]
         assert other["draws"] == ends[0]["draws"]
         for name, weights in ends[0]["weights"].items():
@@ -45,7 +45,7 @@ def test_a_sharded_run_goes_on_from_its_states_on_four_ranks_on_two_and_unsharde
         "weights on one": ("has failed on another process", "at any sizes: 3.bias[0] would have"),
         "other weights": ("the processes differ in the sizes of the state dicts",) * 2,
         "other file": ("torch.distributed.checkpoint saves sharded ones",) * 2,
-        "growing": ("growing back",) * 2,
+        "growing": ("'widening.sizes' of the structure's state dict is missing",) * 2,
     }
     for what, expected in words.items():
         for found, says in zip(refused, expected, strict=True):

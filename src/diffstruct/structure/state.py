@@ -50,7 +50,7 @@ def state_of(structure: ChangingStructure) -> dict[str, Any]:
         },
         "criterion": {} if structure._finished else criterion.state_dict(),
         "growth": {} if structure._finished else structure._growth.state_dict(),
-        "widening": None if written is None else written.state_dict(tensor_names(structure.model)),
+        "widening": None if written is None else written.state_dict(names),
         "generator": json.dumps(training.generator.bit_generator.state),
         "history": history_state(structure.history),
     }
@@ -107,16 +107,6 @@ def mark_of(state: Fields) -> int:
 def place(slot: Slot, names: Mapping[nn.Module, str]) -> tuple[str, str, int]:
     """Where a slot lies: the path of its module, the name of the tensor, and the dimension."""
     return names[slot.module], slot.name, slot.dim
-
-
-def tensor_names(model: nn.Module) -> dict[Tensor, str]:
-    """The names of all parameters and buffers."""
-    found: dict[Tensor, str] = {}
-    for path, module in model.named_modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None:
-                found.setdefault(tensor, f"{path}.{name}".removeprefix("."))
-    return found
 
 
 def history_state(history: History) -> dict[str, Any]:
