@@ -13,12 +13,12 @@ from torch import nn
 
 from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Criterion, Training
+from diffstruct.history import Event, History
 from diffstruct.rule import Decision, RuleState
 from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.deepening import Growth
 from diffstruct.structure.finish import finished
 from diffstruct.structure.finite import Guard
-from diffstruct.structure.history import Event, History
 from diffstruct.structure.hooks import ActsBeforeSteps
 from diffstruct.structure.operation import block_watch, carried, operate_on, told, touched_by
 from diffstruct.structure.retreat import all_or_nothing, at_risk, remember

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from diffstruct.errors import ConfigurationError
+from diffstruct.history import Event, History, Measurement
 from diffstruct.rule import Rule, RuleState
 from diffstruct.states import Fields, tensor_of
 from diffstruct.structure.arranging import arrangement
 from diffstruct.structure.changing import ChangingStructure
-from diffstruct.structure.history import Event, History, Measurement
 from diffstruct.width import Depth, Slot, Width
 from diffstruct.width.depth import children_of
 

@@ -18,6 +18,7 @@ from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Budget, Criterion, TaylorImportance
 from diffstruct.distributed import Processes, unwrapped
 from diffstruct.errors import StructureError, StructureWarning
+from diffstruct.history import Event, History
 from diffstruct.interrupts import held
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, shardable, widths_to_learn
@@ -27,7 +28,6 @@ from diffstruct.structure.deepening import Growth
 from diffstruct.structure.finish import units_at_the_end
 from diffstruct.structure.finite import Guard, Nonfinite
 from diffstruct.structure.hidden_state import carry_state
-from diffstruct.structure.history import Event, History
 from diffstruct.structure.joining import join
 from diffstruct.structure.load_hooks import watch_loads
 from diffstruct.structure.loading import load_state

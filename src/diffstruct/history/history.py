@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-
-from diffstruct.surgery import Change
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,26 @@ class Measurement:
     units: int
 
 
+class Changed(Protocol):
+    """What the history must know of a change of one width; see `surgery.Change`."""
+
+    @property
+    def keep(self) -> Sequence[int]:
+        """Indices of the units that stay."""
+
+    @property
+    def add(self) -> int:
+        """How many are added."""
+
+    @property
+    def size(self) -> int:
+        """Units before the change."""
+
+    @property
+    def new_size(self) -> int:
+        """Units after it."""
+
+
 @dataclass
 class History:
     """Events and measurements, in the order in which they happened."""
@@ -61,7 +80,7 @@ class History:
         return back
 
     def record(
-        self, step: int, changes: Mapping[str, Change], costs: Mapping[str, float] = MappingProxyType({})
+        self, step: int, changes: Mapping[str, Changed], costs: Mapping[str, float] = MappingProxyType({})
     ) -> tuple[Event, ...]:
         """Add the events of some changes, made after a step, and what they cost, by the widths' names;
         return them."""
