@@ -12,7 +12,7 @@ def sample(step, events, **units):
 
 
 def test_a_width_that_is_renamed_twice_has_one_name_and_one_that_left_another():
-    # Of three blocks the first goes after step 4; one comes in front after step 6; the last goes after step 8.
+    # Of three blocks the first goes after step 4; one comes in front after 6; the last goes after 8.
     history = History(
         [
             Event(2, "0.up", (0,), 0, 5),
