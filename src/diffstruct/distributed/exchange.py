@@ -52,6 +52,11 @@ class Seen:
     rows: Rows | None
     parts: bool = False
 
+    @property
+    def finite(self) -> bool:
+        """Whether all slopes are."""
+        return all(np.isfinite(each).all() for each in self.slopes.values())
+
 
 def together(group: Group, seen: Seen, sizes: Mapping[str, int], step: int) -> Seen:
     """What all processes have seen together; two sums over all of them.
