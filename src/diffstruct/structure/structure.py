@@ -201,7 +201,7 @@ class Structure(ChangingStructure):
         if found_inf is not None:  # of a GradScaler, by which the optimizer leaves steps out by itself
             if self.steps + 1 >= self._due and found_inf.item():
                 return
-        elif not self.guard.passes(self.steps + 1):
+        elif not self.guard.passes(self.steps + 1, optimizer):
             return
         if self.steps < self.training.total_steps:
             self.criterion.before_step(optimizer)
