@@ -101,7 +101,7 @@ class Growing:
             self.optimizer.step()
             lost += loss.item() * len(some) / len(x)
             if self.structure is not None:
-                self.structure.step()
+                self.structure.step(loss.detach())
                 if self.structure.steps >= self.structure.training.total_steps:
                     self.structure.finish()
                     self.structure = None

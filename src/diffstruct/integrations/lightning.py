@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.integrations.before_load import HeldBack, on_device_of, take_sizes
 from diffstruct.integrations.loggers import StructureWriter
+from diffstruct.integrations.losses import loss_in
 from diffstruct.structure import Structure
 
 try:
@@ -55,8 +56,8 @@ class StructureCallback(Callback):
         self.structure: Structure | None = None
         self._held_back: HeldBack | None = None
         self._saved: dict[str, Any] | None = None
-        self._handles = list[RemovableHandle]()
-        self._stepped, self._writers = False, dict[int, StructureWriter]()
+        self._handles, self._writers = list[RemovableHandle](), dict[int, StructureWriter]()
+        self._stepped = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Before weights are restored, which is before there are optimizers."""
@@ -92,12 +93,12 @@ class StructureCallback(Callback):
         self._held_back = self._saved = None
         self._log(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, *others: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """A step of the structure, if the optimizers have made one: not where gradients accumulate."""
         if self._stepped and self.structure is not None:
             self._stepped = False
             every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
-            if self.structure.step() or trainer.global_step % every == 0:
+            if self.structure.step(loss_in(outputs, trainer, pl_module)) or trainer.global_step % every == 0:
                 self._log(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -145,5 +146,5 @@ class StructureCallback(Callback):
         for place, logger in enumerate(trainer.loggers):
             logger.log_metrics(sizes, step=trainer.global_step)
             if isinstance(logger, TensorBoardLogger):
-                each = self._writers.setdefault(place, StructureWriter(logger.experiment))
-                each.write(self.structure, trainer.global_step, scalars=False)
+                writer = self._writers.setdefault(place, StructureWriter(logger.experiment))
+                writer.write(self.structure, trainer.global_step, scalars=False)

@@ -79,11 +79,11 @@ class StructureCallback(Callback):
         self._stepped = False
         self._handles = [each.register_step_post_hook(self._mark) for each in known.training.optimizers]
 
-    def on_batch_end(self, net: NeuralNet, batch: Any = None, training: bool | None = None, **_: Any) -> None:
+    def on_batch_end(self, net: NeuralNet, training: bool | None = None, loss: Any = None, **_: Any) -> None:
         """A step of the structure, if the optimizer has made one: not where gradients accumulate."""
         if self._stepped and training and not net.diffstruct_._finished:
             self._stepped = False
-            net.diffstruct_.step()
+            net.diffstruct_.step(None if loss is None else loss.detach())
             _record(net)
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from diffstruct.distributed import is_sharded
 from diffstruct.errors import ConfigurationError, DivergenceError, StructureWarning
 
 Nonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
@@ -167,13 +167,13 @@ def all_finite(gradients: Iterable[Tensor]) -> bool:
     elsewhere: list[Tensor] = []
     sharded: list[Tensor] = []
     for each in gradients:
-        if isinstance(each, DTensor):
+        if is_sharded(each):
             sharded.append(each)
         else:
             (here if each.is_cpu else elsewhere).append(each._values() if each.is_sparse else each)
     if sharded:
-        norm = torch.nn.utils.get_total_norm(sharded)
-        if not math.isfinite((norm.full_tensor() if isinstance(norm, DTensor) else norm).item()):
+        norm: Any = torch.nn.utils.get_total_norm(sharded)
+        if not math.isfinite((norm.full_tensor() if is_sharded(norm) else norm).item()):
             return False
     # One number tells; if that is not finite it may be an overflow, so that all have to be looked at.
     total = sum([each.sum().item() for each in here])
