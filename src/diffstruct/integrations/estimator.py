@@ -27,6 +27,7 @@ class Perceptron(BaseEstimator):
     """A perceptron whose hidden widths are learned; see `GrowingClassifier` and `GrowingRegressor`."""
 
     _accepts: ClassVar[dict[str, bool]] = {}
+    _price: ClassVar[float]
     _losses: Losses
 
     def __init__(
@@ -37,7 +38,7 @@ class Perceptron(BaseEstimator):
         batch_size: int | str = "auto",
         learning_rate_init: float = 0.001,
         max_iter: int = 200,
-        price: float = 0.3,
+        price: float | None = None,
         budget: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
@@ -96,7 +97,7 @@ class Perceptron(BaseEstimator):
             passes=int(self.max_iter),
             batch=min(most, len(x)),
             samples=len(x),
-            price=self.price,
+            price=self._price if self.price is None else self.price,
             budget=self.budget,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
