@@ -32,7 +32,7 @@ class GrowingClassifier(ClassifierMixin, Perceptron):
         learning_rate_init: of Adam.
         max_iter: passes over the data.
         price: the share of what was won that a unit must be worth, as of `TaylorImportance`: half of it for
-            more units, twice for fewer. None: 0.3, of a regressor 0.01.
+            more units, twice for fewer. None: 0.3, of a regressor 0.03.
         budget: parameters that the network has at most in the end; None: what units are worth decides alone.
         random_state: a number for the same result each time, to the bit.
         verbose: whether to show a progress bar, with the loss and the units.
@@ -79,8 +79,8 @@ class GrowingClassifier(ClassifierMixin, Perceptron):
 
     def predict(self, X: Any) -> Any:
         """The likeliest class of each sample: `[samples]`."""
-        likeliest = self._outputs(X).argmax(1).numpy()
-        return self.classes_[likeliest]
+        likeliest = self._outputs(X).argmax(1)
+        return self.classes_[likeliest.numpy()]
 
     def _encoded(self, y: Any, first: bool) -> Any:
         check_classification_targets(y)
@@ -116,7 +116,7 @@ class GrowingRegressor(RegressorMixin, Perceptron):
     """
 
     _losses = staticmethod(squares)
-    _price = 0.01
+    _price = 0.03
     _accepts: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -144,7 +144,6 @@ class GrowingRegressor(RegressorMixin, Perceptron):
         return self._end.undo(torch.from_numpy(y))
 
     def __sklearn_tags__(self) -> Any:
-        """Says that there may be several outputs."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
