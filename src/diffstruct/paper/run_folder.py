@@ -38,7 +38,7 @@ from diffstruct.paper.sample_log import SampleLog
 
 LOGS = ("history.csv", "events.jsonl")
 STATE = "checkpoint"
-FORMAT = 1
+FORMAT = 2
 """Of what a checkpoint holds; raised when that changes its meaning."""
 ENDED = ("finished", "diverged")
 """What a run is that cannot be gone on with, by its status."""
