@@ -11,8 +11,14 @@ function axis(more = {}) {
   };
 }
 
-// An axis on a log scale is labelled at powers of ten where it spans several.
-const scaled = (log) => (log ? { type: "log", exponentformat: "power", minor: { showgrid: false }, nticks: 6 } : { type: "linear" });
+// An axis on a log scale, labelled at powers of ten where `values` span several, else also between these.
+function scaled(log, values) {
+  if (!log) return { type: "linear" };
+  const sorted = ascending(values).filter((value) => value > 0);
+  const decades = sorted.length ? Math.log10(sorted[sorted.length - 1] / sorted[0]) : 1;
+  if (decades <= 2.5) return { type: "log", dtick: "D2", tickformat: "~g" };
+  return { type: "log", dtick: Math.ceil(decades / 7), exponentformat: "power" };
+}
 
 function stepAxis(run, more = {}) {
   return axis({ title: { text: "step", standoff: 6 }, range: [0, Math.max(run.step, 1)], tickformat: ",d", nticks: narrow() ? 5 : 9, ...more });

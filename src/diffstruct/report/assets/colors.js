@@ -24,17 +24,20 @@ function shade(part) {
 
 const ramp = () => `linear-gradient(90deg, ${[0, 0.25, 0.5, 0.75, 1].map(shade).join(", ")})`;
 
-// Importances to shades: logarithms, between what nearly all units of the run have.
+// Importances to shades: logarithms, between what nearly all units of the run have. Where little has been won
+// yet, a share of it can be astronomical: what is far from the threshold is cut off.
 function scaleOf(run) {
   const values = [];
+  const thresholds = [];
   for (const { samples } of run.widths) {
     const stride = Math.max(1, Math.floor(samples.values.length / 4000));
     for (let i = 0; i < samples.values.length; i += stride) if (samples.values[i] > 0) values.push(samples.values[i]);
-    for (const threshold of samples.thresholds) if (threshold > 0) values.push(threshold);
+    for (const threshold of samples.thresholds) if (threshold > 0) thresholds.push(threshold);
   }
   const sorted = ascending(values);
   if (!sorted.length) return { low: 0, high: 1, part: () => 0.5 };
-  const low = Math.log10(quantile(sorted, 0.05));
-  const high = Math.max(Math.log10(quantile(sorted, 0.98)), low + 0.5);
+  const middle = Math.log10(quantile(ascending(thresholds.length ? thresholds : values), 0.5));
+  const low = Math.max(Math.log10(quantile(sorted, 0.05)), middle - 1.5);
+  const high = Math.max(Math.min(Math.log10(quantile(sorted, 0.95)), middle + 2), low + 0.5);
   return { low, high, part: (value) => (value > 0 ? (Math.log10(value) - low) / (high - low) : 0) };
 }

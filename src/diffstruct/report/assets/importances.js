@@ -2,26 +2,32 @@
 
 const LINES = 120; // units up to which each has a line of its own
 
+// What is far from the threshold, and on a log scale what is not positive, is drawn at the edge.
 function importanceAxis(values, threshold) {
-  const positive = ascending(values).filter((value) => value > 0);
+  const known = ascending(values);
+  const middle = threshold > 0 ? threshold : quantile(known.filter((value) => value > 0), 0.5);
+  const top = Math.min(known[known.length - 1], middle > 0 ? 1000 * middle : Infinity);
+  const positive = known.filter((value) => value > 0);
   const log = $("#log-importances").checked && positive.length > 0;
-  const bottom = log ? Math.min(positive[0], ...(threshold > 0 ? [threshold / 3] : [])) : -Infinity;
-  return { log, bottom, axis: axis({ ...scaled(log), uirevision: String(log) }) };
+  const bottom = log ? Math.max(positive[0], middle / 1000) : known[0];
+  const shown = (value) => Math.min(Math.max(value, bottom), top);
+  const ends = [bottom, top, ...(threshold > 0 ? [threshold] : [])].sort((one, other) => one - other);
+  const [low, high] = [ends[0], ends[ends.length - 1]];
+  const room = log ? 1 : (high - Math.min(low, 0)) * 0.06 || 1;
+  const range = log ? [Math.log10(low * 0.7), Math.log10(high * 1.4)] : [Math.min(low, 0) - (low < 0 ? room : 0), high + room];
+  return { log, shown, base: log ? low * 0.7 : 0, axis: axis({ ...scaled(log, ends), range, uirevision: String(log) }) };
 }
 
 function drawSorted(one, each) {
   const { importances, threshold } = momentOf(one, each, state.step);
   const sorted = ascending(importances).reverse();
   const scale = scaleOf(one);
-  const { log, bottom, axis: yaxis } = importanceAxis(sorted, threshold);
-  const shown = sorted.map((value) => (log ? Math.max(value, bottom) : value));
   // Bars on a log scale begin at the bottom of what is shown, a little below the least.
-  const base = log ? bottom * 0.7 : 0;
+  const { log, shown, base, axis: yaxis } = importanceAxis(sorted, threshold);
   const bars = {
-    type: "bar", x: sorted.map((_, i) => i + 1), y: shown.map((value) => value - base), base, marker: { color: sorted.map((value) => shade(scale.part(value))), line: { width: 0 } },
+    type: "bar", x: sorted.map((_, i) => i + 1), y: sorted.map((value) => shown(value) - base), base, marker: { color: sorted.map((value) => shade(scale.part(value))), line: { width: 0 } },
     customdata: sorted.map(number), hovertemplate: "%{x}.: importance %{customdata}<extra></extra>",
   };
-  if (log) yaxis.range = [Math.log10(base), Math.log10(Math.max(sorted[0] ?? 1, threshold || 0) * 1.3)];
   const line = Number.isFinite(threshold)
     ? [{ type: "line", xref: "paper", x0: 0, x1: 1, yref: "y", y0: threshold, y1: threshold, line: { color: lineColor(3), width: 2, dash: "dash" } }]
     : [];
@@ -32,12 +38,11 @@ function drawSorted(one, each) {
   box.fullRange = [0.4, Math.max(sorted.length, 1) + 0.6];
 }
 
-function spreadTraces(one, each, bottom) {
+function spreadTraces(one, each, shown) {
   const x = Array.from(each.samples.steps);
   const all = x.map((_, at) => sampleOf(each, at));
-  const atLeast = (value) => Math.max(value, bottom);
   const rows = all.map((pairs) => ascending(pairs.map(([, value]) => value)));
-  const part = (share) => rows.map((sorted) => (sorted.length ? atLeast(quantile(sorted, share)) : null));
+  const part = (share) => rows.map((sorted) => (sorted.length ? shown(quantile(sorted, share)) : null));
   const color = lineColor(0);
   const edge = (share, more) => ({ x, y: part(share), mode: "lines", line: { width: 0 }, hoverinfo: "skip", ...more });
   const traces = [];
@@ -46,7 +51,7 @@ function spreadTraces(one, each, bottom) {
     const ofLife = new Map();
     all.forEach((pairs, at) => pairs.forEach(([life, value]) => {
       if (!ofLife.has(life)) ofLife.set(life, []);
-      if (!Number.isNaN(value)) ofLife.get(life).push([x[at], atLeast(value)]);
+      if (!Number.isNaN(value)) ofLife.get(life).push([x[at], shown(value)]);
     }));
     for (const points of ofLife.values()) {
       for (const [step, value] of points) lines.x.push(step) && lines.y.push(value);
@@ -67,8 +72,8 @@ function spreadTraces(one, each, bottom) {
 
 function drawSpread(one, each) {
   const thresholds = ascending(each.samples.thresholds);
-  const { bottom, axis: yaxis } = importanceAxis(each.samples.values, thresholds[0]);
-  const box = draw("chart-spread", spreadTraces(one, each, bottom), { hovermode: "x", xaxis: stepAxis(one), yaxis, shapes: [cursor()], uirevision: `${state.run}/${each.name}` },
+  const { shown, axis: yaxis } = importanceAxis(each.samples.values, quantile(thresholds, 0.5));
+  const box = draw("chart-spread", spreadTraces(one, each, shown), { hovermode: "x", xaxis: stepAxis(one), yaxis, shapes: [cursor()], uirevision: `${state.run}/${each.name}` },
     { label: `Chart: importances of ${each.name} over time, with the price` });
   box.fullRange = [0, Math.max(one.step, 1)];
 }
@@ -79,7 +84,7 @@ function drawImportances() {
   const known = each.samples.values.length > 0;
   const lines = each.born.length <= LINES ? "Each thin line is a unit, the thick one their median" : "The line is the median of the units, the bands are their middle half and all of them";
   $("#importances-hint").textContent = known
-    ? `In ${one.importanceUnit}. A unit whose importance stays below the price (dashed) goes. ${lines}.`
+    ? `In ${one.importanceUnit}. Units below the price (dashed) are the first to go. ${lines}.`
     : "";
   if (!known) {
     empty("chart-sorted", "This run has recorded no importances.");

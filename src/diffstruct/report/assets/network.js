@@ -124,17 +124,20 @@ function drawWidth(pen, { width, moment, box, size, side, left, top, columns }, 
   });
 }
 
-function fitted(pen, text, room) {
-  let short = text;
-  while (short.length > 3 && pen.measureText(short).width > room) short = `${short.slice(0, -2).replace(/…$/, "")}…`;
-  return short;
+// A long name without its middle: both ends tell widths apart.
+function fitted(pen, name, room) {
+  let text = name;
+  for (let kept = name.length - 1; kept > 4 && pen.measureText(text).width > room; kept--) {
+    text = `${name.slice(0, Math.ceil(kept / 2))}…${name.slice(name.length - Math.floor(kept / 2))}`;
+  }
+  return text;
 }
 
 function drawSizes(widths) {
   const rows = widths.map(({ width, moment }) => {
     const below = moment.importances.filter((value) => value <= moment.threshold).length;
     const cells = [numeric("td", whole(width.start)), numeric("td", whole(moment.lives.length)), numeric("td", Number.isFinite(moment.threshold) ? whole(below) : "–"), numeric("td", whole(width.largest))];
-    return row("td", [width.name, ...cells, el("td", { class: "wide" }, width.places)]);
+    return row("td", [width.name, ...cells, el("td", { class: "wide", title: width.places }, clip(width.places, 90))]);
   });
   const heads = ["at first", "now", "below the price", "at most"].map((text) => numeric("th", text));
   $("#sizes-table").replaceChildren(el("thead", {}, row("th", ["width", ...heads, "places"])), el("tbody", {}, ...rows));
