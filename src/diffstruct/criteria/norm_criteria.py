@@ -98,6 +98,7 @@ class OutgoingNorm(_PricedNorm):
     """
 
     roles: ClassVar[tuple[Role, ...]] = READERS
+    unit_of_importance: ClassVar[str] = "L1 norm of the outgoing weights"  # type: ignore[misc]
     initialization = AtThreshold()
 
     def importance(self, width: Width) -> Tensor:
@@ -127,6 +128,7 @@ class Multipliers(_PricedNorm):
     """
 
     roles: ClassVar[tuple[Role, ...]] = (Role.MULTIPLIER,)
+    unit_of_importance: ClassVar[str] = "absolute value of the multiplier"  # type: ignore[misc]
     initialization = SmallRandom()
 
     def refusal(self, width: Width, training: Training) -> str | None:

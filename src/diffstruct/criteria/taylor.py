@@ -100,6 +100,7 @@ class TaylorImportance(Criterion):
     conditional: bool = True
     initialization: Initialization = field(default_factory=AsTheModel)
 
+    unit_of_importance: ClassVar[str] = "share of what was won, over share of the cost"  # type: ignore[misc]
     widens: ClassVar[bool] = True  # type: ignore[misc]
     keeps_budgets: ClassVar[bool] = True  # type: ignore[misc]
     learns_depths: ClassVar[bool] = True  # type: ignore[misc]
@@ -192,6 +193,18 @@ class TaylorImportance(Criterion):
         if name in self.removals.pending:
             values[self.removals.pending[name].units] = 0.0
         return torch.from_numpy(values)
+
+    def measured(self, width: Width) -> Tensor:
+        """The shares alone: nothing of what was shown by trying units."""
+        name = width.name
+        old = np.ones(width.size, np.bool_) if self._final else self._past_grace(name)
+        return torch.from_numpy(np.where(old, self.removals.importance(name), self.tracker.alone[name]))
+
+    @property
+    def known_loss(self) -> float | None:
+        """Of a cross-entropy, which the gradient gives away."""
+        loss = self.tracker.loss
+        return None if loss is None or loss.kind == "other" else loss.nats
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Record gradients that `backward` did not show to hooks."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from diffstruct.history.samples import FEWEST, FINER, MEASUREMENTS, NUMBERS, SAMPLES, Sample, Spacing
+
 
 @dataclass(frozen=True)
 class Event:
@@ -61,23 +63,85 @@ class Changed(Protocol):
 
 @dataclass
 class History:
-    """Events and measurements, in the order in which they happened."""
+    """Events, measurements and samples, in the order in which they happened.
+
+    Events are kept for good. Samples, and the measurements that a structure adds, are thinned out when there
+    are too many, to every second one, so that a run of any length has a history of about the same size.
+
+    Args:
+        events: changes of structure.
+        measurements: the loss over time, as `Structure.step(loss)` is told it, or of a run of the paper's.
+        names: when blocks came or went: how many events there were, and the names that widths had had until
+            then, by those that they have had since; None for new ones.
+        samples: what units were worth, from time to time.
+        sampling: which decisions have a sample.
+        measuring: which decisions have a measurement.
+    """
 
     events: list[Event] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     names: list[tuple[int, Mapping[str, str | None]]] = field(default_factory=list)
-    """When blocks came or went: how many events there were, and the names that widths had had until then, by
-    those that they have had since; None for new ones."""
+    samples: list[Sample] = field(default_factory=list)
+    sampling: Spacing = field(default_factory=Spacing)
+    measuring: Spacing = field(default_factory=Spacing)
+
+    @staticmethod
+    def of_decisions(decisions: int) -> History:
+        """The history of a run with so many decisions, as far as that is planned."""
+        return History(sampling=Spacing(max(1, decisions // (FINER * SAMPLES))))
 
     def mark(self) -> Callable[[], None]:
         """Returns a function that takes away what was added since."""
-        lengths = [(each, len(each)) for each in (self.events, self.measurements, self.names)]
+        back_to = [(each, len(each)) for each in (self.events, self.measurements, self.names)]
+        samples, sampling, measuring = (
+            [*self.samples],
+            vars(self.sampling).copy(),
+            vars(self.measuring).copy(),
+        )
+        measurements = [*self.measurements] if len(self.measurements) >= MEASUREMENTS else None
 
         def back() -> None:
-            for each, length in lengths:
+            for each, length in back_to:
                 del each[length:]
+            if measurements is not None:  # they may have been thinned
+                self.measurements[:] = measurements
+            self.samples[:] = samples
+            vars(self.sampling).update(sampling)
+            vars(self.measuring).update(measuring)
 
         return back
+
+    def measure(self, measurement: Callable[[], Measurement]) -> None:
+        """Add a measurement, if this moment is one of those that have one.
+
+        Args:
+            measurement: makes it; called only then.
+        """
+        if self.measuring.passes():
+            self.measurements.append(measurement())
+            self.measuring.thin(self.measurements, lambda: len(self.measurements) > MEASUREMENTS)
+
+    def sample(self, sample: Callable[[], Sample], decisions: int = 1) -> None:
+        """Add a sample, if one of some decisions is to have one.
+
+        Args:
+            sample: makes it; called only then.
+            decisions: that were made since the last call.
+        """
+        if self.sampling.passes(decisions):
+            self.samples.append(sample())
+            self.sampling.thin(self.samples, self._too_many)
+
+    def end(self, sample: Sample) -> None:
+        """Add the last sample of a run, in the place of one of the same moment."""
+        last = self.samples[-1:]
+        if last and (last[0].step, last[0].events) == (sample.step, sample.events):
+            self.samples.pop()
+        self.samples.append(sample)
+
+    def _too_many(self) -> bool:
+        count = len(self.samples)
+        return count > SAMPLES or (count > FEWEST and sum(each.numbers for each in self.samples) > NUMBERS)
 
     def record(
         self, step: int, changes: Mapping[str, Changed], costs: Mapping[str, float] = MappingProxyType({})

@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.integrations.before_load import HeldBack, on_device_of, take_sizes
+from diffstruct.integrations.losses import loss_in
 from diffstruct.structure import Structure
 
 try:
@@ -91,12 +92,12 @@ class StructureCallback(Callback):
         self._held_back = self._saved = None
         self._log(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, *others: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """A step of the structure, if the optimizers have made one: not where gradients accumulate."""
         if self._stepped and self.structure is not None:
             self._stepped = False
             every = max(1, trainer.log_every_n_steps)  # type: ignore[attr-defined]
-            if self.structure.step() or trainer.global_step % every == 0:
+            if self.structure.step(loss_in(outputs, trainer, pl_module)) or trainer.global_step % every == 0:
                 self._log(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
