@@ -82,7 +82,7 @@ def test_only_this_machine_is_served():
     with LivePage(lambda: WHOLE) as page:
         assert page.address == f"http://127.0.0.1:{page.port}/"
         assert page._server.socket.getsockname()[0] == "127.0.0.1"
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", page.port), timeout=5)
 
 

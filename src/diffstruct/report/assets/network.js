@@ -150,7 +150,7 @@ function drawLegend(one, scale) {
   bar.style.background = ramp();
   const items = one.measured
     ? [
-        el("span", {}, number(10 ** scale.low), bar, number(10 ** scale.high)),
+        el("span", {}, number(Number((10 ** scale.low).toPrecision(2))), bar, number(Number((10 ** scale.high).toPrecision(2)))),
         el("span", {}, el("i"), "below the price"),
         el("span", {}, el("i", { class: "unknown" }), "not measured yet"),
       ]
