@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from sklearn.datasets import load_digits
@@ -12,9 +13,18 @@ from torch.nn.functional import cross_entropy
 from transformer import Transformer  # of experiments/widths
 
 import diffstruct as ds
+from diffstruct.paper.record import record_of_run
 from diffstruct.report import Record
 
 CONTEXT = 64
+
+
+def transition(steps: int) -> Record:
+    """The paper's recurrent network on the task that becomes hard, and easy again."""
+    run = ds.paper.Run("transition", cycles=steps)
+    with TemporaryDirectory() as folder:
+        status = run.go(folder)["status"]
+    return record_of_run(run, status)
 
 
 def digits(steps: int) -> Record:

@@ -30,6 +30,12 @@ def until_step(step, status="running"):
     return replace(WHOLE, step=step, status=status, events=events, widths=widths, loss=loss)
 
 
+@pytest.fixture(autouse=True)
+def _no_wait(monkeypatch):
+    """Those who have looked are not waited for at the end."""
+    monkeypatch.setattr(live, "WAIT", 0.0)
+
+
 @pytest.fixture
 def often(monkeypatch):
     """A page that is brought up to date whenever it is told to."""
@@ -98,15 +104,16 @@ def test_the_run_is_looked_at_only_where_somebody_looks_and_not_too_often(monkey
         assert len(looks) == 2
 
 
-def test_the_end_is_shown_to_those_who_look(often):
+def test_the_end_is_shown_to_those_who_look(often, monkeypatch):
     now = [until_step(900)]
+    monkeypatch.setattr(live, "WAIT", 7.0)
     with LivePage(lambda: now[0]) as page:
         ask(page, "/")
         now[0] = until_step(1_000, "finished")
         page._seen.wait = lambda limit: seen.append((limit, json.loads(ask(page, "/record.json")[1])))
         seen = []
     ((limit, data),) = seen
-    assert limit == live.WAIT
+    assert limit == 7.0
     assert data["runs"][0]["status"] == "finished"
 
 

@@ -1,4 +1,4 @@
-"""The command line: `diffstruct grow` and `diffstruct reproduce`, a module each."""
+"""The command line: a module for each command."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from diffstruct import __version__
 from diffstruct.cli.exit_codes import BAD_INPUT
 from diffstruct.cli.grow import grow_command
+from diffstruct.cli.report import report_command
 from diffstruct.cli.reproduce import reproduce_command
 from diffstruct.errors import DiffstructError
 
@@ -40,6 +41,7 @@ def _root(
 
 app.command("grow")(grow_command)
 app.command("reproduce")(reproduce_command)
+app.command("report")(report_command)
 
 
 def main() -> None:

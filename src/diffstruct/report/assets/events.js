@@ -7,10 +7,10 @@ const COLUMNS = [
   ["step", "step", (e, i) => e.steps[i]],
   ["width", "width", (e, i) => e.widths[i]],
   ["removed", "removed", (e, i) => e.removed[i]],
-  ["units", "which", null],
   ["added", "added", (e, i) => e.added[i]],
   ["size", "size after", (e, i) => e.sizes[i]],
   ["cost", "cost of removal", (e, i) => (Number.isNaN(e.costs[i]) ? -Infinity : e.costs[i])],
+  ["units", "units removed", null],
 ];
 
 function listEvents() {
@@ -53,12 +53,12 @@ function eventRow(one, i) {
   const go = el("button", { type: "button", onclick: () => setStep(events.steps[i]), "aria-label": `Go to step ${whole(events.steps[i])}` }, whole(events.steps[i]));
   return row("td", [
     el("td", { class: "number" }, go),
-    widths[events.widths[i]].name,
+    el("td", { class: "name" }, widths[events.widths[i]].name),
     numeric("td", events.removed[i] ? `−${events.removed[i]}` : ""),
-    el("td", { class: "wide" }, which),
     numeric("td", events.added[i] ? `+${events.added[i]}` : ""),
     numeric("td", whole(events.sizes[i])),
     numeric("td", Number.isNaN(events.costs[i]) ? "" : number(events.costs[i])),
+    el("td", { class: "wide" }, which),
   ]);
 }
 

@@ -62,7 +62,7 @@ function bandTraces(band, steps, index, yaxis, name) {
   return [
     { ...edge, y: unpack(band.lower), name: "quartiles" },
     { ...edge, y: unpack(band.upper), name: "quartiles", fill: "tonexty", fillcolor: `${color}38` },
-    { ...edge, y: unpack(band.median), name, line: { ...edge.line, color, width: 2.2 }, hoverinfo: "all", hovertemplate: "%{y:.5~g}<extra>median</extra>" },
+    { ...edge, y: unpack(band.median), name, line: { ...edge.line, color, width: 2.8 }, hoverinfo: "all", hovertemplate: "%{y:.5~g}<extra>median</extra>" },
   ];
 }
 
@@ -96,7 +96,7 @@ function drawOverview() {
   const traces = several ? [...severalTraces(), ...bars] : [...lossTraces(one), ...sizeTraces(one), ...bars];
   const unit = one.lossUnit ? `loss, ${one.lossUnit}` : "loss";
   const name = $("#across").value;
-  const what = several ? `${name ? name.slice(1) : "all units"}: median and quartiles` : "size of each width";
+  const what = several ? `${name ? name.slice(1) : "all units"}: median and quartiles` : one.widths.length === 1 ? `${one.widths[0].kind} of ${one.widths[0].name}` : "size of each width";
   const log = (id) => $(id).checked;
   const layout = {
     height: narrow() ? 520 : 600, hovermode: one.widths.length > 8 || several ? "closest" : "x unified", bargap: 0, barmode: "overlay",
@@ -104,7 +104,7 @@ function drawOverview() {
     xaxis: stepAxis(one, { range: zoomed, anchor: "y3", showspikes: true, spikemode: "across", spikethickness: 1, spikedash: "solid", spikecolor: themed("line"), uirevision: String(state.runs.length) }),
     yaxis: axis({ domain: [0.57, 1], ...scaled(log("#log-loss"), one.loss.values), uirevision: String(log("#log-loss")) }),
     yaxis2: axis({ domain: [0.2, 0.5], ...scaled(log("#log-sizes"), one.widths.flatMap((each) => each.sizes)), rangemode: "tozero", uirevision: log("#log-sizes") + name }),
-    yaxis3: axis({ domain: [0, 0.13], nticks: 3, tickformat: ",d", fixedrange: true, zeroline: true }),
+    yaxis3: axis({ domain: [0, 0.13], nticks: 5, tickformat: ",d", fixedrange: true, zeroline: true }),
     annotations: [corner(several && state.across.loss ? `${unit}: median and quartiles` : unit, 1.005), corner(clip(what, narrow() ? 44 : 90), 0.505), corner(several ? "units added (up) and removed (down), of the chosen run" : "units added (up) and removed (down)", 0.135)],
     shapes: [cursor()],
   };
