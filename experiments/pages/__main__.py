@@ -28,7 +28,7 @@ OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "
 DESKTOP = {"viewport": {"width": 1100, "height": 1000}}
 PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 1.25, "is_mobile": True}
 PARTS = ("loss", "network", "lives", "importances", "cost", "events", "settings")
-COLORS = 128
+COLORS = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,6 +103,7 @@ def at(page: Page, share: float) -> None:
     last = int(page.get_attribute("#slider", "max") or 0)
     step = int(page.get_attribute("#slider", "step") or 1)
     page.locator("#slider").fill(str(round(share * last / step) * step))
+    page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(300)
 
 

@@ -43,7 +43,7 @@ function draw(id, traces, layout, { label, clicks = true } = {}) {
     modebar: { bgcolor: "rgba(0,0,0,0)", color: themed("soft"), activecolor: themed("ink") },
     ...layout,
     // On a touch screen the buttons are always there; titles make room for them.
-    margin: { l: 48, r: 14, t: 26, b: 42, ...layout.margin, ...(coarse.matches ? { t: 58 } : {}) },
+    margin: { l: 48, r: 22, t: 26, b: 42, ...layout.margin, ...(coarse.matches ? { t: 58 } : {}) },
   };
   const config = {
     responsive: true, displaylogo: false, scrollZoom: false, doubleClick: "reset", displayModeBar: coarse.matches ? true : "hover",

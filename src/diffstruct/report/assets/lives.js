@@ -82,7 +82,7 @@ function drawLives() {
   };
   if (!one.measured) trace.colorscale = [[0, lineColor(0)], [1, lineColor(0)]];
   const layout = {
-    height, uirevision: `${state.run}/${each.name}`, margin: { l: 48, r: 14, t: 10, b: 42 },
+    height, uirevision: `${state.run}/${each.name}`, margin: { l: 48, r: 22, t: 10, b: 42 },
     xaxis: stepAxis(one, { range, showgrid: false }),
     yaxis: axis({ title: { text: "units", standoff: 4 }, range: [lives.length - 0.5, -0.5], showticklabels: false, ticks: "", showgrid: false }),
     shapes: [cursor()],

@@ -100,7 +100,7 @@ function drawOverview() {
   const log = (id) => $(id).checked;
   const layout = {
     height: narrow() ? 520 : 600, hovermode: one.widths.length > 8 || several ? "closest" : "x unified", bargap: 0, barmode: "overlay",
-    hoverdistance: 30, spikedistance: -1, margin: { l: 52, r: 14, t: 30, b: 42 },
+    hoverdistance: 30, spikedistance: -1, margin: { l: 52, r: 22, t: 30, b: 42 },
     xaxis: stepAxis(one, { range: zoomed, anchor: "y3", showspikes: true, spikemode: "across", spikethickness: 1, spikedash: "solid", spikecolor: themed("line"), uirevision: String(state.runs.length) }),
     yaxis: axis({ domain: [0.57, 1], ...scaled(log("#log-loss"), one.loss.values), uirevision: String(log("#log-loss")) }),
     yaxis2: axis({ domain: [0.2, 0.5], ...scaled(log("#log-sizes"), one.widths.flatMap((each) => each.sizes)), rangemode: "tozero", uirevision: log("#log-sizes") + name }),
