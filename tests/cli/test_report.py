@@ -15,7 +15,7 @@ from diffstruct.report import live
 pytestmark = pytest.mark.slow
 
 RUN = ("grow", "easy", "--cycles", 900, "--seed", 3, "--quiet")
-SAME = ("history.csv", "events.jsonl", "model.safetensors", "units.png")
+SAME = ("history.csv", "events.jsonl", "importances.jsonl", "model.safetensors", "units.png")
 
 
 def data_of(path):

@@ -69,6 +69,23 @@ def test_a_damaged_state_dict_is_refused(structure, change, says):
         record_of_saved({**structure.state_dict(), **change}, "run.pt")
 
 
+@pytest.mark.parametrize(("column", "says"), [("size", "impossible"), ("removed", "impossible")])
+def test_a_history_that_cannot_have_happened_is_refused(structure, column, says):
+    state = structure.state_dict()
+    state["history"]["events"][column] += 1_000
+    with pytest.raises(StructureError, match=f"history.*{says}"):
+        record_of_saved(state, "run.pt")
+
+
+def test_a_sample_of_other_units_is_refused(structure):
+    state = structure.state_dict()
+    (width,) = state["history"]["samples"]["widths"]
+    width["units"][0], width["units"][-1] = width["units"][-1].item(), width["units"][0].item()
+    assert width["units"][0] != width["units"][-1]
+    with pytest.raises(StructureError, match="history.*other units"):
+        record_of_saved(state, "run.pt")
+
+
 def test_a_structure_writes_its_page_and_stays_as_it_was(structure, tmp_path):
     before = structure.state_dict()
     structure.report(tmp_path / "page.html")

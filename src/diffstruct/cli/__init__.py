@@ -12,6 +12,7 @@ from diffstruct.cli.exit_codes import BAD_INPUT
 from diffstruct.cli.grow import grow_command
 from diffstruct.cli.report import report_command
 from diffstruct.cli.reproduce import reproduce_command
+from diffstruct.cli.sample import sample_command
 from diffstruct.errors import DiffstructError
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ def _root(
 app.command("grow")(grow_command)
 app.command("reproduce")(reproduce_command)
 app.command("report")(report_command)
+app.command("sample")(sample_command)
 
 
 def main() -> None:

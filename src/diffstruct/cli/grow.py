@@ -154,6 +154,7 @@ def grow_command(
 
     The run folder holds [bold]run.json[/] (settings and final figures), [bold]history.csv[/]
     (cycle, loss, units), [bold]events.jsonl[/] (each addition and deletion),
+    [bold]importances.jsonl[/] (what each unit was worth over time),
     [bold]model.safetensors[/] (the weights) and [bold]units.png[/] (loss and units over time).
 
     [bold]Examples[/]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffstruct.errors import RunFolderError
-from diffstruct.history import Event
+from diffstruct.errors import ConfigurationError, RunFolderError
+from diffstruct.history import Event, Measurement
+from diffstruct.paper.network import multiply_adds, parameters
 from diffstruct.paper.progress import summary, title
-from diffstruct.paper.tasks import SEQUENCE
-from diffstruct.report import Record, WidthRecord
+from diffstruct.paper.reading import read_lines, read_summary
+from diffstruct.paper.revisions import get_revision
+from diffstruct.paper.tasks import SEQUENCE, transition
+from diffstruct.report import Record, WidthRecord, WidthSample
 
 if TYPE_CHECKING:
     from diffstruct.paper.run import Run
+
+WIDTH = "rnn"
+"""What the one width of the paper's networks is called."""
 
 _UNIT_OF_LOSS = f"nats per {SEQUENCE} characters"
 _SHOWN = ("task", "revision", "seed", "cycles_planned", "alphabet", "seconds")
@@ -26,69 +33,120 @@ def record_of_run(run: Run, status: str = "running") -> Record:
     assert run.trainer.structure is not None
     told = summary(run.settings, run.progress, status)
     record = run.trainer.structure.record()
-    phases = [(phase.start, phase.task.floor) for phase in run.progress.phases]
     return replace(
         record,
         title=title(told),
         loss=[(each.update, each.loss) for each in run.history.measurements],
         settings={**_settings(told), **vars(run.settings.rule), **record.settings},
-        floor=[(start, None if floor is None else SEQUENCE * floor) for start, floor in phases],
+        cost=_costs(told, run.history.measurements),
+        floor=_floors(told),
         unit_of_loss=_UNIT_OF_LOSS,
         status=status,
     )
 
 
-def record_of_folder(folder: Path) -> Record:
+def record_of_folder(folder: str | os.PathLike[str]) -> Record:
     """All that a page shows of the run in a folder, which may go on meanwhile.
 
+    What was logged last may be missing; runs of older versions have no importances.
+
     Raises:
-        RunFolderError: a file is missing or damaged.
+        RunFolderError: there is no run, or a file is missing or damaged.
     """
-    told = _read(folder / "run.json", lambda text: dict(json.loads(text)))
-    events = _read(folder / "events.jsonl", lambda text: [_event(line) for line in _lines(text)])
-    rows = _read(folder / "history.csv", lambda text: [*csv.DictReader(_lines(text))])
+    path = Path(folder)
+    told = read_summary(path)
+    logged = path / "importances.jsonl"
+    samples = read_lines(logged, _sample) if logged.exists() else []  # first: later events do no harm
+    events = read_lines(path / "events.jsonl", _event)
+    measurements = read_lines(path / "history.csv", _measurement, skip=1)
     try:
-        loss = [(int(row["cycle"]), float(row["loss"])) for row in rows]
-        first = events[0].size - events[0].added + len(events[0].removed) if events else told["final_units"]
-        step = max([int(told["cycles"]), *(at for at, _ in loss), *(event.step for event in events)])
-        floor = told["floor"]
+        start = events[0].size - events[0].added + len(events[0].removed) if events else told["final_units"]
+        sizes = _sizes(int(start), events, path / "events.jsonl")
+        kept = [each for each in samples if each.events < len(sizes)]
+        for number, each in enumerate(kept, start=1):
+            if len(each.importances) != sizes[each.events]:
+                raise RunFolderError(
+                    f"{logged} is damaged in line {number}: after {each.events} events there were "
+                    f"{sizes[each.events]} units, and it has {len(each.importances)}"
+                )
         return Record(
             title=title(told),
-            step=step,
+            step=max([int(told["cycles"]), *(each.update for each in measurements[-1:])]),
             total_steps=int(told["cycles_planned"]),
-            loss=loss,
-            widths=[WidthRecord(events[0].width if events else "rnn", "units", int(first))],
+            loss=[(each.update, each.loss) for each in measurements],
+            widths=[WidthRecord(WIDTH, "units", sizes[0], samples=kept)],
             events=events,
+            cost=_costs(told, measurements),
             settings={
                 **_settings(told),
                 **{f"version of {name}": each for name, each in told["versions"].items()},
             },
-            floor=[] if floor is None else [(0, float(floor))],
+            floor=_floors(told),
+            unit_of_importance=get_revision(told["revision"]).criterion.unit_of_importance,
             unit_of_loss=_UNIT_OF_LOSS,
             status=str(told["status"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunFolderError(f"the run in {folder} is damaged: {error!r} in its files") from error
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigurationError) as error:
+        raise RunFolderError(f"{path / 'run.json'} is damaged: {type(error).__name__}: {error}") from error
 
 
-def _settings(told: dict[str, Any]) -> dict[str, str | int | float | None]:
+def _sizes(start: int, events: Sequence[Event], path: Path) -> list[int]:
+    """Units at the start and after each event.
+
+    Raises:
+        RunFolderError: an event does not follow from those before it.
+    """
+    sizes = [start]
+    for number, event in enumerate(events, start=1):
+        size, removed = sizes[-1], event.removed
+        fits = len({*removed}) == len(removed) and all(0 <= unit < size for unit in removed)
+        if not fits or event.size != size - len(removed) + event.added:
+            raise RunFolderError(
+                f"{path} is damaged in line {number}: it does not follow from the lines before"
+            )
+        sizes.append(event.size)
+    return sizes
+
+
+def _settings(told: Mapping[str, Any]) -> dict[str, str | int | float | None]:
     return {name.replace("_", " "): told[name] for name in _SHOWN}
+
+
+def _costs(told: Mapping[str, Any], rows: Sequence[Measurement]) -> dict[str, list[tuple[int, float]]]:
+    symbols, multiplied = len(told["alphabet"]), get_revision(told["revision"]).multiplier is not None
+    return {
+        "parameters": [(row.update, float(parameters(symbols, row.units, multiplied))) for row in rows],
+        "multiply-adds": [(row.update, float(multiply_adds(symbols, row.units))) for row in rows],
+    }
+
+
+def _floors(told: Mapping[str, Any]) -> list[tuple[int, float | None]]:
+    """The best loss, from each step on at which the task changes."""
+    if "floors" in told:
+        return [(int(step), None if floor is None else float(floor)) for step, floor in told["floors"]]
+    if told["task"] == "transition":  # runs of older versions name the floor of the last task alone
+        phases = transition(int(told["cycles_planned"]))
+        return [(each.start, each.task.floor and SEQUENCE * each.task.floor) for each in phases]
+    return [] if told["floor"] is None else [(0, float(told["floor"]))]
 
 
 def _event(line: str) -> Event:
     fields = json.loads(line)
-    return Event(fields.pop("update"), **{**fields, "removed": tuple(fields["removed"])})
+    removed = tuple(map(int, fields["removed"]))
+    step, added, size, cost = fields["update"], fields["added"], fields["size"], fields.get("cost")
+    return Event(
+        int(step), str(fields["width"]), removed, int(added), int(size), None if cost is None else float(cost)
+    )
 
 
-def _lines(text: str) -> list[str]:
-    """The whole lines: the last one may be half written."""
-    return text[: text.rfind("\n") + 1].splitlines()
+def _sample(line: str) -> WidthSample:
+    fields = json.loads(line)
+    importances = [float(each) for each in fields["importances"][WIDTH]]
+    return WidthSample(
+        int(fields["update"]), importances, float(fields["thresholds"][WIDTH]), int(fields["events"])
+    )
 
 
-def _read(path: Path, parse: Any) -> Any:
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunFolderError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{path} is damaged: {error}") from error
+def _measurement(line: str) -> Measurement:
+    update, loss, units = line.split(",")
+    return Measurement(int(update), float(loss), int(units))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffstruct import criteria
 from diffstruct.criteria import Criterion
-from diffstruct.history import COSTS
+from diffstruct.history import COSTS, Event
 from diffstruct.history.state import history_of
-from diffstruct.report import Record
+from diffstruct.report import Record, WidthRecord
+from diffstruct.report.lives import lives_of
 from diffstruct.report.widths import WidthNow, followed
 from diffstruct.states import Fields
 from diffstruct.structure.state import FORMAT
@@ -52,6 +53,8 @@ def record_of_saved(state: Mapping[str, Any], title: str) -> Record:
         for name, width in fields.fields("widths").each().items()
     ]
     widths, events = followed(history, now)
+    for width in widths:
+        _check(width, events, fields)
     loss = [(each.update, each.loss) for each in history.measurements]
     known = [(each.step, each.loss) for each in history.samples if each.loss is not None]
     kind = getattr(criteria, criterion, Criterion)
@@ -76,6 +79,17 @@ def record_of_saved(state: Mapping[str, Any], title: str) -> Record:
         unit_of_loss="" if loss else "nats per prediction",
         status="finished" if fields.flag("finished") else "running",
     )
+
+
+def _check(width: WidthRecord, events: Sequence[Event], fields: Fields) -> None:
+    """Refuse events that cannot have happened, and samples of other units than there were."""
+    try:
+        lives = lives_of(width.name, width.start, events)
+    except ValueError as error:
+        raise fields.wrong("history", f"is impossible ({error})") from error
+    for sample in width.samples:
+        if len(sample.importances) != len(lives.alive(sample.events)):
+            raise fields.wrong("history", f"has a sample of other units than {width.name!r} had")
 
 
 def _places(width: Fields) -> str:
