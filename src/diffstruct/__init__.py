@@ -5,7 +5,6 @@ callbacks of `diffstruct.integrations`; all other modules are internal and may c
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from diffstruct import checkpoint, nn
@@ -38,12 +37,13 @@ from diffstruct.errors import (
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure import Event, History, Measurement, Structure, resize_to
 from diffstruct.surgery import Change, register_initial_state
+from diffstruct.version import installed_version
 from diffstruct.width import Attribute, Axis, Depth, Fixed, ParameterCount, Product, Role, Slot, Sum, Width
 
 if TYPE_CHECKING:
     from diffstruct import paper
 
-__version__ = version("diffstruct")
+__version__ = installed_version()
 
 
 def __getattr__(name: str) -> Any:

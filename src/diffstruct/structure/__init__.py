@@ -1,6 +1,6 @@
 """Structure: ties a criterion, a rule and surgery to a model and its optimizer, from `start` to `finish`."""
 
-from diffstruct.structure.history import Event, History, Measurement
+from diffstruct.history import Event, History, Measurement
 from diffstruct.structure.resize import resize_to
 from diffstruct.structure.structure import Structure
 

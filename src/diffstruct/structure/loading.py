@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from diffstruct.errors import StructureError
+from diffstruct.history.state import history_of
 from diffstruct.rule import Decision, addition, decision
 from diffstruct.states import Fields
 from diffstruct.structure.arranging import arranged, arrangement
 from diffstruct.structure.changing import ChangingStructure
+from diffstruct.structure.losses import LAST, Losses
 from diffstruct.structure.state import (
     FORMAT,
-    history_of,
     memory_of,
     place,
     rule_of,
@@ -44,6 +45,7 @@ def load_state(structure: ChangingStructure, state: Any) -> None:
         structure.states = {name: memory_of(each, sizes[name]) for name, each in entries.items()}
         structure._spare = {n: each.array("spare", (sizes[n],), np.bool_) for n, each in entries.items()}
         structure.history = history_of(fields.fields("history"))
+        structure._losses = Losses(_losses(fields))
         structure.steps, structure._last = fields.whole("steps"), {}
         structure.guard.skipped = fields.whole("skipped")
         _load_generator(structure, fields)
@@ -215,6 +217,14 @@ def _order(
         index = next(index for index, each in left.items() if each == where)
         del left[index]
         found.append((index, scale, fill))
+    return found
+
+
+def _losses(fields: Fields) -> list[float]:
+    losses = fields.array("losses", None, np.float64)
+    if losses.ndim != 1 or len(losses) > LAST:
+        raise fields.wrong("losses", f"has shape {[*losses.shape]}, not [{LAST}] or less")
+    found: list[float] = losses.tolist()
     return found
 
 
