@@ -281,10 +281,10 @@ class Structure(ChangingStructure):
         ages = {name: state.ages for name, state in self.states.items()}
         self.criterion.after_step(self.steps + 1, ages)
         importances = {name: self.criterion.importance(width) for name, width in self.widths.items()}
-        self.history.sample(lambda: sample_of(self, self.steps + 1))
         rules = {name: self.rule_now(name) for name in self.widths}
         chance = self.training.generator
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
+        self.history.sample(lambda: sample_of(self, self.steps + 1))
         decisions = {name: whole.decision for name, whole in found.items()}
         spare = {name: whole.spare for name, whole in found.items()}
         return self._operate(decisions, self.criterion.initialize, spare=spare, undo=undo)
