@@ -22,7 +22,9 @@ def test_a_sharded_run_goes_on_from_its_states_on_four_ranks_on_two_and_unsharde
     sizes = [{name: size for _, name, _, _, size in events} for events in _of_steps(ends[0]["events"])]
     assert sizes[0] != sizes[1]  # and so come back to others
     for found in four:
-        assert_alike([found[way] for way in ("end", "from disk", "from memory", "made anew")])
+        ways = [found[way] for way in ("end", "from disk", "from memory", "made anew")]
+        assert_alike(ways)
+        assert all(way["losses"] == pytest.approx(ends[0]["losses"]) for way in ways)
     two, refused = on_ranks(
         2, partial(states.goes_on, folder=first, to=second), partial(states.refused, folder=first)
     )
@@ -30,6 +32,7 @@ def test_a_sharded_run_goes_on_from_its_states_on_four_ranks_on_two_and_unsharde
     for other in (two[0], *states.of_one(second)):
         assert other["events"] == ends[0]["events"]
         assert other["draws"] == ends[0]["draws"]
+        assert other["losses"] == pytest.approx(ends[0]["losses"])
         for name, weights in ends[0]["weights"].items():
             torch.testing.assert_close(other["weights"][name], weights, rtol=0, atol=1e-10)
     assert all(found["finished"] is True for found in refused)

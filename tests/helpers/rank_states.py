@@ -29,7 +29,7 @@ exec(next(block for block in _BLOCKS if "def save" in block), _NAMES)
 save, load = _NAMES["save"], _NAMES["load"]
 
 Run = tuple[nn.Module, Optimizer, ds.Structure]
-SAVED, MIDDLE, END = 2, 4, 6
+SAVED, MIDDLE, END = 2, 4, 8
 """Steps: at which a run is saved, at which one that goes on from there is, and the last."""
 
 
@@ -51,10 +51,11 @@ def train(run: Run, rank: int, size: int, end: int) -> dict[str, Any]:
         while structure.steps < end:
             x, y = batch(structure.steps, rank, size)
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x.double()), y).backward()
+            loss = nn.functional.cross_entropy(model(x.double()), y)
+            loss.backward()
             optimizer.step()
-            structure.step()
-    return told(model, structure)
+            structure.step(loss)
+    return {**told(model, structure), "losses": [each.loss for each in structure.history.measurements]}
 
 
 def interrupted(rank: int, size: int, folder: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
+from helpers.exact import same
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -24,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import diffstruct as ds
 from diffstruct.criteria import removal
+from diffstruct.history.state import history_state
 from diffstruct.structure.deepening import Deepening
 
 EAGER = ds.Rule(p_add=0.5, p_delete=0.5, max_units=32, grace_period=3)
@@ -137,6 +139,8 @@ def told(model: nn.Module, structure: ds.Structure) -> dict[str, Any]:
     return {
         "sizes": {name: width.size for name, width in structure.widths.items()},
         "events": [(e.step, e.width, e.removed, e.added, e.size) for e in structure.history.events],
+        "losses": [(each.update, each.loss) for each in structure.history.measurements],
+        "samples": history_state(structure.history)["samples"],
         "weights": {name: whole(each) for name, each in model.named_parameters()},
         "draws": structure.training.generator.bit_generator.state,
     }
@@ -203,15 +207,18 @@ def train(
             each.load_state_dict(deepcopy(saved))  # processes share the memory of what they are given
         for step in range(begin, stop):
             optimizer.zero_grad()
+            mean = torch.zeros((), dtype=dtype)
             for part in range(accumulate):
                 x, y = batch(step * accumulate + part, rank, size)
                 reduced = size == 1 or part == accumulate - 1
                 if order == "sharded" and size > 1:
                     called.set_requires_gradient_sync(reduced)
                 with nullcontext() if reduced or not wraps else called.no_sync():
-                    (LOSSES[loss](called(x.to(dtype)), x.to(dtype), y) / accumulate).backward()
+                    value = LOSSES[loss](called(x.to(dtype)), x.to(dtype), y) / accumulate
+                    value.backward()
+                mean += value.detach()
             optimizer.step()
-            structure.step()
+            structure.step(mean)
         if finish:
             structure.finish()
             x, y = batch(STEPS, rank, size)
@@ -230,6 +237,8 @@ def assert_alike(ranks: Sequence[Any]) -> None:
         assert isinstance(other, dict), other
         assert other["events"] == first["events"]
         assert other["draws"] == first["draws"]
+        assert same(other["losses"], first["losses"])
+        assert same(other["samples"], first["samples"])
         assert [*other["weights"]] == [*first["weights"]]
         for name, weights in first["weights"].items():
             assert torch.equal(other["weights"][name], weights), name
@@ -238,6 +247,8 @@ def assert_alike(ranks: Sequence[Any]) -> None:
 def assert_as_one(found: dict[str, Any], one: dict[str, Any], tolerance: float = ROUNDING) -> None:
     """A rank has come to what one process came to, through additions and removals."""
     assert found["events"] == one["events"]
+    assert [step for step, _ in found["losses"]] == [step for step, _ in one["losses"]]
+    assert abs(found["losses"][0][1] - one["losses"][0][1]) < 1e-5  # of the whole batch, not of a part of it
     assert any(removed for _, _, removed, _, _ in one["events"])
     assert any(added for _, _, _, added, _ in one["events"])
     for name, weights in one["weights"].items():

@@ -231,11 +231,12 @@ def by_hand(steps, batch):
     for step in range(steps):
         optimizer.zero_grad()
         for x, y in batches[4 * step : 4 * step + 4]:
-            (nn.functional.cross_entropy(model(x), y) / 4).backward()
+            loss = nn.functional.cross_entropy(model(x), y)
+            (loss / 4).backward()
         optimizer.step()
         scheduler.step()
-        structure.step()
-    return dict(model.state_dict())
+        structure.step(loss)
+    return dict(model.state_dict()), structure.history.measurements
 
 
 @pytest.mark.parametrize("validate", [False, True])
@@ -245,7 +246,10 @@ def test_steps_of_the_optimizer_are_counted_and_validation_makes_no_difference(t
     fit.fit(model, data(4), data() if validate else None)
     assert fit.fit_loop.total_batch_idx + 1 == 320
     assert structure.structure.steps == structure.structure.training.total_steps == 80
-    assert same(dict(model.state_dict()), by_hand(80, 4))
+    weights, losses = by_hand(80, 4)
+    assert same(dict(model.state_dict()), weights)
+    assert structure.structure.history.measurements == losses
+    assert len(losses) == 80
 
 
 class Manual(Classifier):

@@ -152,9 +152,12 @@ def test_a_run_that_was_stopped_goes_on_in_its_own_process(tmp_path):
     assert same(everything(run), everything(whole))
 
 
-def test_sizes_are_in_the_log(tmp_path):
-    run = trainer(tmp_path, made(), callback())
+def test_sizes_are_in_the_log_and_losses_in_the_history(tmp_path):
+    structure = callback()
+    run = trainer(tmp_path, made(), structure)
     run.train()
+    losses = [(each["step"], each["loss"]) for each in run.state.log_history if "loss" in each]
+    assert [(each.update, each.loss) for each in structure.structure.history.measurements] == losses
     logged = [each["units/model.layers.0.mlp.gate_proj"] for each in run.state.log_history]
     assert len(logged) == 9
     assert logged[-1] == run.model.model.layers[0].mlp.gate_proj.out_features != 12

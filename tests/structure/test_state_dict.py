@@ -107,10 +107,11 @@ def train(run, begin, end):
     for step in range(begin, end):
         rows = torch.arange(32) + 16 * (step % 30)
         run["optimizer"].zero_grad()
-        nn.functional.cross_entropy(run["model"](X[rows]), Y[rows]).backward()
+        loss = nn.functional.cross_entropy(run["model"](X[rows]), Y[rows])
+        loss.backward()
         run["optimizer"].step()
         run["scheduler"].step()
-        run["structure"].step()
+        run["structure"].step(loss)
 
 
 def saved(run):

@@ -141,6 +141,9 @@ class Criterion(ABC):
     acts_on_gradients: bool = False
     """Whether `before_step` changes gradients, which a closure given to the optimizer's step would undo."""
 
+    unit_of_importance: str = "importance"
+    """What importance is in, such as "L1 norm of the outgoing weights": a title for pictures."""
+
     training: Training
     """The run, from `attach` on."""
 
@@ -180,6 +183,16 @@ class Criterion(ABC):
     @abstractmethod
     def importance(self, width: Width) -> Tensor:
         """One number per unit, `[n]`, in the unit of the rule's threshold."""
+
+    def measured(self, width: Width) -> Tensor:
+        """What units have been measured to be worth, `[n]`, for the history: `importance`, where that does
+        not say more than what was measured."""
+        return self.importance(width)
+
+    @property
+    def known_loss(self) -> float | None:
+        """The loss in nats per prediction, a moving average, where the criterion knows it."""
+        return None
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Act on the gradients, right before a step of `optimizer`."""

@@ -71,7 +71,10 @@ def _loss(state: Fields) -> Loss:
     if kind not in KINDS:
         raise state.wrong("kind", f"is {kind!r:.40}, not one of {KINDS}")
     scale, predictions, nats, spread = map(state.number, ("scale", "predictions", "nats", "spread"))
-    return Loss(kind, scale, predictions, nats, state.array("constant", None, np.float64), spread)
+    constant = state.array("constant", None, np.float64)
+    if constant.ndim != (2 if kind == "sigmoid" else 1):
+        raise state.wrong("constant", f"has {constant.ndim} dimensions, which a {kind} loss has not")
+    return Loss(kind, scale, predictions, nats, constant, spread)
 
 
 def removals_state(removals: Removals) -> dict[str, Any]:

@@ -62,9 +62,13 @@ class _PricedNorm(Criterion):
     def before_step(self, optimizer: Optimizer) -> None:
         """Add the price to the gradients, where it is paid so."""
         mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        scale: Tensor | None = getattr(optimizer, "grad_scale", None)  # of a GradScaler, still in gradients
+        price = self.price
+        if scale is not None and self.acts_on_gradients:
+            price = replace(price, strength=price.strength * scale.item())
         for tensor, which in norms.priced(self.widths.values(), self.roles):
             if id(tensor) in mine:
-                self.price.before_step(tensor, which)
+                price.before_step(tensor, which)
 
     def after_step(self, step: int, ages: Mapping[str, NDArray[np.int64]]) -> None:
         """Take the price of `interval` steps off the weights."""
@@ -98,6 +102,7 @@ class OutgoingNorm(_PricedNorm):
     """
 
     roles: ClassVar[tuple[Role, ...]] = READERS
+    unit_of_importance: ClassVar[str] = "L1 norm of the outgoing weights"  # type: ignore[misc]
     initialization = AtThreshold()
 
     def importance(self, width: Width) -> Tensor:
@@ -127,6 +132,7 @@ class Multipliers(_PricedNorm):
     """
 
     roles: ClassVar[tuple[Role, ...]] = (Role.MULTIPLIER,)
+    unit_of_importance: ClassVar[str] = "absolute value of the multiplier"  # type: ignore[misc]
     initialization = SmallRandom()
 
     def refusal(self, width: Width, training: Training) -> str | None:

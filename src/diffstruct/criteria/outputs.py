@@ -124,12 +124,13 @@ class Outputs:
         if not self._calls:
             return None
         *others, last = self._calls.values()
-        outputs, gradient = last.outputs, last.gradient
+        outputs, gradient, calls = last.outputs, last.gradient, [last]
         if others:
             calls = [call for call in (*others, last) if call.outputs.shape[1] == outputs.shape[1]]
             outputs = torch.cat([call.outputs for call in calls])
             gradient = torch.cat([call.gradient for call in calls])
-        return Rows(outputs, gradient, last.dim, last.share * len(outputs))
+        every = sum(call.share * len(call.outputs) for call in calls)
+        return Rows(outputs, gradient, last.dim, every, tuple(len(call.outputs) for call in calls))
 
     def loss(self, rows: Rows | None = None) -> Loss | None:
         """What the loss of the calls is; None if none was seen, or its gradient is zero or not finite.
@@ -141,7 +142,7 @@ class Outputs:
         if rows is None:
             return None
         share = rows.every / len(rows.outputs)
-        loss = recognise(rows.outputs, rows.gradient)
+        loss = recognise(rows.outputs, rows.gradient, rows.parts)
         if loss is None or share == 1:
             return loss
         if loss.kind == "other":
@@ -214,12 +215,13 @@ class Outputs:
                 register: Callable[[Any], RemovableHandle] = outputs.register_hook
                 register(self._recorder(self._forwards, call))
 
-    def _recorder(self, forward: int, call: Call) -> Callable[[Tensor], None]:
+    def _recorder(self, forward: int, call: Call) -> Callable[[Tensor | None], None]:
         mine = weakref.ref(self)
 
-        def record(gradient: Tensor) -> None:
+        def record(gradient: Tensor | None) -> None:
             owner = mine()
-            if owner is None or not owner.recording:
+            # None: an output that the loss does not look at, of a function whose other outputs it does.
+            if owner is None or not owner.recording or gradient is None:
                 return
             if not owner._begun:
                 owner.clear()

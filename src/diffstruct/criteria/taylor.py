@@ -100,6 +100,7 @@ class TaylorImportance(Criterion):
     conditional: bool = True
     initialization: Initialization = field(default_factory=AsTheModel)
 
+    unit_of_importance: ClassVar[str] = "share of what was won, over share of the cost"  # type: ignore[misc]
     widens: ClassVar[bool] = True  # type: ignore[misc]
     keeps_budgets: ClassVar[bool] = True  # type: ignore[misc]
     learns_depths: ClassVar[bool] = True  # type: ignore[misc]
@@ -173,7 +174,8 @@ class TaylorImportance(Criterion):
         self._decay = Decay(self.tracker.rate)
         self._settling = Settling(training.total_steps)
         self._ages = {name: np.zeros(width.size, np.int64) for name, width in widths.items()}
-        self._final, self._stepped, self._pressure = False, False, 0.0
+        self._final, self._pressure = False, 0.0
+        self._stepped: set[int] = set()  # which optimizers have, by their numbers
         grace = training.interval * max(map(training.grace_period, training.rules))
         self._last_addition = math.floor((1 - self.annealing) * training.total_steps) - grace
         return super().attach(widths, training)
@@ -193,10 +195,22 @@ class TaylorImportance(Criterion):
             values[self.removals.pending[name].units] = 0.0
         return torch.from_numpy(values)
 
+    def measured(self, width: Width) -> Tensor:
+        """The shares alone: nothing of what was shown by trying units."""
+        name = width.name
+        old = np.ones(width.size, np.bool_) if self._final else self._past_grace(name)
+        return torch.from_numpy(np.where(old, self.removals.importance(name), self.tracker.alone[name]))
+
+    @property
+    def known_loss(self) -> float | None:
+        """Of a cross-entropy, which the gradient gives away."""
+        loss = self.tracker.loss
+        return None if loss is None or loss.kind == "other" else loss.nats
+
     def before_step(self, optimizer: Optimizer) -> None:
         """Record gradients that `backward` did not show to hooks."""
         self.tracker.record_missing()
-        self._stepped = True
+        self._stepped.add(self.training.optimizers.index(optimizer))
 
     def after_step(self, step: int, ages: Mapping[str, NDArray[np.int64]]) -> None:
         """Enter what the step showed, let weights decay, and find the units that may go."""
@@ -206,9 +220,11 @@ class TaylorImportance(Criterion):
         sizes = {name: width.size for name, width in tracker.widths.items()}
         training.processes.settle()
         sharded = training.processes.sharding is not None
-        seen = Seen(self._stepped, tracker.take(), self.outputs.rows(), sharded)
+        seen = Seen(bool(self._stepped), tracker.take(), self.outputs.rows(), sharded)
         seen = training.processes.together(seen, sizes, step)
-        if not seen.stepped and seen.slopes:  # it was left out, as a GradScaler does where gradients overflow
+        # A GradScaler leaves out steps where gradients overflow, of several optimizers those that have them.
+        whole = len(self._stepped) == len(training.optimizers) or seen.finite
+        if seen.slopes and not (seen.stepped and whole):
             self.outputs.clear()
             return
         loss = None if seen.rows is None else self.outputs.loss(seen.rows)
@@ -238,7 +254,7 @@ class TaylorImportance(Criterion):
         """Let the hooks record, or not."""
         self.tracker.recording = self.outputs.recording = wanted
         self.outputs.processes = self.training.processes.size
-        self._stepped = False
+        self._stepped = set()
         if wanted:
             self.outputs.begin()
 

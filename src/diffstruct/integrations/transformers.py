@@ -10,6 +10,7 @@ import torch
 
 from diffstruct.errors import CheckpointError, StructureError
 from diffstruct.integrations.before_load import HeldBack, on_device_of
+from diffstruct.integrations.losses import enter
 from diffstruct.structure import Structure
 
 try:
@@ -99,6 +100,8 @@ class StructureCallback(TrainerCallback):
         """Put the sizes into the log, for the callbacks behind this one and for the `Trainer`'s history."""
         if self.structure is not None:
             sizes = {f"units/{name}": width.size for name, width in self.structure.widths.items()}
+            if "loss" in kwargs["logs"]:
+                enter(self.structure, kwargs["logs"]["loss"])
             kwargs["logs"].update(sizes)
             state.log_history[-1].update(sizes)
 

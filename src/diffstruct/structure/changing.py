@@ -13,13 +13,14 @@ from torch import nn
 
 from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Criterion, Training
+from diffstruct.history import Event, History
 from diffstruct.rule import Decision, RuleState
 from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.deepening import Growth
 from diffstruct.structure.finish import finished
 from diffstruct.structure.finite import Guard
-from diffstruct.structure.history import Event, History
 from diffstruct.structure.hooks import ActsBeforeSteps
+from diffstruct.structure.losses import Losses
 from diffstruct.structure.operation import block_watch, carried, operate_on, told, touched_by
 from diffstruct.structure.retreat import all_or_nothing, at_risk, remember
 from diffstruct.structure.run import training_after
@@ -47,6 +48,7 @@ class ChangingStructure(ActsBeforeSteps):
     _spare: dict[str, NDArray[np.bool_]]
     _growth: Growth
     _widening: Widening | None
+    _losses: Losses
     _last: dict[str, Change]
     """What the last step has changed."""
     _finished: bool

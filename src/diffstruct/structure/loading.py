@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from diffstruct.errors import StructureError
+from diffstruct.history.state import history_of
 from diffstruct.rule import Decision, addition, decision
 from diffstruct.states import Fields
 from diffstruct.structure.arranging import arranged, arrangement
 from diffstruct.structure.changing import ChangingStructure
+from diffstruct.structure.losses import LAST, Losses
 from diffstruct.structure.state import (
     FORMAT,
-    history_of,
     mark_of,
     memory_of,
     place,
@@ -59,6 +60,7 @@ def load_state(structure: ChangingStructure, state: Any) -> None:
 def _load_rest(structure: ChangingStructure, fields: Fields, undo: ExitStack) -> None:
     """What is no matter of sizes."""
     structure.history = history_of(fields.fields("history"))
+    structure._losses = Losses(_losses(fields))
     structure.steps, structure._last = fields.whole("steps"), {}
     structure.guard.skipped = fields.whole("skipped")
     _load_generator(structure, fields)
@@ -230,6 +232,14 @@ def _order(
         index = next(index for index, each in left.items() if each == where)
         del left[index]
         found.append((index, scale, fill))
+    return found
+
+
+def _losses(fields: Fields) -> list[float]:
+    losses = fields.array("losses", None, np.float64)
+    if losses.ndim != 1 or len(losses) > LAST:
+        raise fields.wrong("losses", f"has shape {[*losses.shape]}, not [{LAST}] or less")
+    found: list[float] = losses.tolist()
     return found
 
 

@@ -24,10 +24,10 @@ from diffstruct.couple import Proof
 from diffstruct.couple.found import Refusal
 from diffstruct.criteria.outputs import Call
 from diffstruct.distributed import Processes
+from diffstruct.history import History
 from diffstruct.interrupts import held
 from diffstruct.rule import Rule
 from diffstruct.structure.finite import Guard
-from diffstruct.structure.history import History
 from diffstruct.surgery import Copy
 from diffstruct.width import Axis, Width
 

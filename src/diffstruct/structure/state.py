@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from diffstruct.errors import ConfigurationError
+from diffstruct.history.state import history_state
 from diffstruct.rule import Rule, RuleState
 from diffstruct.states import Fields, tensor_of
 from diffstruct.structure.arranging import arrangement
 from diffstruct.structure.changing import ChangingStructure
-from diffstruct.structure.history import Event, History, Measurement
 from diffstruct.width import Depth, Slot, Width
 from diffstruct.width.depth import children_of
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what a state dict says changes its meaning."""
 
 
@@ -35,7 +35,10 @@ def state_of(structure: ChangingStructure) -> dict[str, Any]:
     """The state dict of a structure, with tensors of its own."""
     training, criterion = structure.training, structure.criterion
     names = {module: path for path, module in structure.model.named_modules()}
-    written = structure._widening
+    written, processes = structure._widening, training.processes
+    # Of a sharded model all processes ask for the state together, and any of them may save it.
+    all_ask = processes.sharding is not None
+    losses = structure._losses.of_all(processes) if all_ask else structure._losses.values()
     return {
         "format": FORMAT,
         "criterion_type": type(criterion).__name__,
@@ -53,6 +56,7 @@ def state_of(structure: ChangingStructure) -> dict[str, Any]:
         "widening": None if written is None else written.state_dict(names),
         "generator": json.dumps(training.generator.bit_generator.state),
         "history": history_state(structure.history),
+        "losses": torch.tensor(losses, dtype=torch.float64),
     }
 
 
@@ -107,64 +111,6 @@ def mark_of(state: Fields) -> int:
 def place(slot: Slot, names: Mapping[nn.Module, str]) -> tuple[str, str, int]:
     """Where a slot lies: the path of its module, the name of the tensor, and the dimension."""
     return names[slot.module], slot.name, slot.dim
-
-
-def history_state(history: History) -> dict[str, Any]:
-    """A history, its events and measurements in columns: a long run has hundreds of thousands."""
-    events, measurements = history.events, history.measurements
-    return {
-        "events": {
-            "step": _column([event.step for event in events]),
-            "width": [event.width for event in events],
-            "removed": _column([unit for event in events for unit in event.removed]),
-            "counts": _column([len(event.removed) for event in events]),
-            "added": _column([event.added for event in events]),
-            "size": _column([event.size for event in events]),
-            "measured": torch.tensor([event.cost is not None for event in events], dtype=torch.bool),
-            "cost": torch.tensor([event.cost or 0.0 for event in events], dtype=torch.float64),
-        },
-        "measurements": {
-            "update": _column([each.update for each in measurements]),
-            "loss": torch.tensor([each.loss for each in measurements], dtype=torch.float64),
-            "units": _column([each.units for each in measurements]),
-        },
-        "names": [{"events": events, "before": dict(before)} for events, before in history.names],
-    }
-
-
-def _column(numbers: list[int]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.int64)
-
-
-def history_of(state: Fields) -> History:
-    """The history that `history_state` has told."""
-    told, shown = state.fields("events"), state.fields("measurements")
-    widths = told.items("width")
-    if not all(isinstance(each, str) for each in widths):
-        raise told.wrong("width", "has what is no name of a width")
-    each = (len(widths),)
-    counts = told.array("counts", each, np.int64)
-    if (counts < 0).any():
-        raise told.wrong("counts", "has a number below 0")
-    removed = np.split(told.array("removed", (int(counts.sum()),), np.int64), np.cumsum(counts)[:-1])
-    step, added, size = (told.array(key, each, np.int64).tolist() for key in ("step", "added", "size"))
-    measured, cost = told.array("measured", each, np.bool_), told.array("cost", each, np.float64).tolist()
-    events = [
-        Event(step[i], name, tuple(removed[i].tolist()), added[i], size[i], cost[i] if measured[i] else None)
-        for i, name in enumerate(widths)
-    ]
-    update = shown.array("update", None, np.int64)
-    if update.ndim != 1:
-        raise shown.wrong("update", f"has {update.ndim} dimensions")
-    loss, units = shown.array("loss", update.shape, np.float64), shown.array("units", update.shape, np.int64)
-    rows = zip(update.tolist(), loss.tolist(), units.tolist(), strict=True)
-    measurements = [Measurement(*row) for row in rows]
-    names: list[tuple[int, Mapping[str, str | None]]] = []
-    for entry in state.list_of_fields("names"):
-        before = entry.fields("before")
-        known = {name: None if before[name] is None else before.text(name) for name in before.value}
-        names.append((entry.whole("events"), known))
-    return History(events, measurements, names)
 
 
 def rule_of(state: Fields, size: int) -> Rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,10 @@ from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Budget, Criterion, TaylorImportance
 from diffstruct.distributed import Processes, unwrapped
 from diffstruct.errors import StructureError, StructureWarning
+from diffstruct.history import Event, History
 from diffstruct.interrupts import held
+from diffstruct.report import Record
+from diffstruct.report.page import write
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, shardable, widths_to_learn
 from diffstruct.structure.changing import ChangingStructure
@@ -27,14 +31,16 @@ from diffstruct.structure.deepening import Growth
 from diffstruct.structure.finish import units_at_the_end
 from diffstruct.structure.finite import Guard, Nonfinite
 from diffstruct.structure.hidden_state import carry_state
-from diffstruct.structure.history import Event, History
 from diffstruct.structure.joining import join
 from diffstruct.structure.load_hooks import watch_loads
 from diffstruct.structure.loading import load_state
+from diffstruct.structure.losses import Losses
 from diffstruct.structure.operation import operate_on, touched_by
+from diffstruct.structure.recording import record_of
 from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.retreat import at_risk, remember, remember_modules
 from diffstruct.structure.run import multiples, optimizers_of, training_run
+from diffstruct.structure.sampling import measurement_of, sample_of
 from diffstruct.structure.start import start_depths, start_of
 from diffstruct.structure.state import state_of
 from diffstruct.structure.table import table
@@ -155,7 +161,8 @@ class Structure(ChangingStructure):
                 undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
             undo.callback(back)
             self.criterion.resize(changes, 0)
-            self.history = History()
+            self.history = History.of_decisions(self.training.total_steps // self.training.interval)
+            self._losses = Losses()
             self.steps = 0  # made so far
             self.states = {name: RuleState.initial(width.size) for name, width in self.widths.items()}
             self._spare = {name: np.zeros(width.size, np.bool_) for name, width in self.widths.items()}
@@ -201,7 +208,7 @@ class Structure(ChangingStructure):
         if found_inf is not None:  # of a GradScaler, by which the optimizer leaves steps out by itself
             if self.steps + 1 >= self._due and found_inf.item():
                 return
-        elif not self.guard.passes(self.steps + 1):
+        elif not self.guard.passes(self.steps + 1, optimizer):
             return
         if self.steps < self.training.total_steps:
             self.criterion.before_step(optimizer)
@@ -216,8 +223,12 @@ class Structure(ChangingStructure):
 
         return whole
 
-    def step(self) -> tuple[Event, ...]:
+    def step(self, loss: Tensor | float | None = None) -> tuple[Event, ...]:
         """Let the criterion act, decide, and change the structure; call it after each step of the optimizer.
+
+        Args:
+            loss: of the step, if it is to be in the history: at each decision the mean over the last 32 steps
+                and all processes. A tensor with one number, which is read at the decision alone, or a number.
 
         Returns:
             One event for each width that changed; none at most steps.
@@ -225,7 +236,10 @@ class Structure(ChangingStructure):
         Raises:
             DivergenceError: the importance of a unit is not finite; nothing has changed then.
             StructureError: the structure is finished.
+            ConfigurationError: the loss is not one number.
         """
+        if loss is not None:
+            self._losses.add(loss)
         if self.steps + 1 < self._due:
             self.steps, self._last, self._loads = self.steps + 1, {}, 0
             return ()
@@ -242,6 +256,8 @@ class Structure(ChangingStructure):
             events = self._widen(undo) if widens else self._decide(undo)
             self._record_next()
             self._renew_guard(events, undo)
+        if not widens:
+            self._losses.clear()
         return events
 
     def next_decision(self) -> int:
@@ -265,6 +281,7 @@ class Structure(ChangingStructure):
         return events
 
     def _decide(self, undo: ExitStack) -> tuple[Event, ...]:
+        self._measure(self.steps + 1)
         decisions, births = self._growth.decide(self.states, self.widths, self.criterion, self.steps + 1)
         if births:
             return self._operate(decisions, self.criterion.initialize, births=births, undo=undo)
@@ -274,9 +291,16 @@ class Structure(ChangingStructure):
         rules = {name: self.rule_now(name) for name in self.widths}
         chance = self.training.generator
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
+        self.history.sample(lambda: sample_of(self, self.steps + 1))
         decisions = {name: whole.decision for name, whole in found.items()}
         spare = {name: whole.spare for name, whole in found.items()}
         return self._operate(decisions, self.criterion.initialize, spare=spare, undo=undo)
+
+    def _measure(self, step: int) -> None:
+        """Let the history know the losses since the last decision, if they were told."""
+        loss = self._losses.mean(self.training.processes)
+        if loss is not None:
+            self.history.measure(lambda: measurement_of(self, step, loss))
 
     def _join(self) -> None:
         """Before the first decision, and of copies again: let all processes start from the same."""
@@ -307,7 +331,10 @@ class Structure(ChangingStructure):
             One event for each width that changed.
         """
         self._last = {}
+        now, interval = self.steps + steps, self.training.interval
         with self._all_or_nothing() as undo:
+            made = now // interval - self.steps // interval
+            self.history.sample(lambda: sample_of(self, now), made)
             events = self._operate(decisions, self.criterion.initialize, steps, undo=undo)
             self._renew_guard(events, undo)
         return events
@@ -336,6 +363,8 @@ class Structure(ChangingStructure):
             undo.callback(remember(*at_risk(self.model, [*self.widths.values()], self.training.copies)))
             undo.callback(remember_modules(models, self.training.optimizers))
             self.criterion.conclude()
+            self._measure(self.steps)
+            self.history.end(sample_of(self, self.steps))
             keep = units_at_the_end(self.widths, self.criterion, self.multiple_of)
             plain, more = self._end(keep, undo)
         for remark in (*remarks, *more):
@@ -397,6 +426,47 @@ class Structure(ChangingStructure):
             StructureError: the state does not fit the width, or it is unclear which width is meant.
         """
         return carry_state(state, width, self.widths, self._last)
+
+    def record(self) -> Record:
+        """The run so far in plain values, as a page shows it: sizes, importances, loss and cost over time.
+
+        Example:
+            >>> import torch
+            >>> import diffstruct as ds
+            >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+            >>> optimizer = torch.optim.Adam(model.parameters())
+            >>> x = torch.ones(16, 3)
+            >>> structure = ds.Structure(model, optimizer, example_inputs=(x,), total_steps=100)
+            >>> loss = (model(x) - 1).square().mean()
+            >>> loss.backward()
+            >>> optimizer.step()
+            >>> events = structure.step(loss)
+            >>> record = structure.record()
+            >>> record.widths[0].name, record.widths[0].start, record.cost["parameters"]
+            ('0', 8, [(1, 41.0)])
+        """
+        return record_of(self)
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write the run so far as a page: one HTML file, which loads nothing from elsewhere.
+
+        Args:
+            path: the file to write, in the place of its former version if there is one.
+
+        Raises:
+            ConfigurationError: Plotly is not installed (`pip install 'diffstruct[report]'`), or the file
+                cannot be written.
+
+        Example:
+            >>> import torch
+            >>> import diffstruct as ds
+            >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+            >>> optimizer = torch.optim.Adam(model.parameters())
+            >>> inputs = (torch.ones(16, 3),)
+            >>> structure = ds.Structure(model, optimizer, example_inputs=inputs, total_steps=100)
+            >>> structure.report("page.html")
+        """
+        write([self.record()], path)
 
     def explain(self) -> str:
         """Which sizes of the model are not learned, and why: a line each."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch import nn
 
-from diffstruct.structure.history import History
+from diffstruct.history import History
 from diffstruct.width import Depth, Width
 from diffstruct.width.depth import children_of
 from diffstruct.width.table import aligned, places
