@@ -35,7 +35,8 @@ MODULES = sorted({item.__module__ for item in SHOWN})
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_examples_of_a_module_run(module):
+def test_the_examples_of_a_module_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write a file
     torch.manual_seed(0)
     result = doctest.testmod(import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0

@@ -209,12 +209,13 @@ class Outputs:
                 register: Callable[[Any], RemovableHandle] = outputs.register_hook
                 register(self._recorder(self._forwards, call))
 
-    def _recorder(self, forward: int, call: Call) -> Callable[[Tensor], None]:
+    def _recorder(self, forward: int, call: Call) -> Callable[[Tensor | None], None]:
         mine = weakref.ref(self)
 
-        def record(gradient: Tensor) -> None:
+        def record(gradient: Tensor | None) -> None:
             owner = mine()
-            if owner is None or not owner.recording:
+            # None: an output that the loss does not look at, of a function whose other outputs it does.
+            if owner is None or not owner.recording or gradient is None:
                 return
             if not owner._begun:
                 owner.clear()

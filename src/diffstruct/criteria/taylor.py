@@ -175,7 +175,7 @@ class TaylorImportance(Criterion):
         self._settling = Settling(training.total_steps)
         self._ages = {name: np.zeros(width.size, np.int64) for name, width in widths.items()}
         self._final, self._pressure = False, 0.0
-        self._stepped: set[int] = set()  # which optimizers have, by their ids
+        self._stepped: set[int] = set()  # which optimizers have, by their numbers
         grace = training.interval * max(map(training.grace_period, training.rules))
         self._last_addition = math.floor((1 - self.annealing) * training.total_steps) - grace
         return super().attach(widths, training)
@@ -210,7 +210,7 @@ class TaylorImportance(Criterion):
     def before_step(self, optimizer: Optimizer) -> None:
         """Record gradients that `backward` did not show to hooks."""
         self.tracker.record_missing()
-        self._stepped.add(id(optimizer))
+        self._stepped.add(self.training.optimizers.index(optimizer))
 
     def after_step(self, step: int, ages: Mapping[str, NDArray[np.int64]]) -> None:
         """Enter what the step showed, let weights decay, and find the units that may go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.history import Event, History
 from diffstruct.interrupts import held
 from diffstruct.report import Record
+from diffstruct.report.page import write
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, shardable, widths_to_learn
 from diffstruct.structure.changing import ChangingStructure
@@ -281,10 +283,10 @@ class Structure(ChangingStructure):
         ages = {name: state.ages for name, state in self.states.items()}
         self.criterion.after_step(self.steps + 1, ages)
         importances = {name: self.criterion.importance(width) for name, width in self.widths.items()}
-        self.history.sample(lambda: sample_of(self, self.steps + 1))
         rules = {name: self.rule_now(name) for name in self.widths}
         chance = self.training.generator
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
+        self.history.sample(lambda: sample_of(self, self.steps + 1))
         decisions = {name: whole.decision for name, whole in found.items()}
         spare = {name: whole.spare for name, whole in found.items()}
         return self._operate(decisions, self.criterion.initialize, spare=spare, undo=undo)
@@ -450,6 +452,27 @@ class Structure(ChangingStructure):
             ('0', 8, [(1, 41.0)])
         """
         return record_of(self)
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write the run so far as a page: one HTML file, which loads nothing from elsewhere.
+
+        Args:
+            path: the file to write, in the place of its former version if there is one.
+
+        Raises:
+            ConfigurationError: Plotly is not installed (`pip install 'diffstruct[report]'`), or the file
+                cannot be written.
+
+        Example:
+            >>> import torch
+            >>> import diffstruct as ds
+            >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+            >>> optimizer = torch.optim.Adam(model.parameters())
+            >>> inputs = (torch.ones(16, 3),)
+            >>> structure = ds.Structure(model, optimizer, example_inputs=inputs, total_steps=100)
+            >>> structure.report("page.html")
+        """
+        write([self.record()], path)
 
     def explain(self) -> str:
         """Which sizes of the model are not learned, and why: a line each."""
