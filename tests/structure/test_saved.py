@@ -82,7 +82,7 @@ def test_a_sample_of_other_units_is_refused(structure):
     (width,) = state["history"]["samples"]["widths"]
     width["units"][0], width["units"][-1] = width["units"][-1].item(), width["units"][0].item()
     assert width["units"][0] != width["units"][-1]
-    with pytest.raises(StructureError, match="history.*other units"):
+    with pytest.raises(StructureError, match=r"history.*other units"):
         record_of_saved(state, "run.pt")
 
 
