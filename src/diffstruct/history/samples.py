@@ -21,10 +21,6 @@ NUMBERS = 2**21
 FEWEST = 8
 """Samples that are kept even where each has very many numbers."""
 
-FINER = 8
-"""A run begins with so many times more samples than it is to end with: it may end earlier than planned."""
-
-
 COSTS = ("parameters", "multiply-adds")
 """What a model may be known to cost; multiply-adds are those for an example."""
 
@@ -70,15 +66,11 @@ class Spacing:
     every: int = 1
     seen: int = 0
 
-    def until_next(self) -> int:
-        """The number of moments up to the next one that is kept, with it."""
-        return self.every - (self.seen - 1) % self.every
-
     def passes(self, moments: int = 1) -> bool:
         """Count moments; whether one to be kept was among them."""
-        kept = moments >= self.until_next()
+        until_next = self.every - (self.seen - 1) % self.every  # with it
         self.seen += moments
-        return kept
+        return moments >= until_next
 
     def thin(self, entries: list[Any], too_many: Callable[[], bool]) -> None:
         """Drop every second entry, the first one stays, as long as there are too many."""
