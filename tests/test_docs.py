@@ -14,7 +14,10 @@ from diffstruct.couple import call
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 ROOMS = (ds.checkpoint, ds.nn, ds.paper)
-INTEGRATIONS = {f"diffstruct.integrations.{name}.StructureCallback" for name in ("lightning", "transformers")}
+CALLBACKS = {f"{name}.StructureCallback" for name in ("lightning", "transformers", "skorch")}
+ESTIMATORS = {"sklearn.GrowingClassifier", "sklearn.GrowingRegressor"}
+LOGGERS = {"loggers.StructureWriter", "loggers.measures"}
+INTEGRATIONS = {f"diffstruct.integrations.{name}" for name in CALLBACKS | ESTIMATORS | LOGGERS}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TREE = re.compile(r"^```text\n(src/.*?)^```", re.MULTILINE | re.DOTALL)
@@ -41,7 +44,8 @@ def shape(printed: str) -> list[str]:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda p: p.name
 )
-def test_every_python_block_runs_and_prints_what_the_page_shows(page, capsys):
+def test_every_python_block_runs_and_prints_what_the_page_shows(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where those that write a file leave it
     run_blocks(page)
     printed = shape(capsys.readouterr().out)
     for shown in re.findall(r"^```text\n((?:width|Structure after) .*?)^```", page.read_text(), re.M | re.S):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import diffstruct as ds
-from diffstruct.integrations import lightning, transformers
+from diffstruct.integrations import lightning, loggers, sklearn, skorch, transformers
 
 RECORDS = {
     *(ds.Decision, ds.Event, ds.FoundWidths, ds.History, ds.Measurement, ds.RuleState),  # what users read
@@ -29,13 +29,15 @@ PUBLIC = [getattr(ds, name) for name in ds.__all__ if name not in ("checkpoint",
 PUBLIC += [getattr(ds.checkpoint, name) for name in ds.checkpoint.__all__]
 PUBLIC += [getattr(ds.nn, name) for name in ds.nn.__all__]
 PUBLIC += [ds.paper.load_run, ds.paper.sample]
-PUBLIC += [lightning.StructureCallback, transformers.StructureCallback]
+PUBLIC += [each.StructureCallback for each in (lightning, transformers, skorch)]
+PUBLIC += [sklearn.GrowingClassifier, sklearn.GrowingRegressor, loggers.StructureWriter, loggers.measures]
 SHOWN = [item for item in PUBLIC if needs_an_example(item)]
 MODULES = sorted({item.__module__ for item in SHOWN})
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_examples_of_a_module_run(module):
+def test_the_examples_of_a_module_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write a file
     torch.manual_seed(0)
     result = doctest.testmod(import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0

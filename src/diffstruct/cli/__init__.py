@@ -10,6 +10,7 @@ import typer
 from diffstruct import __version__
 from diffstruct.cli.exit_codes import BAD_INPUT
 from diffstruct.cli.grow import grow_command
+from diffstruct.cli.report import report_command
 from diffstruct.cli.reproduce import reproduce_command
 from diffstruct.cli.sample import sample_command
 from diffstruct.errors import DiffstructError
@@ -41,6 +42,7 @@ def _root(
 
 app.command("grow")(grow_command)
 app.command("reproduce")(reproduce_command)
+app.command("report")(report_command)
 app.command("sample")(sample_command)
 
 

@@ -43,6 +43,8 @@ FORMAT = 2
 ENDED = ("finished", "diverged")
 """What a run is that cannot be gone on with, by its status."""
 FILES = ("run.json", "history.csv", "events.jsonl", "importances.jsonl", "model.safetensors", "units.png")
+PAGE = "report.html"
+"""What `diffstruct report` and `--watch` put there; of a run that is replaced it goes too."""
 
 
 def replace_file(target: Path, content: bytes) -> None:
@@ -134,7 +136,7 @@ class RunFolder:
     def _clear(self) -> None:
         # The state first: a log that has begun anew must not be taken for what the state goes on from.
         self.forget_state()
-        for name in FILES:
+        for name in (*FILES, PAGE):
             if name not in LOGS:
                 (self.path / name).unlink(missing_ok=True)
         self._begin_logs()

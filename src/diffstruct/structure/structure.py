@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.history import Event, History
 from diffstruct.interrupts import held
 from diffstruct.report import Record
+from diffstruct.report.page import write
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, shardable, widths_to_learn
 from diffstruct.structure.changing import ChangingStructure
@@ -374,16 +376,13 @@ class Structure(ChangingStructure):
         """All that the run depends on beside model and optimizers, in dicts and lists.
 
         Ask for it after `step`. Save it together with the state dicts of the model and the optimizers, of
-        which it says the sizes; `torch.load(..., weights_only=True)` reads it. Its tensors are copies.
+        which it says the sizes; `torch.load(..., weights_only=True)` reads it. Its tensors are copies. All
+        processes of a model that is sharded have to ask at the same time, and any one's can be saved.
 
         Returns:
             Sizes and blocks, what rule and criterion remember, the generator, the history; and the inputs of
             the last batch that was recorded, on which `finish` measures, if these are plain tensors.
-
-        Raises:
-            StructureError: the model is sharded over processes.
         """
-        self._refuse_shards()
         return state_of(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -392,7 +391,8 @@ class Structure(ChangingStructure):
         The structure must have been made with the same arguments, of a model and optimizers that were made
         alike. Load those of the model and the optimizers as well; the model's may be loaded before, for a
         model that is watched takes on the sizes of what is loaded into it. Rules come with the state dict, as
-        learning rates do with an optimizer's.
+        learning rates do with an optimizer's. Of a model that is sharded, load the structure's first, the
+        same one on all processes.
 
         Raises:
             StructureError: it is damaged, or of another model or run; nothing has changed then.
@@ -412,18 +412,9 @@ class Structure(ChangingStructure):
             >>> for each, state in zip(make(), saved):
             ...     result = each.load_state_dict(state)
         """
-        self._refuse_shards()
         with held():
+            self.guard.forget()  # buffers are about to be others
             load_state(self, state_dict)
-            self.guard.forget()
-        self._loads = -1
-
-    def _refuse_shards(self) -> None:
-        if self.training.processes.sharding is not None:
-            raise StructureError(
-                "the structure of a model that fully_shard has sharded cannot be saved, or loaded: what it "
-                "remembers is divided among the processes; with DistributedDataParallel it can"
-            )
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.
@@ -456,6 +447,27 @@ class Structure(ChangingStructure):
             ('0', 8, [(1, 41.0)])
         """
         return record_of(self)
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write the run so far as a page: one HTML file, which loads nothing from elsewhere.
+
+        Args:
+            path: the file to write, in the place of its former version if there is one.
+
+        Raises:
+            ConfigurationError: Plotly is not installed (`pip install 'diffstruct[report]'`), or the file
+                cannot be written.
+
+        Example:
+            >>> import torch
+            >>> import diffstruct as ds
+            >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+            >>> optimizer = torch.optim.Adam(model.parameters())
+            >>> inputs = (torch.ones(16, 3),)
+            >>> structure = ds.Structure(model, optimizer, example_inputs=inputs, total_steps=100)
+            >>> structure.report("page.html")
+        """
+        write([self.record()], path)
 
     def explain(self) -> str:
         """Which sizes of the model are not learned, and why: a line each."""
