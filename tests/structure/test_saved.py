@@ -69,11 +69,11 @@ def test_a_damaged_state_dict_is_refused(structure, change, says):
         record_of_saved({**structure.state_dict(), **change}, "run.pt")
 
 
-@pytest.mark.parametrize(("column", "says"), [("size", "impossible"), ("removed", "impossible")])
-def test_a_history_that_cannot_have_happened_is_refused(structure, column, says):
+@pytest.mark.parametrize("column", ["size", "removed"])
+def test_a_history_that_cannot_have_happened_is_refused(structure, column):
     state = structure.state_dict()
-    state["history"]["events"][column] += 1_000
-    with pytest.raises(StructureError, match=f"history.*{says}"):
+    state["history"]["events"][column][-1] += 1_000
+    with pytest.raises(StructureError, match=r"history.*impossible"):
         record_of_saved(state, "run.pt")
 
 
@@ -82,7 +82,7 @@ def test_a_sample_of_other_units_is_refused(structure):
     (width,) = state["history"]["samples"]["widths"]
     width["units"][0], width["units"][-1] = width["units"][-1].item(), width["units"][0].item()
     assert width["units"][0] != width["units"][-1]
-    with pytest.raises(StructureError, match="history.*other units"):
+    with pytest.raises(StructureError, match=r"history.*other units"):
         record_of_saved(state, "run.pt")
 
 
