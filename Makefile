@@ -11,7 +11,7 @@ if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$$(id
 	|| echo "Chromium could not be installed: tests of the report's page will be left out"; fi
 endef
 
-.PHONY: grow resume test quick check bench format docs clean
+.PHONY: grow resume test quick check bench format docs api release clean
 
 grow: .venv/run  ## grow a network from one unit on the hard task: about a minute, set-up included
 	$(BIN)/diffstruct grow hard --seed 3 --out $(OUT) --overwrite
@@ -31,6 +31,8 @@ check: .venv/dev  ## format, lint, types, layers and strict docs, changing nothi
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 bench: .venv/test  ## measure the compiled code against NumPy and torch.nn, on one core: about ten minutes
 	$(BIN)/python benchmarks --json benchmarks/results.json
@@ -42,8 +44,14 @@ format: .venv/dev  ## format, and mend what the linter can mend
 docs: .venv/dev  ## serve the documentation locally
 	$(BIN)/mkdocs serve
 
+api: .venv/test  ## renew the record of the public interface, which a test compares
+	$(BIN)/python tests/helpers/api.py
+
+release: .venv/dev  ## build wheel and sdist in dist/, and try them in a bare environment: some minutes
+	$(BIN)/python tests/release
+
 clean:
-	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # One marker a level of installation, renewed when what it depends on changes.
 .venv/run: pyproject.toml constraints.txt

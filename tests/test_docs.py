@@ -14,7 +14,10 @@ from diffstruct.couple import call
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 ROOMS = (ds.checkpoint, ds.nn, ds.paper)
-INTEGRATIONS = {f"diffstruct.integrations.{name}.StructureCallback" for name in ("lightning", "transformers")}
+CALLBACKS = {f"{name}.StructureCallback" for name in ("lightning", "transformers", "skorch")}
+ESTIMATORS = {"sklearn.GrowingClassifier", "sklearn.GrowingRegressor"}
+LOGGERS = {"loggers.StructureWriter", "loggers.measures"}
+INTEGRATIONS = {f"diffstruct.integrations.{name}" for name in CALLBACKS | ESTIMATORS | LOGGERS}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TREE = re.compile(r"^```text\n(src/.*?)^```", re.MULTILINE | re.DOTALL)

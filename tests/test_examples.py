@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import diffstruct as ds
-from diffstruct.integrations import lightning, transformers
+from diffstruct.integrations import lightning, loggers, sklearn, skorch, transformers
 
 RECORDS = {
     *(ds.Decision, ds.Event, ds.FoundWidths, ds.History, ds.Measurement, ds.RuleState),  # what users read
@@ -28,7 +28,8 @@ def needs_an_example(item: object) -> bool:
 PUBLIC = [getattr(ds, name) for name in ds.__all__ if name not in ("checkpoint", "nn", "paper")]
 PUBLIC += [getattr(ds.checkpoint, name) for name in ds.checkpoint.__all__]
 PUBLIC += [getattr(ds.nn, name) for name in ds.nn.__all__]
-PUBLIC += [lightning.StructureCallback, transformers.StructureCallback]
+PUBLIC += [each.StructureCallback for each in (lightning, transformers, skorch)]
+PUBLIC += [sklearn.GrowingClassifier, sklearn.GrowingRegressor, loggers.StructureWriter, loggers.measures]
 SHOWN = [item for item in PUBLIC if needs_an_example(item)]
 MODULES = sorted({item.__module__ for item in SHOWN})
 

@@ -5,7 +5,6 @@ callbacks of `diffstruct.integrations`; all other modules are internal and may c
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from diffstruct import checkpoint, nn
@@ -36,14 +35,15 @@ from diffstruct.errors import (
     StructureWarning,
 )
 from diffstruct.rule import Decision, Rule, RuleState
-from diffstruct.structure import Event, History, Measurement, Structure, resize_to
+from diffstruct.structure import Event, History, Measurement, Sample, Structure, resize_to
 from diffstruct.surgery import Change, register_initial_state
+from diffstruct.version import installed_version
 from diffstruct.width import Attribute, Axis, Depth, Fixed, ParameterCount, Product, Role, Slot, Sum, Width
 
 if TYPE_CHECKING:
     from diffstruct import paper
 
-__version__ = version("diffstruct")
+__version__ = installed_version()
 
 
 def __getattr__(name: str) -> Any:
@@ -87,6 +87,7 @@ __all__ = [
     "Rule",
     "RuleState",
     "RunFolderError",
+    "Sample",
     "Slot",
     "SmallRandom",
     "Structure",

@@ -219,3 +219,24 @@ def test_channels_that_are_pooled_over_are_listed_with_the_reason():
     assert not found.widths
     assert "0.weight[0], 0.bias[0], 2.weight[1] (8): is spatial in 1 (LocalResponseNorm)" in found.explain()
     assert "(3): is the size of a kernel" not in found.explain()
+
+
+@pytest.mark.parametrize(("vocabulary", "held"), [(12, {"inner"}), (9, {"inner", "inner_size"})])
+def test_an_integer_that_is_as_large_as_something_else_does_not_follow(vocabulary, held):
+    """Such as the size of a vocabulary, which lies in another layer than the width that is as large."""
+
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.vocabulary_size = vocabulary
+            self.inner_size = 12
+            self.embedding, self.readout = nn.Embedding(vocabulary, 6), nn.Linear(6, vocabulary)
+            self.mlp = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
+            self.mlp.inner = 12
+
+        def forward(self, tokens):
+            return self.readout(self.mlp(self.embedding(tokens)))
+
+    found = ds.find_widths(Reader(), (torch.arange(4),), include=["mlp.0"])
+    names = {each.name for each in found.widths["mlp.0"].attributes}
+    assert names - {"in_features", "out_features"} == held

@@ -98,6 +98,9 @@ def test_finish_removes_the_reserve_and_leaves_one_unit_at_least():
         structure.step()
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.7", reason="its exporter and the onnxscript of today do not understand each other"
+)
 def test_a_finished_model_goes_to_onnx(tmp_path):
     pytest.importorskip("onnxscript", reason="needs the extra: pip install diffstruct[onnx]")
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra: pip install diffstruct[onnx]")

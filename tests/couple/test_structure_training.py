@@ -146,7 +146,7 @@ def test_a_compiled_model_stays_right_and_is_compiled_once_a_size():
     torch._dynamo.reset()
     counters.clear()
     model = mlp((32, 32))
-    compiled = torch.compile(model, backend="eager", dynamic=False)
+    compiled = torch.compile(model, backend="aot_eager", dynamic=False)
     model, optimizer, structure = structured(model, run=compiled, multiple_of=32)
     seen = set()
 

@@ -190,7 +190,37 @@ def test_a_binary_cross_entropy_is_told_at_any_scale(seed, rows, labels, factor,
     assert (found.kind, found.predictions) == ("sigmoid", rows)
     assert found.scale == pytest.approx(factor * (rows if reduction == "sum" else 1 / labels), rel=1e-4)
     assert found.nats == pytest.approx(expected, rel=1e-4)
-    np.testing.assert_allclose(found.constant, t.mean(0))
+    np.testing.assert_allclose(found.constant, [t.mean(0), 1 - t.mean(0)], atol=1e-12)
+
+
+@settings(max_examples=60)
+@given(seed=SEEDS, rows=st.integers(8, 40), labels=st.integers(2, 6), factor=FACTORS)
+def test_labels_whose_loss_is_masked_are_none(seed, rows, labels, factor):
+    outputs, y = drawn(seed, rows, labels), (drawn(seed + 1, rows, labels) > 0).double()
+    mask = (drawn(seed + 2, rows, labels) > 0).double()
+    mask[0], mask[1:, 0] = 0.0, 1.0  # one row has no label at all, the others have one at least
+    loss = lambda out: factor * (F.binary_cross_entropy_with_logits(out, y, weight=mask, reduction="sum"))  # noqa: E731
+    found = told(loss, outputs)
+    p, t, m = 1 / (1 + np.exp(-outputs.numpy())), y.numpy(), mask.numpy()
+    expected = -(m * (t * np.log(p) + (1 - t) * np.log(1 - p))).sum() / (rows - 1)
+    assert (found.kind, found.predictions) == ("sigmoid", rows - 1)
+    assert found.scale == pytest.approx(factor * (rows - 1), rel=1e-4)
+    assert found.nats == pytest.approx(expected, rel=1e-4)
+    constant = np.stack([(m * t).sum(0), (m * (1 - t)).sum(0)]) / (rows - 1)
+    np.testing.assert_allclose(found.constant, constant, atol=1e-12)
+    target = targets("sigmoid", *seen(loss, outputs))
+    assert torch.equal(target.isnan(), mask == 0)
+    assert torch.equal(target[mask > 0], y[mask > 0])
+
+
+def test_an_output_that_is_so_sure_that_it_has_no_gradient_is_right():
+    outputs, y = drawn(0, 20, 3).float(), (drawn(1, 20, 3) > 0).float()
+    outputs[:5, 0], y[:5, 0] = 40.0, 1.0
+    outputs[5:9, 1], y[5:9, 1] = -200.0, 0.0
+    found = told(lambda out: F.binary_cross_entropy_with_logits(out, y), outputs)
+    assert found.kind == "sigmoid"
+    assert found.nats == pytest.approx(3 * F.binary_cross_entropy_with_logits(outputs, y).item(), rel=1e-3)
+    np.testing.assert_allclose(found.constant[0], y.mean(0), atol=1e-6)
 
 
 def slope(loss, outputs, direction):
@@ -286,5 +316,18 @@ def test_of_another_loss_half_the_variance_of_the_outputs_was_won():
 
 def test_nothing_is_won_where_a_constant_is_better():
     assert won("softmax", 2.0, np.array([0.5, 0.5]), 0.0) == 0
-    assert won("sigmoid", math.log(2) - 0.1, np.array([0.5]), 0.0) == pytest.approx(0.1)
+    assert won("sigmoid", math.log(2) - 0.1, np.array([[0.5], [0.5]]), 0.0) == pytest.approx(0.1)
     assert won("softmax", 0.0, np.array([1.0, 0.0]), 0.0) == pytest.approx(0, abs=1e-9)
+
+
+def test_what_labels_that_are_masked_could_have_won_does_not_count():
+    y, mask = (drawn(1, 50, 3) > 0.8).double(), (drawn(3, 50, 3) > -0.5).double()
+    constant = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    loss = lambda out: F.binary_cross_entropy_with_logits(out, y, weight=mask, reduction="sum") / 50  # noqa: E731
+    for _ in range(400):
+        (gradient,) = torch.autograd.grad(loss(constant.expand(50, 3)), constant)
+        constant.data -= 5 * gradient
+    found = told(loss, drawn(2, 50, 3))
+    assert won("sigmoid", 0.0, found.constant, 0.0) == pytest.approx(
+        loss(constant.expand(50, 3)).item() * 50 / found.predictions, rel=1e-4
+    )

@@ -105,6 +105,34 @@ def test_of_several_outputs_the_largest_that_has_a_gradient_is_recorded(swap, ta
     assert call.kwargs == {"swap": swap}
 
 
+class Both(torch.autograd.Function):
+    """Twice and three times its input; what the loss does not look at has no gradient, not one of zeros."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.set_materialize_grads(False)
+        return 2 * x, 3 * x
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return sum(factor * grad for factor, grad in zip((2, 3), grads, strict=True) if grad is not None)
+
+
+def test_an_output_of_a_function_that_the_loss_does_not_look_at_is_no_obstacle():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return Both.apply(self.layer(x))
+
+    model = Model()
+    _, outputs = watched(model)
+    torch.nn.functional.cross_entropy(model(X)[1], Y).backward()
+    assert torch.equal(outputs.calls[-1].outputs, model(X)[1])
+
+
 def test_several_calls_in_one_step_add_up():
     model, outputs = watched()
     train(model, outputs)

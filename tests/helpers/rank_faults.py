@@ -181,7 +181,6 @@ def sharded_refusals(rank, size):
     model = sharded(size)
     optimizer, structure = structured(model, rank, size)
     found["copy"] = message(structure.follow, network())
-    found["state"] = message(structure.state_dict)
     return found
 
 

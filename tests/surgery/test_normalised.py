@@ -9,7 +9,7 @@ import torch
 from helpers.streams import NORMS, TOKENS, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from surgery.test_optimizer_state import VARIANTS
+from surgery.test_optimizer_state import MUON, VARIANTS
 from torch import nn
 
 import diffstruct as ds
@@ -143,7 +143,7 @@ CASES = [(kind, options) for kind, variants in VARIANTS.items() for options in v
 def test_the_state_of_every_optimizer_stays_with_its_channel(kind, options):
     model = network(norm=nn.LayerNorm, uneven=0.0)
     stream = stream_of(model)
-    matrices = kind is torch.optim.Muon
+    matrices = kind is MUON
     parameters = [p for p in model.parameters() if p.ndim == 2 or not matrices]
     optimizer = kind(parameters, lr=1e-3, **options)
     step(model, optimizer)

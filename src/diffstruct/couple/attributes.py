@@ -162,13 +162,23 @@ def candidates(
     owners = {slot.module for slot in width.slots}
     with_leaf: dict[nn.Module, dict[int, Term]] = {module: {} for module in owners}
     others: set[int] = set()
+    terms: dict[nn.Module, list[Term]] = {}
     for place, term in findings.places.items():
+        terms.setdefault(place.module, []).append(term)
         if place.module in owners:
             for part in parts_of(term):
                 if leaf in leaves(part):
                     with_leaf[place.module].setdefault(part.size, part)
                 else:
                     others.add(part.size)
+
+    def doubtful(module: nn.Module, value: int) -> bool:
+        """Whether anything else is as large in a module, such as a vocabulary."""
+        if value in others:
+            return True
+        inside = (term for inner in module.modules() for term in terms.get(inner, ()))
+        return any(part.size == value and leaf not in leaves(part) for t in inside for part in parts_of(t))
+
     found = []
     for module in tree.around(owners):
         settled = {name for name, _ in _sizes(module, findings)}
@@ -185,7 +195,7 @@ def candidates(
                 if _COUNT.search(name.lower()):
                     likely = leaf in counted
                 else:
-                    likely = bool(HINT.search(name.lower())) and value not in others
+                    likely = bool(HINT.search(name.lower())) and not doubtful(module, value)
                 kind = re.sub(r"\d+", "#", f"{tree.names[module][0]}.{name}.{index}")
                 found.append(Candidate(attribute, likely, kind, by_size[value]))
     return found

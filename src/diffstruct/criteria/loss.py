@@ -6,7 +6,8 @@ factor or a `GradScaler` change it, and with it the square of every slope. But t
 
 - cross-entropy of a softmax: `dL/dy = s (softmax(y) - t)`, which sums to zero over the classes, with targets
   `t` that are a class each;
-- of a sigmoid: `dL/dy = s (sigmoid(y) - t)`, with targets 0 or 1.
+- of a sigmoid: `dL/dy = s (sigmoid(y) - t)`, with targets 0 or 1; a prediction are all labels of a row, and a
+  label without a gradient, whose loss was masked, is none.
 
 Then scale and targets are known, and with them the loss in nats, and what the network has *won*: how far it
 is below the best loss that a constant output could have. Of other losses, a squared error among them, the
@@ -17,6 +18,7 @@ variance of the outputs, which is what a regression explains.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +32,9 @@ LIKELY = 1e-6
 
 ROUNDING = 0.01
 """What the rounding of gradients in 16 bits may come to."""
+
+LEAST_LABELS = 4
+"""Labels whose gradients must agree for the loss to pass for one of a sigmoid."""
 
 NEARLY = 0.02
 """How far a target may be from what it must be."""
@@ -45,7 +50,8 @@ class Loss:
             of other losses, to be in units of the gradient's length.
         predictions: over which the mean is; of other losses 1.
         nats: the mean loss; of other losses 0.
-        constant: the mean target, `[classes]`; of other losses the mean output.
+        constant: the mean target, `[classes]`; of a sigmoid how much of each label is 1 and how much is 0,
+            `[2, labels]`, together less than 1 where some have none; of other losses the mean output.
         spread: the variance of the outputs about their mean, of other losses; else 0.
     """
 
@@ -73,12 +79,14 @@ def class_dim(outputs: Tensor, gradient: Tensor) -> int:
     return -1
 
 
-def recognise(outputs: Tensor, gradient: Tensor) -> Loss | None:
+def recognise(outputs: Tensor, gradient: Tensor, parts: Sequence[int] = ()) -> Loss | None:
     """What the loss is.
 
     Args:
         outputs: `[predictions, classes]`.
         gradient: of the loss, shaped alike.
+        parts: how many predictions each call of the model gave, where there were several: the loss may be a
+            sum of their means, so that predictions of small calls count for more.
 
     Returns:
         None if the gradient is zero everywhere, or all outputs are too sure to tell, or anything is not
@@ -94,6 +102,9 @@ def recognise(outputs: Tensor, gradient: Tensor) -> Loss | None:
         if not live.any():
             return None
         outputs, gradient = outputs[live], gradient[live]
+    call = None
+    if len(parts) > 1:
+        call = torch.arange(len(parts)).repeat_interleave(torch.tensor(parts)).to(live.device)[live]
     found = _of_probabilities(outputs, gradient)
     if found is not None:
         told = _told(*found)
@@ -102,23 +113,26 @@ def recognise(outputs: Tensor, gradient: Tensor) -> Loss | None:
         softmax = _softmax_targets(*found, told)
         if softmax is not None:
             return _softmax(outputs, *softmax)
-    return _sigmoid(outputs, gradient) or _other(outputs, gradient)
+    return _sigmoid(outputs, gradient, call) or _other(outputs, gradient)
 
 
 def targets(kind: str, outputs: Tensor, gradient: Tensor) -> Tensor | None:
-    """The targets of a recognised loss, shaped like `outputs`; None of another, or where there are none."""
+    """The targets of a recognised loss, shaped like `outputs`; None of another, or where there are none.
+
+    Of a sigmoid a label that has none is not a number.
+    """
     if kind == "softmax":
         found = _of_probabilities(outputs, gradient)
         softmax = None if found is None else _softmax_targets(*found, _told(*found))
         return None if softmax is None else softmax[0]
-    return (gradient < 0).double() if kind == "sigmoid" else None
+    return _sigmoid_targets(outputs, gradient) if kind == "sigmoid" else None
 
 
 def nats(kind: str, outputs: Tensor, target: Tensor) -> float:
     """The mean loss per prediction."""
     if kind == "softmax":
         return -(target * outputs.log_softmax(1)).sum(1).mean().item()
-    return (softplus(outputs) - target * outputs).sum(1).mean().item()
+    return _sigmoid_nats(outputs, target).mean().item()
 
 
 def won(kind: str, mean_nats: float, constant: NDArray[np.float64], spread: float) -> float:
@@ -129,9 +143,9 @@ def won(kind: str, mean_nats: float, constant: NDArray[np.float64], spread: floa
     """
     if kind == "other":
         return spread / 2
-    p = np.clip(constant, 1e-12, 1 - 1e-12)
-    entropy = -(p * np.log(p)) if kind == "softmax" else -(p * np.log(p) + (1 - p) * np.log(1 - p))
-    return max(0.0, float(entropy.sum()) - mean_nats)
+    p = np.clip(constant, 1e-12, 1.0)
+    whole = p.sum(0) if kind == "sigmoid" else 1.0
+    return max(0.0, -float((p * np.log(p / whole)).sum()) - mean_nats)
 
 
 @np.errstate(invalid="ignore")  # infinite outputs, of which nothing can be told
@@ -217,16 +231,55 @@ def _other(outputs: Tensor, gradient: Tensor) -> Loss:
     return Loss("other", gradient.square().sum().sqrt().item(), 1.0, 0.0, _array(middle), spread)
 
 
-def _sigmoid(outputs: Tensor, gradient: Tensor) -> Loss | None:
+def _sigmoid(outputs: Tensor, gradient: Tensor, call: Tensor | None) -> Loss | None:
     p = outputs.sigmoid()
     far = torch.where(gradient > 0, p, 1 - p)  # from the target, if the targets are 0 and 1
-    ratios = (gradient.abs() / far)[(far > LIKELY) & (gradient != 0)]
-    if len(ratios) < 4 or ratios.std() > ROUNDING * ratios.mean():
+    told = (far > LIKELY) & (gradient != 0)
+    scale = _scale_of_all(gradient.abs() / far, told, call)
+    if scale is None:
         return None
-    target = (gradient < 0).double()
-    count = len(outputs)
-    mean = nats("sigmoid", outputs, target)
-    return Loss("sigmoid", ratios.median().item() * count, float(count), mean, _array(target.mean(0)), 0.0)
+    target = _sigmoid_targets(outputs, gradient)
+    total = scale.sum()
+    weight = scale / total  # of each prediction in the mean
+    mean = (weight * _sigmoid_nats(outputs, target)).sum().item()
+    ones = (weight[:, None] * target).nansum(0)
+    zeros = (weight[:, None] * (1 - target)).nansum(0)
+    return Loss("sigmoid", total.item(), float(len(p)), mean, _array(torch.stack([ones, zeros])), 0.0)
+
+
+def _scale_of_all(ratios: Tensor, told: Tensor, call: Tensor | None) -> Tensor | None:
+    """The scale of each prediction, `[predictions]`, one for all of a call; None if they are not alike."""
+    known = ratios[told]
+    if len(known) < LEAST_LABELS:
+        return None
+    scale = known.median().expand(len(ratios))
+    if known.std() <= ROUNDING * known.mean():
+        return scale
+    if call is None:
+        return None
+    scale = scale.clone()
+    calls = set(call.tolist())
+    for each in calls:
+        mine = ratios[call == each][told[call == each]]
+        if len(mine):
+            scale[call == each] = mine.median()
+    alike = (ratios / scale[:, None])[told]
+    enough = len(known) >= len(calls) + LEAST_LABELS
+    return scale if enough and (alike - 1).square().mean().sqrt() <= ROUNDING else None
+
+
+def _sigmoid_targets(outputs: Tensor, gradient: Tensor) -> Tensor:
+    """Targets of labels, 0 or 1; not a number where an output that is not sure has no gradient: its loss
+    was masked."""
+    p = outputs.sigmoid()
+    sure = torch.minimum(p, 1 - p) <= LIKELY  # so that the gradient of a right target is lost in rounding
+    target = torch.where(gradient == 0, outputs > 0, gradient < 0).double()
+    return target.masked_fill_((gradient == 0) & ~sure, math.nan)
+
+
+def _sigmoid_nats(outputs: Tensor, target: Tensor) -> Tensor:
+    """Of each prediction, over the labels that have a target: `[predictions]`."""
+    return (softplus(outputs) - target * outputs).nansum(1)
 
 
 def _array(values: Tensor) -> NDArray[np.float64]:

@@ -71,7 +71,10 @@ def _loss(state: Fields) -> Loss:
     if kind not in KINDS:
         raise state.wrong("kind", f"is {kind!r:.40}, not one of {KINDS}")
     scale, predictions, nats, spread = map(state.number, ("scale", "predictions", "nats", "spread"))
-    return Loss(kind, scale, predictions, nats, state.array("constant", None, np.float64), spread)
+    constant = state.array("constant", None, np.float64)
+    if constant.ndim != (2 if kind == "sigmoid" else 1):
+        raise state.wrong("constant", f"has {constant.ndim} dimensions, which a {kind} loss has not")
+    return Loss(kind, scale, predictions, nats, constant, spread)
 
 
 def removals_state(removals: Removals) -> dict[str, Any]:
@@ -134,7 +137,6 @@ def outputs_state(outputs: Outputs) -> dict[str, Any]:
             "on_cpu": [each.device.type == "cpu" for each in leaves],
             "autocast": {"device": device, "dtype": str(dtype).removeprefix("torch."), "enabled": enabled},
             "index": call.index,
-            "whole": call.whole.clone(),
             "dim": call.dim,
             "step": call.step,
             "share": call.share,
@@ -168,9 +170,8 @@ def load_outputs(outputs: Outputs, state: Fields) -> None:
     dtype = getattr(torch, cast.text("dtype"), None)
     if not isinstance(dtype, torch.dtype):
         raise cast.wrong("dtype", f"is {cast.text('dtype')!r:.40}, which PyTorch does not have")
-    whole = entry.tensor("whole").to(home)
     autocast = cast.text("device"), dtype, cast.flag("enabled")
-    call = Call(args, kwargs, autocast, entry.whole("index"), whole)
+    call = Call(args, kwargs, autocast, entry.whole("index"))
     call.dim, call.step, call.share = entry.whole("dim", -1), entry.whole("step", 1), entry.number("share")
     call.outputs = entry.tensor("outputs").to(home)
     call.gradient = entry.tensor("gradient", call.outputs.shape).to(home)

@@ -62,9 +62,13 @@ class _PricedNorm(Criterion):
     def before_step(self, optimizer: Optimizer) -> None:
         """Add the price to the gradients, where it is paid so."""
         mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        scale: Tensor | None = getattr(optimizer, "grad_scale", None)  # of a GradScaler, still in gradients
+        price = self.price
+        if scale is not None and self.acts_on_gradients:
+            price = replace(price, strength=price.strength * scale.item())
         for tensor, which in norms.priced(self.widths.values(), self.roles):
             if id(tensor) in mine:
-                self.price.before_step(tensor, which)
+                price.before_step(tensor, which)
 
     def after_step(self, step: int, ages: Mapping[str, NDArray[np.int64]]) -> None:
         """Take the price of `interval` steps off the weights."""

@@ -33,9 +33,10 @@ class Call:
         kwargs: keyword arguments.
         autocast: device type, data type and whether automatic mixed precision was on.
         index: of the output that the loss is taken of.
-        whole: that output.
+        whole: that output; None of a call that was looked at in another process.
 
     Attributes:
+        entries: of that output.
         dim: the dimension of the output along which one prediction lies.
         step: one in so many predictions is looked at.
         share: how many predictions there are for each that is looked at.
@@ -47,15 +48,20 @@ class Call:
     kwargs: Mapping[str, Any]
     autocast: tuple[str, torch.dtype, bool]
     index: int
-    whole: Tensor
+    whole: Tensor | None = None
+    entries: int = field(init=False)
     dim: int = field(init=False)
     step: int = field(init=False)
     share: float = field(init=False)
     outputs: Tensor = field(init=False)
     gradient: Tensor = field(init=False)
 
+    def __post_init__(self) -> None:
+        self.entries = 0 if self.whole is None else self.whole.numel()
+
     def look(self, gradient: Tensor, most: int) -> None:
         """Take the gradient of the loss with respect to `whole`, and at most so many entries of both."""
+        assert self.whole is not None
         values = self.whole if self.whole.ndim > 1 else self.whole[:, None]
         gradient = gradient.view_as(values)
         self.dim, self.step = class_dim(values, gradient), -(-values.numel() // most)
@@ -118,12 +124,13 @@ class Outputs:
         if not self._calls:
             return None
         *others, last = self._calls.values()
-        outputs, gradient = last.outputs, last.gradient
+        outputs, gradient, calls = last.outputs, last.gradient, [last]
         if others:
             calls = [call for call in (*others, last) if call.outputs.shape[1] == outputs.shape[1]]
             outputs = torch.cat([call.outputs for call in calls])
             gradient = torch.cat([call.gradient for call in calls])
-        return Rows(outputs, gradient, last.dim, last.share * len(outputs))
+        every = sum(call.share * len(call.outputs) for call in calls)
+        return Rows(outputs, gradient, last.dim, every, tuple(len(call.outputs) for call in calls))
 
     def loss(self, rows: Rows | None = None) -> Loss | None:
         """What the loss of the calls is; None if none was seen, or its gradient is zero or not finite.
@@ -135,7 +142,7 @@ class Outputs:
         if rows is None:
             return None
         share = rows.every / len(rows.outputs)
-        loss = recognise(rows.outputs, rows.gradient)
+        loss = recognise(rows.outputs, rows.gradient, rows.parts)
         if loss is None or share == 1:
             return loss
         if loss.kind == "other":
@@ -208,18 +215,19 @@ class Outputs:
                 register: Callable[[Any], RemovableHandle] = outputs.register_hook
                 register(self._recorder(self._forwards, call))
 
-    def _recorder(self, forward: int, call: Call) -> Callable[[Tensor], None]:
+    def _recorder(self, forward: int, call: Call) -> Callable[[Tensor | None], None]:
         mine = weakref.ref(self)
 
-        def record(gradient: Tensor) -> None:
+        def record(gradient: Tensor | None) -> None:
             owner = mine()
-            if owner is None or not owner.recording:
+            # None: an output that the loss does not look at, of a function whose other outputs it does.
+            if owner is None or not owner.recording or gradient is None:
                 return
             if not owner._begun:
                 owner.clear()
                 owner._begun = True
             known = owner._calls.get(forward)
-            if known is None or known.whole.numel() <= call.whole.numel():
+            if known is None or known.entries <= call.entries:
                 call.look(gradient.detach(), MOST_ENTRIES // owner.processes)
                 owner._calls[forward] = call
             afterwards = None if owner.afterwards is None else owner.afterwards()

@@ -174,7 +174,8 @@ class TaylorImportance(Criterion):
         self._decay = Decay(self.tracker.rate)
         self._settling = Settling(training.total_steps)
         self._ages = {name: np.zeros(width.size, np.int64) for name, width in widths.items()}
-        self._final, self._stepped, self._pressure = False, False, 0.0
+        self._final, self._pressure = False, 0.0
+        self._stepped: set[int] = set()  # which optimizers have, by their numbers
         grace = training.interval * max(map(training.grace_period, training.rules))
         self._last_addition = math.floor((1 - self.annealing) * training.total_steps) - grace
         return super().attach(widths, training)
@@ -209,7 +210,7 @@ class TaylorImportance(Criterion):
     def before_step(self, optimizer: Optimizer) -> None:
         """Record gradients that `backward` did not show to hooks."""
         self.tracker.record_missing()
-        self._stepped = True
+        self._stepped.add(self.training.optimizers.index(optimizer))
 
     def after_step(self, step: int, ages: Mapping[str, NDArray[np.int64]]) -> None:
         """Enter what the step showed, let weights decay, and find the units that may go."""
@@ -219,9 +220,11 @@ class TaylorImportance(Criterion):
         sizes = {name: width.size for name, width in tracker.widths.items()}
         training.processes.settle()
         sharded = training.processes.sharding is not None
-        seen = Seen(self._stepped, tracker.take(), self.outputs.rows(), sharded)
+        seen = Seen(bool(self._stepped), tracker.take(), self.outputs.rows(), sharded)
         seen = training.processes.together(seen, sizes, step)
-        if not seen.stepped and seen.slopes:  # it was left out, as a GradScaler does where gradients overflow
+        # A GradScaler leaves out steps where gradients overflow, of several optimizers those that have them.
+        whole = len(self._stepped) == len(training.optimizers) or seen.finite
+        if seen.slopes and not (seen.stepped and whole):
             self.outputs.clear()
             return
         loss = None if seen.rows is None else self.outputs.loss(seen.rows)
@@ -251,7 +254,7 @@ class TaylorImportance(Criterion):
         """Let the hooks record, or not."""
         self.tracker.recording = self.outputs.recording = wanted
         self.outputs.processes = self.training.processes.size
-        self._stepped = False
+        self._stepped = set()
         if wanted:
             self.outputs.begin()
 
@@ -336,7 +339,7 @@ class TaylorImportance(Criterion):
             "tracker": memory.tracker_state(self.tracker),
             "removals": memory.removals_state(self.removals),
             "outputs": memory.outputs_state(self.outputs),
-            "decay": self._decay.state_dict([*memory.readers_of(self.tracker)]),
+            "decay": self._decay.state_dict(memory.readers_of(self.tracker), self.training.processes),
             "settling": self._settling.state_dict(),
             "ages": {name: tensor_of(ages) for name, ages in self._ages.items()},
             "pressure": self._pressure,

@@ -27,12 +27,14 @@ class Rows:
         gradient: of the loss, shaped alike.
         dim: of the model's output along which one prediction lies.
         every: how many predictions there are, those included that are not looked at.
+        parts: how many of the rows each call of the model gave.
     """
 
     outputs: Tensor
     gradient: Tensor
     dim: int
     every: float
+    parts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Seen:
     slopes: Mapping[str, NDArray[np.float64]]
     rows: Rows | None
     parts: bool = False
+
+    @property
+    def finite(self) -> bool:
+        """Whether all slopes are."""
+        return all(np.isfinite(each).all() for each in self.slopes.values())
 
 
 def together(group: Group, seen: Seen, sizes: Mapping[str, int], step: int) -> Seen:
@@ -80,12 +87,14 @@ def together(group: Group, seen: Seen, sizes: Mapping[str, int], step: int) -> S
         [[float(name in seen.slopes), *seen.slopes.get(name, np.zeros(size))] for name, size in sizes.items()]
     )
     entries = np.zeros((2, int(counts.sum()), widest))
+    begins = np.zeros(int(counts.sum()))  # 1 where the rows of a call begin
     if rows is not None and counts[group.rank]:
         begin = int(counts[: group.rank].sum())
         end = begin + int(counts[group.rank])
         entries[0, begin:end] = rows.outputs.double().cpu().numpy()
         entries[1, begin:end] = rows.gradient.double().cpu().numpy()
-    total = group.sum(np.concatenate([slopes, entries.ravel()]))
+        begins[begin + np.cumsum((0, *rows.parts[:-1]))] = 1.0
+    total = group.sum(np.concatenate([slopes, begins, entries.ravel()]))
     found, place = {}, 0
     for name, size in sizes.items():
         if total[place]:
@@ -93,10 +102,12 @@ def together(group: Group, seen: Seen, sizes: Mapping[str, int], step: int) -> S
         place += 1 + size
     if not counts.any():
         return Seen(seen.stepped, found, None)
+    parts = np.diff(np.flatnonzero(total[place : place + len(begins)]), append=len(begins)).tolist()
+    place += len(begins)
     dtype = torch.float64 if table[:, 5].any() else torch.float32
     outputs, gradient = torch.from_numpy(total[place:].reshape(entries.shape)).to(dtype)
     dim, every = int(table[counts > 0][0, 2]), float(table[counts > 0][:, 3].sum())
-    return Seen(seen.stepped, found, Rows(outputs, gradient / group.size, dim, every))
+    return Seen(seen.stepped, found, Rows(outputs, gradient / group.size, dim, every, tuple(parts)))
 
 
 def _that_fit(table: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -34,6 +34,24 @@ def first_row(tensor: Tensor) -> int:
     return min(rank * each, len(tensor))
 
 
+def sample(tensor: Tensor, step: int) -> Tensor:
+    """One in `step` entries of a tensor, flattened, of which this process has those that lie in its rows.
+
+    Put together, those of all processes are the ones that a process with the whole tensor has.
+    """
+    flat = local(tensor).reshape(-1)
+    return flat[-_first_entry(tensor) % step :: step] if step > 1 else flat
+
+
+def sample_place(tensor: Tensor, step: int) -> tuple[int, int]:
+    """The place of this process's own part of a `sample` in that of all processes, and how large this is."""
+    return -(-_first_entry(tensor) // step), -(-tensor.numel() // step)
+
+
+def _first_entry(tensor: Tensor) -> int:
+    return first_row(tensor) * tensor.shape[1:].numel() if is_sharded(tensor) else 0
+
+
 def scale_(tensor: Tensor, factors: Tensor) -> None:
     """Multiply a tensor in place, on each process the rows that it has.
 

@@ -10,11 +10,13 @@ from torch.utils.hooks import RemovableHandle
 
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.integrations.before_load import HeldBack, on_device_of, take_sizes
+from diffstruct.integrations.loggers import StructureWriter
 from diffstruct.integrations.losses import loss_in
 from diffstruct.structure import Structure
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.loggers import TensorBoardLogger
 except ImportError as error:
     raise ImportError("Lightning is not installed: pip install 'diffstruct[lightning]'") from error
 
@@ -22,9 +24,9 @@ except ImportError as error:
 class StructureCallback(Callback):
     """Learns the structure of a `LightningModule`, or of a module in it, while a `Trainer` fits it.
 
-    The structure is made when the fit begins, with the optimizers that there are then. It is saved with the
-    checkpoints of the `Trainer` and loaded with them, whatever their sizes are, and its sizes are logged as
-    `units/NAME`. Serves one fit; `structure` is there from its begin on, also when it has ended.
+    The structure is made when the fit begins, with the optimizers that there are then, and saved and loaded
+    with the checkpoints of the `Trainer`, whatever their sizes are. Sizes are logged as `units/NAME`, to
+    TensorBoard with what a `StructureWriter` writes. Serves one fit; `structure` stays when it has ended.
 
     Args:
         module: the name of the module to learn, which `training_step` calls; empty: the `LightningModule`.
@@ -50,12 +52,11 @@ class StructureCallback(Callback):
         **options: Any,
     ) -> None:
         self.module, self.example_inputs, self.total_steps = module, example_inputs, total_steps
-        self.finish, self.options = finish, options
+        self.finish, self.options, self._stepped = finish, options, False
         self.structure: Structure | None = None
         self._held_back: HeldBack | None = None
         self._saved: dict[str, Any] | None = None
-        self._handles: list[RemovableHandle] = []
-        self._stepped = False
+        self._handles, self._writers = list[RemovableHandle](), dict[int, StructureWriter]()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Before weights are restored, which is before there are optimizers."""
@@ -66,9 +67,7 @@ class StructureCallback(Callback):
                     "Trainer anew, also to go on from a checkpoint"
                 )
             if getattr(pl_module, "_compiler_ctx", None):
-                raise StructureError(
-                    "compile the module within that is to be learned, not the LightningModule"
-                )
+                raise StructureError("compile the module within that is learned, not the LightningModule")
             self._held_back = HeldBack(pl_module, pl_module.strict_loading)
         elif not self._learning:
             self._handles = [take_sizes(pl_module, self.module, self._inputs(pl_module))]
@@ -82,11 +81,12 @@ class StructureCallback(Callback):
         kinds = {kind.__name__ for each in callbacks for kind in type(each).__mro__}
         if averaging := kinds & {"WeightAveraging", "StochasticWeightAveraging"}:
             raise StructureError(f"the copy that {averaging.pop()} averages cannot follow: leave it out")
-        model, inputs = pl_module.get_submodule(self.module), self._inputs(pl_module)
-        inputs = trainer.precision_plugin.convert_input(on_device_of(model, inputs))
+        model = pl_module.get_submodule(self.module)
+        inputs = trainer.precision_plugin.convert_input(on_device_of(model, self._inputs(pl_module)))
         run: Any = {"example_inputs": inputs, "total_steps": int(total), **self.options}
         self.structure = Structure(model, trainer.optimizers, **run)
-        self._handles = [each.register_step_post_hook(self._mark) for each in trainer.optimizers]
+        mark = lambda *_: setattr(self, "_stepped", True)  # noqa: E731
+        self._handles = [each.register_step_post_hook(mark) for each in trainer.optimizers]
         assert self._held_back is not None
         self._held_back.deliver(self.structure, self._saved)
         self._held_back = self._saved = None
@@ -139,11 +139,11 @@ class StructureCallback(Callback):
         inputs: Any = pl_module.example_input_array if self.example_inputs is None else self.example_inputs
         return (inputs,) if isinstance(inputs, torch.Tensor) else inputs
 
-    def _mark(self, *_: Any) -> None:
-        self._stepped = True
-
     def _log(self, trainer: Trainer) -> None:
         assert self.structure is not None
         sizes = {f"units/{name}": float(width.size) for name, width in self.structure.widths.items()}
-        for logger in trainer.loggers:
+        for place, logger in enumerate(trainer.loggers):
             logger.log_metrics(sizes, step=trainer.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                writer = self._writers.setdefault(place, StructureWriter(logger.experiment))
+                writer.write(self.structure, trainer.global_step, scalars=False)

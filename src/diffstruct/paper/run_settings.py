@@ -17,6 +17,7 @@ from diffstruct.errors import ConfigurationError, DataError
 from diffstruct.paper.revisions import get_revision
 from diffstruct.paper.tasks import NAMES, Phase, Task
 from diffstruct.rule import Rule
+from diffstruct.version import installed_version
 
 Reads: TypeAlias = str | os.PathLike[str] | Task | Sequence[Phase]
 """What a run may be told to read."""
@@ -142,7 +143,7 @@ def changed_text(file: str | None) -> DataError:
 def versions() -> dict[str, str]:
     """The versions of what a run is computed by."""
     return {
-        "diffstruct": version("diffstruct"),
+        "diffstruct": installed_version(),
         "torch": str(torch.__version__),
         "numpy": version("numpy"),
         "numba": _numba(),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from diffstruct.distributed import is_sharded
 from diffstruct.errors import ConfigurationError, DivergenceError, StructureWarning
 
 Nonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
@@ -55,18 +57,21 @@ class Guard:
         """Forget what buffers were: after the next good step they are remembered anew."""
         self._good, self._modules = {}, None
 
-    def passes(self, step: int) -> bool:
+    def passes(self, step: int, optimizer: Optimizer) -> bool:
         """Whether a step may be made; if not, there are no gradients any more, so that optimizers do nothing.
 
         Args:
             step: its number, from 1.
+            optimizer: that is about to make it.
 
         Raises:
             DivergenceError: a gradient is not finite, and `how` is `"raise"`.
         """
-        if self.how == "ignore" or all_finite(self._gradients()):
+        if self.how == "ignore" or all_finite(_gradients(self.optimizers)):
             self._remember()
             return True
+        if _scaler_is_calling() and all_finite(_gradients([optimizer])):
+            return True  # the scaler will leave the steps of the others out
         self._put_back()
         named = ((name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None)
         bad = next((name for name, grad in named if not all_finite([grad])), "a parameter")
@@ -76,7 +81,7 @@ class Guard:
                 "optimizer state and structure are the last good ones. Lower the learning rate, clip "
                 'gradients, or leave such steps out with Structure(nonfinite="skip")'
             )
-        for each in self._parameters():
+        for each in _parameters(self.optimizers):
             each.grad = None
         self.skipped += 1
         if self.skipped == 1:
@@ -96,13 +101,6 @@ class Guard:
             f"{self.skipped} of {steps} steps were left out, since gradients were not finite: if these are "
             "many, look at the data and the learning rate"
         ]
-
-    def _gradients(self) -> list[Tensor]:
-        found = [parameter.grad for parameter in self._parameters()]
-        return [each for each in found if each is not None]
-
-    def _parameters(self) -> Iterator[Tensor]:
-        return (p for each in self.optimizers for group in each.param_groups for p in group["params"])
 
     def _remember(self) -> None:
         """Copy the buffers that have changed."""
@@ -136,6 +134,27 @@ class Guard:
         return {**vars(self), "_good": {}}
 
 
+def _parameters(optimizers: Iterable[Optimizer]) -> Iterator[Tensor]:
+    return (p for each in optimizers for group in each.param_groups for p in group["params"])
+
+
+def _gradients(optimizers: Iterable[Optimizer]) -> list[Tensor]:
+    return [each.grad for each in _parameters(optimizers) if each.grad is not None]
+
+
+def _scaler_is_calling() -> bool:
+    """Whether a `GradScaler` makes the optimizer step, which it tells those alone that can unscale.
+
+    Looking at who calls takes time, and is for steps that are in trouble.
+    """
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if isinstance(frame.f_locals.get("self"), GradScaler):
+            return True
+    return False
+
+
 def _version(module: nn.Module, buffer: Tensor) -> Version:
     """Changes with a buffer. PyTorch does not count what it does to running statistics, but modules do."""
     counted = module._buffers.get("num_batches_tracked")
@@ -148,13 +167,13 @@ def all_finite(gradients: Iterable[Tensor]) -> bool:
     elsewhere: list[Tensor] = []
     sharded: list[Tensor] = []
     for each in gradients:
-        if isinstance(each, DTensor):
+        if is_sharded(each):
             sharded.append(each)
         else:
             (here if each.is_cpu else elsewhere).append(each._values() if each.is_sparse else each)
     if sharded:
-        norm = torch.nn.utils.get_total_norm(sharded)
-        if not math.isfinite((norm.full_tensor() if isinstance(norm, DTensor) else norm).item()):
+        norm: Any = torch.nn.utils.get_total_norm(sharded)
+        if not math.isfinite((norm.full_tensor() if is_sharded(norm) else norm).item()):
             return False
     # One number tells; if that is not finite it may be an overflow, so that all have to be looked at.
     total = sum([each.sum().item() for each in here])

@@ -19,6 +19,7 @@ from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.losses import LAST, Losses
 from diffstruct.structure.state import (
     FORMAT,
+    mark_of,
     memory_of,
     place,
     rule_of,
@@ -33,32 +34,47 @@ from diffstruct.width.depth import children_of
 
 
 def load_state(structure: ChangingStructure, state: Any) -> None:
-    """Bring a structure, its model and its optimizers to what a state dict says; see `Structure`."""
-    fields = Fields(state)
-    _check(structure, fields)
+    """Bring a structure, its model and its optimizers to what a state dict says; see `Structure`.
+
+    Where several processes have parts of the model, each of them has to load, and all of them do, or none.
+    """
+    processes, what = structure.training.processes, "loading the structure's state dict"
     with structure._all_or_nothing() as undo:
-        _load_blocks(structure, fields.fields("depths"), undo)
-        _match_widths(structure, fields.fields("widths"))
-        entries = fields.fields("widths").each()
-        sizes = {name: each.whole("size", 1) for name, each in entries.items()}
-        structure._operate(resizing(structure, sizes), leave_zero, 0, undo=undo)
-        structure.states = {name: memory_of(each, sizes[name]) for name, each in entries.items()}
-        structure._spare = {n: each.array("spare", (sizes[n],), np.bool_) for n, each in entries.items()}
-        structure.history = history_of(fields.fields("history"))
-        structure._losses = Losses(_losses(fields))
-        structure.steps, structure._last = fields.whole("steps"), {}
-        structure.guard.skipped = fields.whole("skipped")
-        _load_generator(structure, fields)
-        if fields.flag("finished"):
-            structure._end({}, undo)
-            return
-        structure._widening = None
-        if fields["widening"] is not None:
-            names = tensor_names(structure.model)
-            structure._widening = Widening.of_state(structure.widths, fields.fields("widening"), names)
-        structure._growth.load_state_dict(fields.fields("growth"))
-        structure.criterion.load_state_dict(fields.fields("criterion").value)
-        structure._record_next()
+        with processes.alike(what):
+            fields = Fields(state)
+            _check(structure, fields)
+            _load_blocks(structure, fields.fields("depths"), undo)
+            _match_widths(structure, fields.fields("widths"))
+            entries = fields.fields("widths").each()
+            sizes = {name: each.whole("size", 1) for name, each in entries.items()}
+            mark = mark_of(fields) if processes.sharding is not None else None
+        if processes.sharding is not None:
+            processes.agree(mark, "the state dicts that they load into their structures")
+        with processes.alike(what):
+            structure._operate(resizing(structure, sizes), leave_zero, 0, undo=undo)
+            structure.states = {name: memory_of(each, sizes[name]) for name, each in entries.items()}
+            structure._spare = {n: each.array("spare", (sizes[n],), np.bool_) for n, each in entries.items()}
+            _load_rest(structure, fields, undo)
+            structure._loads = -1
+
+
+def _load_rest(structure: ChangingStructure, fields: Fields, undo: ExitStack) -> None:
+    """What is no matter of sizes."""
+    structure.history = history_of(fields.fields("history"))
+    structure._losses = Losses(_losses(fields))
+    structure.steps, structure._last = fields.whole("steps"), {}
+    structure.guard.skipped = fields.whole("skipped")
+    _load_generator(structure, fields)
+    if fields.flag("finished"):
+        structure._end({}, undo)
+        return
+    structure._widening = None
+    if fields["widening"] is not None:
+        names = tensor_names(structure.model)
+        structure._widening = Widening.of_state(structure.widths, fields.fields("widening"), names)
+    structure._growth.load_state_dict(fields.fields("growth"))
+    structure.criterion.load_state_dict(fields.fields("criterion").value)
+    structure._record_next()
 
 
 def resizing(structure: ChangingStructure, sizes: Mapping[str, int]) -> dict[str, Decision]:
@@ -84,6 +100,12 @@ def _check(structure: ChangingStructure, fields: Fields) -> None:
         )
     if fields.whole("format") != FORMAT:
         raise fields.wrong("format", f"is {fields['format']}, and this version reads {FORMAT}")
+    sharded = structure.training.processes.sharding is not None
+    if sharded and fields["widening"] is not None:
+        raise StructureError(
+            "the state dict is of a run in the first steps after start=, whose widths were still growing "
+            "back, which they cannot in a model that is sharded: save it some steps later"
+        )
     own = {
         "criterion_type": type(structure.criterion).__name__,
         "total_steps": structure.training.total_steps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -45,7 +45,24 @@ def operate_on(
         for name, change in changes.items():
             if isinstance(change.width, Depth):
                 undo.callback(change_blocks(model, change, births.get(name, ()), optimizers, copies))
+        _renew_guards(model, touched_by(changes))
         return undo.pop_all().close
+
+
+def _renew_guards(model: nn.Module, tensors: Sequence[Tensor]) -> None:
+    """Let compiled code look at the sizes of these tensors again.
+
+    `torch.compile` may check the parameters of a module only if their dictionary has been written to since
+    the last call. Tensors that change in place do not count, and code for the former sizes would run.
+    """
+    touched = {id(tensor) for tensor in tensors}
+    for module in model.modules():
+        dictionaries: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for held in dictionaries:
+            for name, tensor in held.items():
+                if id(tensor) in touched:
+                    held[name] = None  # writing the same object again would not count
+                    held[name] = tensor
 
 
 def touched_by(changes: Mapping[str, Change]) -> list[Tensor]:

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from diffstruct.errors import ConfigurationError
 from diffstruct.history.state import history_state
@@ -83,6 +85,24 @@ def _depth_state(depth: Depth) -> dict[str, Any]:
         "units": [children.index(block) for block in depth.blocks],
         "moments": {name: [*moments] for name, moments in depth.stack.moments.items()},
     }
+
+
+def mark_of(state: Fields) -> int:
+    """A number that differs where state dicts do, but for the last batch that was recorded.
+
+    That is of the process whose state it is.
+    """
+    criterion = {key: value for key, value in state.fields("criterion").value.items() if key != "outputs"}
+    leaves, spec = tree_flatten({**state.value, "criterion": criterion})
+    mark = crc32(repr(spec).encode())
+    for each in leaves:
+        if isinstance(each, Tensor):
+            mark = crc32(repr((each.shape, each.dtype)).encode(), mark)
+            flat = torch.empty(each.numel(), dtype=each.dtype).copy_(each.detach().reshape(-1))
+            mark = crc32(flat.view(torch.uint8).numpy().tobytes(), mark)
+        else:
+            mark = crc32(repr(each).encode(), mark)
+    return mark
 
 
 def place(slot: Slot, names: Mapping[nn.Module, str]) -> tuple[str, str, int]:

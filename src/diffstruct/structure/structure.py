@@ -203,7 +203,7 @@ class Structure(ChangingStructure):
         if found_inf is not None:  # of a GradScaler, by which the optimizer leaves steps out by itself
             if self.steps + 1 >= self._due and found_inf.item():
                 return
-        elif not self.guard.passes(self.steps + 1):
+        elif not self.guard.passes(self.steps + 1, optimizer):
             return
         if self.steps < self.training.total_steps:
             self.criterion.before_step(optimizer)
@@ -283,10 +283,10 @@ class Structure(ChangingStructure):
         ages = {name: state.ages for name, state in self.states.items()}
         self.criterion.after_step(self.steps + 1, ages)
         importances = {name: self.criterion.importance(width) for name, width in self.widths.items()}
-        self.history.sample(lambda: sample_of(self, self.steps + 1))
         rules = {name: self.rule_now(name) for name in self.widths}
         chance = self.training.generator
         found = decide_all(rules, importances, self.states, self._spare, self.multiple_of, chance)
+        self.history.sample(lambda: sample_of(self, self.steps + 1))
         decisions = {name: whole.decision for name, whole in found.items()}
         spare = {name: whole.spare for name, whole in found.items()}
         return self._operate(decisions, self.criterion.initialize, spare=spare, undo=undo)
@@ -370,16 +370,13 @@ class Structure(ChangingStructure):
         """All that the run depends on beside model and optimizers, in dicts and lists.
 
         Ask for it after `step`. Save it together with the state dicts of the model and the optimizers, of
-        which it says the sizes; `torch.load(..., weights_only=True)` reads it. Its tensors are copies.
+        which it says the sizes; `torch.load(..., weights_only=True)` reads it. Its tensors are copies. All
+        processes of a model that is sharded have to ask at the same time, and any one's can be saved.
 
         Returns:
             Sizes and blocks, what rule and criterion remember, the generator, the history; and the inputs of
             the last batch that was recorded, on which `finish` measures, if these are plain tensors.
-
-        Raises:
-            StructureError: the model is sharded over processes.
         """
-        self._refuse_shards()
         return state_of(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -388,7 +385,8 @@ class Structure(ChangingStructure):
         The structure must have been made with the same arguments, of a model and optimizers that were made
         alike. Load those of the model and the optimizers as well; the model's may be loaded before, for a
         model that is watched takes on the sizes of what is loaded into it. Rules come with the state dict, as
-        learning rates do with an optimizer's.
+        learning rates do with an optimizer's. Of a model that is sharded, load the structure's first, the
+        same one on all processes.
 
         Raises:
             StructureError: it is damaged, or of another model or run; nothing has changed then.
@@ -408,18 +406,9 @@ class Structure(ChangingStructure):
             >>> for each, state in zip(make(), saved):
             ...     result = each.load_state_dict(state)
         """
-        self._refuse_shards()
         with held():
+            self.guard.forget()  # buffers are about to be others
             load_state(self, state_dict)
-            self.guard.forget()
-        self._loads = -1
-
-    def _refuse_shards(self) -> None:
-        if self.training.processes.sharding is not None:
-            raise StructureError(
-                "the structure of a model that fully_shard has sharded cannot be saved, or loaded: what it "
-                "remembers is divided among the processes; with DistributedDataParallel it can"
-            )
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.

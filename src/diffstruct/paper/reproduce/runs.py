@@ -22,6 +22,7 @@ from diffstruct.paper.run import fastest_trainer
 from diffstruct.paper.seeds import split_seed
 from diffstruct.paper.tasks import BRACKETS, Reader
 from diffstruct.structure import Measurement
+from diffstruct.version import installed_version
 
 _PARENT = os.getppid()
 
@@ -145,8 +146,8 @@ def from_record(record: dict[str, Any]) -> Result:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that decide a run's numbers."""
-    found = {name: version(name) for name in ("diffstruct", "torch", "numpy")}
-    return {**found, "python": platform.python_version()}
+    others = {name: version(name) for name in ("torch", "numpy")}
+    return {"diffstruct": installed_version(), **others, "python": platform.python_version()}
 
 
 def machine() -> str:

