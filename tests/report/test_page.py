@@ -346,5 +346,6 @@ def test_of_several_runs_single_ones_are_drawn_and_shown(browser, several):
         see(page, "settings")
         assert page.locator("#settings-table tr").all_inner_texts()[0] == "seed\t3"
         page.set_viewport_size({"width": 360, "height": 740})
-        see(page, "runs")
+        svg = "Math.max(...[...document.querySelectorAll('.main-svg')].map((each) => each.clientWidth))"
+        until(page, f"{svg} <= 360")  # charts fit the window again
         assert page.evaluate(SIDEWAYS) == 0
