@@ -266,6 +266,12 @@ class Structure(ChangingStructure):
         step = (self.steps // interval + 1) * interval
         return step if step <= self.training.total_steps else sys.maxsize
 
+    def until_sample(self) -> int:
+        """Steps up to the next decision of which the history has a sample, with it; a training loop that asks
+        the rule itself calls `carry_out` behind it."""
+        interval = self.training.interval
+        return self.history.sampling.until_next() * interval - self.steps % interval
+
     def skip(self, steps: int) -> None:
         """Count steps that no decision is about, which a training loop has made without `step`."""
         self._last = {}
