@@ -29,7 +29,7 @@ exec(next(block for block in _BLOCKS if "def save" in block), _NAMES)
 save, load = _NAMES["save"], _NAMES["load"]
 
 Run = tuple[nn.Module, Optimizer, ds.Structure]
-SAVED, MIDDLE, END = 4, 5, 6
+SAVED, MIDDLE, END = 2, 4, 8
 """Steps: at which a run is saved, at which one that goes on from there is, and the last."""
 
 
@@ -41,7 +41,7 @@ def made(rank: int, size: int, seed: int = 0) -> Run:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     common = {"total_steps": 60, "criterion": TAYLOR, "rule": EAGER, "interval": 1}
     x, _ = batch(0, rank, size)
-    return model, optimizer, ds.Structure(model, optimizer, example_inputs=(x.double(),), **common)
+    return model, optimizer, ds.Structure(model, optimizer, example_inputs=(x.double(),), start=1, **common)
 
 
 def train(run: Run, rank: int, size: int, end: int) -> dict[str, Any]:
@@ -51,10 +51,11 @@ def train(run: Run, rank: int, size: int, end: int) -> dict[str, Any]:
         while structure.steps < end:
             x, y = batch(structure.steps, rank, size)
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x.double()), y).backward()
+            loss = nn.functional.cross_entropy(model(x.double()), y)
+            loss.backward()
             optimizer.step()
-            structure.step()
-    return told(model, structure)
+            structure.step(loss)
+    return {**told(model, structure), "losses": [each.loss for each in structure.history.measurements]}
 
 
 def interrupted(rank: int, size: int, folder: str) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def refused(rank: int, size: int, folder: str) -> dict[str, Any]:
     """What ranks are told of states that are wrong on one of them or on all; nothing has changed then."""
     run = made(rank, size)
     model, optimizer, structure = run
-    train(run, rank, size, 2)
+    train(run, rank, size, 1)
     good = torch.load(f"{folder}.structure", weights_only=True)
     weights = model.state_dict()
     units, inputs = weights["3.weight"].shape
@@ -114,7 +115,7 @@ def refused(rank: int, size: int, folder: str) -> dict[str, Any]:
             found[what] = str(error)
         if not same(pictured(*run), before):
             found[what] = "something has changed"
-    train(run, rank, size, 3)
+    train(run, rank, size, 2)
     structure.finish()
     end = [deepcopy(each.state_dict()) for each in (structure, model, optimizer)]
     other = made(rank, size, seed=4)
@@ -156,9 +157,8 @@ def without(state: dict[str, Any], path: str, here: bool = True) -> dict[str, An
     return {**{key: value for key, value in state.items() if key != first}, **inner}
 
 
-def of_one(folder: str) -> dict[str, Any]:
-    """Go on in this process, with the whole model."""
-    assert Path(folder).exists()
+def of_one(folder: str) -> list[dict[str, Any]]:
+    """Go on in this process, with the whole model; and what it comes to without an interruption."""
     run = made(0, 1, seed=3)
     load(folder, *run)
-    return train(run, 0, 1, END)
+    return [train(run, 0, 1, END), train(made(0, 1), 0, 1, END)]

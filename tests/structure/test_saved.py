@@ -69,11 +69,11 @@ def test_a_damaged_state_dict_is_refused(structure, change, says):
         record_of_saved({**structure.state_dict(), **change}, "run.pt")
 
 
-@pytest.mark.parametrize(("column", "says"), [("size", "impossible"), ("removed", "impossible")])
-def test_a_history_that_cannot_have_happened_is_refused(structure, column, says):
+@pytest.mark.parametrize("column", ["size", "removed"])
+def test_a_history_that_cannot_have_happened_is_refused(structure, column):
     state = structure.state_dict()
-    state["history"]["events"][column] += 1_000
-    with pytest.raises(StructureError, match=f"history.*{says}"):
+    state["history"]["events"][column][-1] += 1_000
+    with pytest.raises(StructureError, match=r"history.*impossible"):
         record_of_saved(state, "run.pt")
 
 

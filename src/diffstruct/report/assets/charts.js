@@ -60,6 +60,10 @@ function draw(id, traces, layout, { label, clicks = true } = {}) {
   box.setAttribute("role", "group");
   box.setAttribute("aria-describedby", "keys");
   box.addEventListener("keydown", (event) => onKey(box, event));
+  if (TIMED.includes(id)) {
+    moveCursor(id);
+    box.on("plotly_afterplot", () => moveCursor(id));
+  }
   if (clicks) box.on("plotly_click", ({ points }) => setStep(Number(points[0].x)));
   return box;
 }
@@ -93,15 +97,20 @@ function onKey(box, event) {
   Plotly.relayout(box, update);
 }
 
-const cursor = () => ({
-  type: "line", xref: "x", yref: "paper", x0: state.step, x1: state.step, y0: 0, y1: 1,
-  line: { color: themed("soft"), width: 1.2, dash: "dot" },
-});
+// The line at the present step lies over a chart: to move it, Plotly need not draw anything again.
+const TIMED = ["chart-loss", "chart-lives", "chart-spread", "chart-cost"];
 
-// Moves the line without drawing anything else again.
 function moveCursor(id) {
   const box = $(`#${id}`);
-  if (drawnCharts.has(id) && box.layout.shapes?.length && box.layout.shapes[0].x0 !== state.step) {
-    Plotly.relayout(box, { "shapes[0].x0": state.step, "shapes[0].x1": state.step });
-  }
+  const areas = drawnCharts.has(id) ? $$(".nsewdrag", box).map((each) => each.getBoundingClientRect()) : [];
+  if (!areas.length) return;
+  const line = $(".cursor", box) ?? box.appendChild(el("div", { class: "cursor", "aria-hidden": "true" }));
+  const around = box.getBoundingClientRect();
+  const [from, to] = box.layout.xaxis.range.map(Number);
+  const part = (state.step - from) / (to - from);
+  const top = Math.min(...areas.map((each) => each.top));
+  line.hidden = part < 0 || part > 1;
+  line.style.left = `${areas[0].left - around.left + part * areas[0].width}px`;
+  line.style.top = `${top - around.top}px`;
+  line.style.height = `${Math.max(...areas.map((each) => each.bottom)) - top}px`;
 }

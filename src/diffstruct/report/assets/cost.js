@@ -16,7 +16,7 @@ function drawCost() {
   $("#cost-hint").textContent = `${ends.join("; ")}.`;
   const height = 60 + 240 * curves.length;
   box.style.height = `${height}px`;
-  const layout = { height, hovermode: "x unified", margin: { l: 56, r: 22, t: 30, b: 42 }, annotations: [], shapes: [cursor()], uirevision: String(state.run) };
+  const layout = { height, hovermode: "x unified", margin: { l: 56, r: 22, t: 30, b: 42 }, annotations: [], uirevision: String(state.run) };
   const traces = [];
   const tall = 1 / curves.length;
   curves.forEach(({ name, steps, values, budget }, i) => {

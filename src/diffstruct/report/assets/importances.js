@@ -1,6 +1,7 @@
 // Importances against the threshold: of all units at the present step, and over time.
 
 const LINES = 120; // units up to which each has a line of its own
+const BARS = 160; // likewise of bars
 
 // What is far from the threshold, and on a log scale what is not positive, is drawn at the edge.
 function importanceAxis(values, threshold) {
@@ -24,15 +25,19 @@ function drawSorted(one, each) {
   const scale = scaleOf(one);
   // Bars on a log scale begin at the bottom of what is shown, a little below the least.
   const { log, shown, base, axis: yaxis } = importanceAxis(sorted, threshold);
+  // Of very many units several share a bar, which is as high as the one in their middle.
+  const per = Math.ceil(sorted.length / BARS);
+  const groups = Array.from({ length: Math.ceil(sorted.length / per) }, (_, i) => sorted.slice(i * per, (i + 1) * per));
+  const middles = groups.map((group) => group[group.length >> 1]);
   const bars = {
-    type: "bar", x: sorted.map((_, i) => i + 1), y: sorted.map((value) => shown(value) - base), base, marker: { color: sorted.map((value) => shade(scale.part(value))), line: { width: 0 } },
-    customdata: sorted.map(number), hovertemplate: "%{x}.: importance %{customdata}<extra></extra>",
+    type: "bar", x: groups.map((group, i) => i * per + (group.length + 1) / 2), y: middles.map((value) => shown(value) - base), base, width: per * (sorted.length > 60 ? 1 : 0.85),
+    marker: { color: middles.map((value) => shade(scale.part(value))), line: { width: 0 } }, customdata: middles.map(number), hovertemplate: "%{x:.0f}.: importance %{customdata}<extra></extra>",
   };
   const line = Number.isFinite(threshold)
     ? [{ type: "line", xref: "paper", x0: 0, x1: 1, yref: "y", y0: threshold, y1: threshold, line: { color: lineColor(3), width: 2, dash: "dash" } }]
     : [];
   const box = draw("chart-sorted", [bars], {
-    bargap: sorted.length > 60 ? 0 : 0.15, xaxis: axis({ range: [0.4, Math.max(sorted.length, 1) + 0.6], tickformat: ",d", nticks: 6 }), yaxis, shapes: line, uirevision: `${state.run}/${each.name}/${log}`,
+    xaxis: axis({ range: [0.4, Math.max(sorted.length, 1) + 0.6], tickformat: ",d", nticks: 6 }), yaxis, shapes: line, uirevision: `${state.run}/${each.name}/${log}`,
     annotations: line.length ? [{ text: `price ${number(threshold)}`, xref: "paper", x: 1, xanchor: "right", yref: "y", y: log ? Math.log10(threshold) : threshold, yanchor: "bottom", showarrow: false, font: { color: lineColor(3), size: 12 } }] : [],
   }, { label: `Chart: importances of ${each.name} at step ${whole(state.step)}`, clicks: false });
   box.fullRange = [0.4, Math.max(sorted.length, 1) + 0.6];
@@ -73,7 +78,7 @@ function spreadTraces(one, each, shown) {
 function drawSpread(one, each) {
   const thresholds = ascending(each.samples.thresholds);
   const { shown, axis: yaxis } = importanceAxis(each.samples.values, quantile(thresholds, 0.5));
-  const box = draw("chart-spread", spreadTraces(one, each, shown), { hovermode: "x", xaxis: stepAxis(one), yaxis, shapes: [cursor()], uirevision: `${state.run}/${each.name}` },
+  const box = draw("chart-spread", spreadTraces(one, each, shown), { hovermode: "x", xaxis: stepAxis(one), yaxis, uirevision: `${state.run}/${each.name}` },
     { label: `Chart: importances of ${each.name} over time, with the price` });
   box.fullRange = [0, Math.max(one.step, 1)];
 }

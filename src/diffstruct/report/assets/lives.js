@@ -85,7 +85,6 @@ function drawLives() {
     height, uirevision: `${state.run}/${each.name}`, margin: { l: 48, r: 22, t: 10, b: 42 },
     xaxis: stepAxis(one, { range, showgrid: false }),
     yaxis: axis({ title: { text: "units", standoff: 4 }, range: [lives.length - 0.5, -0.5], showticklabels: false, ticks: "", showgrid: false }),
-    shapes: [cursor()],
   };
   const fresh = !drawnCharts.has("chart-lives");
   draw("chart-lives", [trace], layout, { label: `Chart: the lives of ${counted(lives.length, "unit")} of ${each.name}` });

@@ -106,7 +106,6 @@ function drawOverview() {
     yaxis2: axis({ domain: [0.2, 0.5], ...scaled(log("#log-sizes"), one.widths.flatMap((each) => each.sizes)), rangemode: "tozero", uirevision: log("#log-sizes") + name }),
     yaxis3: axis({ domain: [0, 0.13], nticks: 5, tickformat: ",d", fixedrange: true, zeroline: true }),
     annotations: [corner(several && state.across.loss ? `${unit}: median and quartiles` : unit, 1.005), corner(clip(what, narrow() ? 44 : 90), 0.505), corner(several ? "units added (up) and removed (down), of the chosen run" : "units added (up) and removed (down)", 0.135)],
-    shapes: [cursor()],
   };
   const fresh = !drawnCharts.has("chart-loss");
   draw("chart-loss", traces, layout, { label: `Chart: ${unit} and sizes over ${whole(end)} steps` });

@@ -53,4 +53,4 @@ slider.addEventListener("input", () => {
 });
 $("#play").addEventListener("click", () => play(playing === null));
 
-for (const id of ["chart-loss", "chart-lives", "chart-spread", "chart-cost"]) part(id, ["step"], () => moveCursor(id));
+for (const id of TIMED) part(id, ["step"], () => moveCursor(id));
