@@ -38,6 +38,8 @@ def test_a_sharded_run_goes_on_from_its_states_on_four_ranks_on_two_and_unsharde
     assert all(found["finished"] is True for found in refused)
     words = {
         "late, on one": ("has failed on another process", "no memory"),
+        "surgery, on one": ("has failed on another process", "no memory"),
+        "sharding, on one": ("has failed on another process", "no memory"),
         "missing on one": ("the processes differ in the state dicts that they load",) * 2,
         "late, on all": ("'criterion.pressure'", "'criterion.pressure'"),
         "early, on one": (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 from unittest.mock import patch
 
@@ -96,6 +97,8 @@ def refused(rank: int, size: int, folder: str) -> dict[str, Any]:
     wide = {**odd, "3.bias": torch.zeros(units + 1), "5.weight": torch.zeros(3, units + 1)}
     cases: dict[str, Callable[[], Any]] = {
         "late, on one": lambda: fails(structure._growth, rank == 1, structure, good),
+        "surgery, on one": lambda: fails_at("structure.changing.operate_on", 0, rank == 1, structure, good),
+        "sharding, on one": lambda: fails_at("distributed.sharding._shard", 2, rank == 1, structure, good),
         "missing on one": lambda: structure.load_state_dict(without(good, "criterion.pressure", rank == 1)),
         "late, on all": lambda: structure.load_state_dict(without(good, "criterion.pressure")),
         "early, on one": lambda: structure.load_state_dict(without(good, "widths", rank == 1)),
@@ -145,6 +148,20 @@ def fails(part: Any, here: bool, structure: ds.Structure, state: Any) -> None:
     with (
         patch.object(part, "load_state_dict", side_effect=MemoryError("no memory")) if here else nullcontext()
     ):
+        structure.load_state_dict(state)
+
+
+def fails_at(where: str, calls: int, here: bool, structure: ds.Structure, state: Any) -> None:
+    """Load a state where memory runs out on some ranks, in a function after so many calls of it."""
+    real, left = resolve_name(f"diffstruct.{where}"), [calls]
+
+    def failing(*args: Any, **options: Any) -> Any:
+        if not left[0]:
+            raise MemoryError("no memory")
+        left[0] -= 1
+        return real(*args, **options)
+
+    with patch(f"diffstruct.{where}", failing) if here else nullcontext():
         structure.load_state_dict(state)
 
 
