@@ -285,25 +285,6 @@ def test_all_of_it_can_be_reached_and_used_by_keyboard(browser, tmp_path):
         assert page.evaluate(f"{unnamed}.map({NAME})") == []
 
 
-def test_dark_follows_the_system_until_the_button_is_pressed(browser, one):
-    ground = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
-    ink = "document.getElementById('chart-loss').layout.font.color"
-    with watched(browser, one, color_scheme="dark") as page:
-        assert page.get_attribute("#theme", "aria-pressed") == "true"
-        assert max(page.evaluate(ground)) < 60
-        dark = page.evaluate(ink)
-        page.emulate_media(color_scheme="light")
-        settle(page)
-        assert min(page.evaluate(ground)) > 200
-        assert page.evaluate(ink) != dark
-        page.click("#theme")
-        settle(page)
-        assert page.evaluate(ink) == dark
-        page.emulate_media(color_scheme="dark")
-        page.emulate_media(color_scheme="light")
-        assert page.get_attribute("html", "data-theme") == "dark"
-
-
 SIDEWAYS = "document.documentElement.scrollWidth - innerWidth"
 
 
@@ -324,8 +305,27 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, one):
         assert range_of(page, "chart-loss") == pytest.approx([250, 750])
 
 
-def test_of_several_runs_single_ones_are_drawn_and_shown(browser, several):
-    with watched(browser, several) as page:
+def check_that_dark_follows_the_system_until_the_button_is_pressed(page):
+    ground = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+    ink = "document.getElementById('chart-loss').layout.font.color"
+    assert page.get_attribute("#theme", "aria-pressed") == "true"
+    assert max(page.evaluate(ground)) < 60
+    dark = page.evaluate(ink)
+    page.emulate_media(color_scheme="light")
+    settle(page)
+    assert min(page.evaluate(ground)) > 200
+    assert page.evaluate(ink) != dark
+    page.click("#theme")
+    settle(page)
+    assert page.evaluate(ink) == dark
+    page.emulate_media(color_scheme="dark")
+    page.emulate_media(color_scheme="light")
+    assert page.get_attribute("html", "data-theme") == "dark"
+
+
+def test_of_several_runs_single_ones_are_drawn_and_shown_and_dark_follows_the_system(browser, several):
+    with watched(browser, several, color_scheme="dark") as page:
+        check_that_dark_follows_the_system_until_the_button_is_pressed(page)
         assert page.title() == "4 runs"
         medians = ["quartiles", "quartiles", "median"]
         assert traces(page, "chart-loss")[:6] == medians * 2
