@@ -87,6 +87,6 @@ class Group:
             raise StructureError(
                 f"the process of rank {self.rank} could not reach the {self.size - 1} others: one of "
                 "them has ended, or does not call step() after the same steps, or state_dict() and "
-                "load_state_dict() of a sharded model where the others do; the process group's timeout bounds "
-                f"how long that is waited for ({error})"
+                "load_state_dict() of a sharded model where the others do; the process group's timeout "
+                f"bounds how long that is waited for ({error})"
             ) from error
