@@ -78,7 +78,9 @@ CASES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", CASES, ids=[f"{case['loss'].__name__}-{case['optimizer']}" for case in CASES]
+)
 def test_a_scaler_whose_scale_is_a_power_of_two_changes_no_decision_and_no_bit(case):
     plain, model = run(None, **case)
     assert plain.history.removed() > 0
