@@ -28,6 +28,7 @@ def needs_an_example(item: object) -> bool:
 PUBLIC = [getattr(ds, name) for name in ds.__all__ if name not in ("checkpoint", "nn", "paper")]
 PUBLIC += [getattr(ds.checkpoint, name) for name in ds.checkpoint.__all__]
 PUBLIC += [getattr(ds.nn, name) for name in ds.nn.__all__]
+PUBLIC += [ds.paper.load_run, ds.paper.sample]
 PUBLIC += [each.StructureCallback for each in (lightning, transformers, skorch)]
 PUBLIC += [sklearn.GrowingClassifier, sklearn.GrowingRegressor, loggers.StructureWriter, loggers.measures]
 SHOWN = [item for item in PUBLIC if needs_an_example(item)]

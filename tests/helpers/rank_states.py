@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 from unittest.mock import patch
 
@@ -29,7 +30,7 @@ exec(next(block for block in _BLOCKS if "def save" in block), _NAMES)
 save, load = _NAMES["save"], _NAMES["load"]
 
 Run = tuple[nn.Module, Optimizer, ds.Structure]
-SAVED, MIDDLE, END = 4, 5, 6
+SAVED, MIDDLE, END = 2, 4, 8
 """Steps: at which a run is saved, at which one that goes on from there is, and the last."""
 
 
@@ -41,7 +42,7 @@ def made(rank: int, size: int, seed: int = 0) -> Run:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     common = {"total_steps": 60, "criterion": TAYLOR, "rule": EAGER, "interval": 1}
     x, _ = batch(0, rank, size)
-    return model, optimizer, ds.Structure(model, optimizer, example_inputs=(x.double(),), **common)
+    return model, optimizer, ds.Structure(model, optimizer, example_inputs=(x.double(),), start=1, **common)
 
 
 def train(run: Run, rank: int, size: int, end: int) -> dict[str, Any]:
@@ -51,10 +52,11 @@ def train(run: Run, rank: int, size: int, end: int) -> dict[str, Any]:
         while structure.steps < end:
             x, y = batch(structure.steps, rank, size)
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x.double()), y).backward()
+            loss = nn.functional.cross_entropy(model(x.double()), y)
+            loss.backward()
             optimizer.step()
-            structure.step()
-    return told(model, structure)
+            structure.step(loss)
+    return {**told(model, structure), "losses": [each.loss for each in structure.history.measurements]}
 
 
 def interrupted(rank: int, size: int, folder: str) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def refused(rank: int, size: int, folder: str) -> dict[str, Any]:
     """What ranks are told of states that are wrong on one of them or on all; nothing has changed then."""
     run = made(rank, size)
     model, optimizer, structure = run
-    train(run, rank, size, 2)
+    train(run, rank, size, 1)
     good = torch.load(f"{folder}.structure", weights_only=True)
     weights = model.state_dict()
     units, inputs = weights["3.weight"].shape
@@ -95,6 +97,8 @@ def refused(rank: int, size: int, folder: str) -> dict[str, Any]:
     wide = {**odd, "3.bias": torch.zeros(units + 1), "5.weight": torch.zeros(3, units + 1)}
     cases: dict[str, Callable[[], Any]] = {
         "late, on one": lambda: fails(structure._growth, rank == 1, structure, good),
+        "surgery, on one": lambda: fails_at("structure.changing.operate_on", 0, rank == 1, structure, good),
+        "sharding, on one": lambda: fails_at("distributed.sharding._shard", 2, rank == 1, structure, good),
         "missing on one": lambda: structure.load_state_dict(without(good, "criterion.pressure", rank == 1)),
         "late, on all": lambda: structure.load_state_dict(without(good, "criterion.pressure")),
         "early, on one": lambda: structure.load_state_dict(without(good, "widths", rank == 1)),
@@ -114,7 +118,7 @@ def refused(rank: int, size: int, folder: str) -> dict[str, Any]:
             found[what] = str(error)
         if not same(pictured(*run), before):
             found[what] = "something has changed"
-    train(run, rank, size, 3)
+    train(run, rank, size, 2)
     structure.finish()
     end = [deepcopy(each.state_dict()) for each in (structure, model, optimizer)]
     other = made(rank, size, seed=4)
@@ -147,6 +151,20 @@ def fails(part: Any, here: bool, structure: ds.Structure, state: Any) -> None:
         structure.load_state_dict(state)
 
 
+def fails_at(where: str, calls: int, here: bool, structure: ds.Structure, state: Any) -> None:
+    """Load a state where memory runs out on some ranks, in a function after so many calls of it."""
+    real, left = resolve_name(f"diffstruct.{where}"), [calls]
+
+    def failing(*args: Any, **options: Any) -> Any:
+        if not left[0]:
+            raise MemoryError("no memory")
+        left[0] -= 1
+        return real(*args, **options)
+
+    with patch(f"diffstruct.{where}", failing) if here else nullcontext():
+        structure.load_state_dict(state)
+
+
 def without(state: dict[str, Any], path: str, here: bool = True) -> dict[str, Any]:
     """A state without an entry, on the ranks that are meant."""
     first, _, rest = path.partition(".")
@@ -156,9 +174,8 @@ def without(state: dict[str, Any], path: str, here: bool = True) -> dict[str, An
     return {**{key: value for key, value in state.items() if key != first}, **inner}
 
 
-def of_one(folder: str) -> dict[str, Any]:
-    """Go on in this process, with the whole model."""
-    assert Path(folder).exists()
+def of_one(folder: str) -> list[dict[str, Any]]:
+    """Go on in this process, with the whole model; and what it comes to without an interruption."""
     run = made(0, 1, seed=3)
     load(folder, *run)
-    return train(run, 0, 1, END)
+    return [train(run, 0, 1, END), train(made(0, 1), 0, 1, END)]

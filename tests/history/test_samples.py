@@ -36,6 +36,7 @@ def test_samples_are_few_and_evenly_spaced(decisions, every):
 def test_a_loop_that_makes_several_decisions_has_a_sample_of_the_last_if_any_was_due(chunks, every):
     history, done, expected = History(sampling=Spacing(every)), 0, []
     for several in chunks:
+        assert history.sampling.until_next() == next(n for n in range(1, 61) if (done + n - 1) % every == 0)
         due = any(number % every == 0 for number in range(done, done + several))
         done += several
         history.sample(lambda: sample(done), several)  # noqa: B023

@@ -157,14 +157,19 @@ def test_out_of_memory_at_any_operator_changes_nothing(kind, what):
     run, act, undisturbed = made(kind), ACTIONS[what], made(kind)
     with FailingOperator(0, RuntimeError()) as counted:
         act(undisturbed[2])
-    assert undisturbed[2].history.events != run[2].history.events
+    assert what == "finish" or undisturbed[2].history.events != run[2].history.events
     before = picture(*run)
     for at in some(counted.count):
-        error = torch.OutOfMemoryError("CUDA")
+        error, done = torch.OutOfMemoryError("CUDA"), False
         with suppress(RuntimeError), FailingOperator(at, error) as failing:  # PyTorch's own code may wrap it
             act(run[2])
+            done = True
         if failing.count < at:  # it was counted with what only the first run of all needs
             return
+        if done:  # it went without: where there is no memory to compare buffers, they are copied
+            assert_alike(run, undisturbed)
+            run = made(kind)
+            before = picture(*run)
         assert not differences(before, picture(*run)), at
     act(run[2])
     assert_alike(run, undisturbed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -176,6 +176,12 @@ class Processes:
         """After a run of the model: parameters are sharded again, if they are."""
         if self.sharding is not None:
             self.sharding.settle()
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Within it the model is as if it had never been sharded; for trials, of which nothing stays."""
+        with nullcontext() if self.sharding is None else self.sharding.plain():
+            yield
 
     @contextmanager
     def whole(self, tensors: Iterable[Tensor], optimizers: Sequence[Optimizer] = ()) -> Iterator[Back]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from diffstruct.distributed.shards import is_sharded
+from diffstruct.distributed.shards import whole
 from diffstruct.errors import StructureError
 
 Back: TypeAlias = Callable[[], object]
@@ -133,7 +133,7 @@ class Sharding:
         ]
         self.gathering = True  # all of it before anything changes
         made = [(place, _gathered(place.keeper.sharded_param)) for place in places]
-        states = [_states(place.keeper.sharded_param, optimizers, _whole) for place in places]
+        states = [_states(place.keeper.sharded_param, optimizers, whole) for place in places]
         self.gathering = False
         with ExitStack() as failed:
             undo = ExitStack()
@@ -187,14 +187,9 @@ def _put_back(hooks: Any, before: Sequence[tuple[Any, Any]]) -> None:
 def _gathered(sharded: Any) -> nn.Parameter:
     """The whole of a parameter, and of its gradient."""
     with torch.no_grad():
-        whole = nn.Parameter(_whole(sharded.detach()), requires_grad=sharded.requires_grad)
-        whole.grad = None if sharded.grad is None else _whole(sharded.grad)
-    return whole
-
-
-def _whole(value: Any) -> Any:
-    """The whole of a tensor, in memory of its own; what is not sharded as it is."""
-    return value.full_tensor().clone() if is_sharded(value) else value
+        parameter = nn.Parameter(whole(sharded.detach()), requires_grad=sharded.requires_grad)
+        parameter.grad = None if sharded.grad is None else whole(sharded.grad)
+    return parameter
 
 
 def _shard(place: _Place, parameter: nn.Parameter) -> Back:

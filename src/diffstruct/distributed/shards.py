@@ -24,6 +24,14 @@ def local(tensor: Tensor) -> Tensor:
     return rows
 
 
+def whole(value: Any) -> Any:
+    """All rows of a tensor that is sharded, in memory of its own; anything else as it is.
+
+    All processes have to ask for it at the same time.
+    """
+    return value.full_tensor().clone() if is_sharded(value) else value
+
+
 def first_row(tensor: Tensor) -> int:
     """The place in the whole tensor of the first row that this process has."""
     if not is_sharded(tensor):

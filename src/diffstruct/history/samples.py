@@ -36,6 +36,24 @@ class Sample:
         thresholds: what they had to be above, by the same names.
         cost: of the whole model then, by `COSTS`, those that are known.
         loss: in nats per prediction, a moving average, where the criterion knows it.
+
+    Example:
+        >>> import torch
+        >>> import diffstruct as ds
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> x = torch.ones(16, 3)
+        >>> structure = ds.Structure(model, optimizer, example_inputs=(x,), total_steps=10, interval=5)
+        >>> for _ in range(10):
+        ...     optimizer.zero_grad()
+        ...     loss = (model(x) - 1).square().mean()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     events = structure.step(loss)
+        >>> [(each.step, len(each.importances["0"]), each.cost) for each in structure.history.samples]
+        [(5, 8, {'parameters': 41.0}), (10, 8, {'parameters': 41.0})]
+        >>> [each.update for each in structure.history.measurements]
+        [5, 10]
     """
 
     step: int
@@ -66,11 +84,15 @@ class Spacing:
     every: int = 1
     seen: int = 0
 
+    def until_next(self) -> int:
+        """The number of moments up to the next one that is kept, with it."""
+        return self.every - (self.seen - 1) % self.every
+
     def passes(self, moments: int = 1) -> bool:
         """Count moments; whether one to be kept was among them."""
-        until_next = self.every - (self.seen - 1) % self.every  # with it
+        kept = moments >= self.until_next()
         self.seen += moments
-        return moments >= until_next
+        return kept
 
     def thin(self, entries: list[Any], too_many: Callable[[], bool]) -> None:
         """Drop every second entry, the first one stays, as long as there are too many."""

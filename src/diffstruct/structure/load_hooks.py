@@ -105,7 +105,8 @@ def follow_load(structure: ChangingStructure, state_dict: Mapping[str, Any], pre
             processes.agree(sizes, "the sizes of the state dicts that they load into their models")
         if sizes or any(changed):
             with processes.alike(what):
-                structure._operate(resizing(structure, sizes), leave_zero, 0, undo=undo)
+                if sizes:
+                    structure._operate(resizing(structure, sizes), leave_zero, 0, undo=undo)
                 for name, size in sizes.items():
                     structure.states[name] = RuleState.initial(size)
                 _load_values(structure.model, state_dict, prefix, undo)

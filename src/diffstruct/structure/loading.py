@@ -23,7 +23,6 @@ from diffstruct.structure.state import (
     memory_of,
     place,
     rule_of,
-    tensor_names,
     with_slots_as,
 )
 from diffstruct.structure.widening import Widening
@@ -70,7 +69,7 @@ def _load_rest(structure: ChangingStructure, fields: Fields, undo: ExitStack) ->
         return
     structure._widening = None
     if fields["widening"] is not None:
-        names = tensor_names(structure.model)
+        names = {module: path for path, module in structure.model.named_modules()}
         structure._widening = Widening.of_state(structure.widths, fields.fields("widening"), names)
     structure._growth.load_state_dict(fields.fields("growth"))
     structure.criterion.load_state_dict(fields.fields("criterion").value)
@@ -100,12 +99,6 @@ def _check(structure: ChangingStructure, fields: Fields) -> None:
         )
     if fields.whole("format") != FORMAT:
         raise fields.wrong("format", f"is {fields['format']}, and this version reads {FORMAT}")
-    sharded = structure.training.processes.sharding is not None
-    if sharded and fields["widening"] is not None:
-        raise StructureError(
-            "the state dict is of a run in the first steps after start=, whose widths were still growing "
-            "back, which they cannot in a model that is sharded: save it some steps later"
-        )
     own = {
         "criterion_type": type(structure.criterion).__name__,
         "total_steps": structure.training.total_steps,

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from copy import copy as shallow_copy
 from dataclasses import replace
 from typing import Any
@@ -35,7 +35,7 @@ from diffstruct.structure.joining import join
 from diffstruct.structure.load_hooks import watch_loads
 from diffstruct.structure.loading import load_state
 from diffstruct.structure.losses import Losses
-from diffstruct.structure.operation import operate_on
+from diffstruct.structure.operation import operate_on, touched_by
 from diffstruct.structure.recording import record_of
 from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.retreat import at_risk, remember, remember_modules
@@ -138,7 +138,7 @@ class Structure(ChangingStructure):
         processes = Processes(self.model, independent)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
         if processes.sharding is not None:
-            shardable(self.model, self.criterion, start, depth)
+            shardable(self.model, self.criterion, depth)
         with processes.following(), held(), ExitStack() as undo:  # what to do if anything fails
             processes.changing()
             self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
@@ -150,13 +150,16 @@ class Structure(ChangingStructure):
             self.training = training_run(*run, self.multiple_of, processes)
             sizes = by_name(start, self._found.widths, None, "start")
             learnable(self._found, self.criterion, self.training)
-            keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
+            with processes.plain() if any(sizes.values()) else nullcontext():
+                keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
             self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
             undo.callback(self.criterion.detach)
             widened = keep if self.criterion.widens else ()
             self._widening = widening(self.widths, widened, self.training.rules, self.multiple_of)
             changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
-            undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
+            with processes.whole(touched_by(changes), self.training.optimizers) as back:
+                undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
+            undo.callback(back)
             self.criterion.resize(changes, 0)
             self.history = History.of_decisions(self.training.total_steps // self.training.interval)
             self._losses = Losses()
@@ -188,7 +191,9 @@ class Structure(ChangingStructure):
             StructureError: it is no copy of the model, of its sizes now.
         """
         if self.training.processes.sharding is not None:
-            raise StructureError("a copy cannot follow a model that is sharded over processes")
+            raise StructureError(
+                "a copy cannot follow a model that fully_shard has sharded: PyTorch copies no such module"
+            )
         self.training.copies.append(copy_of(self.model, copy, self.widths.values()))
 
     def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
@@ -260,6 +265,12 @@ class Structure(ChangingStructure):
         interval = 1 if self._widening is not None else self.training.interval
         step = (self.steps // interval + 1) * interval
         return step if step <= self.training.total_steps else sys.maxsize
+
+    def until_sample(self) -> int:
+        """Steps up to the next decision of which the history has a sample, with it; a training loop that asks
+        the rule itself calls `carry_out` behind it."""
+        interval = self.training.interval
+        return self.history.sampling.until_next() * interval - self.steps % interval
 
     def skip(self, steps: int) -> None:
         """Count steps that no decision is about, which a training loop has made without `step`."""
