@@ -38,7 +38,7 @@ function drawSorted(one, each) {
     : [];
   const box = draw("chart-sorted", [bars], {
     xaxis: axis({ range: [0.4, Math.max(sorted.length, 1) + 0.6], tickformat: ",d", nticks: 6 }), yaxis, shapes: line, uirevision: `${state.run}/${each.name}/${log}`,
-    annotations: line.length ? [{ text: `price ${number(threshold)}`, xref: "paper", x: 1, xanchor: "right", yref: "y", y: log ? Math.log10(threshold) : threshold, yanchor: "bottom", showarrow: false, font: { color: lineColor(3), size: 12 } }] : [],
+    annotations: line.length ? [{ text: `threshold ${number(threshold)}`, bgcolor: themed("card"), xref: "paper", x: 1, xanchor: "right", yref: "y", y: log ? Math.log10(threshold) : threshold, yanchor: "bottom", showarrow: false, font: { color: lineColor(3), size: 12 } }] : [],
   }, { label: `Chart: importances of ${each.name} at step ${whole(state.step)}`, clicks: false });
   box.fullRange = [0.4, Math.max(sorted.length, 1) + 0.6];
 }
@@ -70,7 +70,7 @@ function spreadTraces(one, each, shown) {
   traces.push(edge(0.5, { line: { color, width: 2 }, hoverinfo: "all", hovertemplate: "median importance %{y:.3~g}<extra></extra>" }));
   const price = Array.from(each.samples.thresholds, (value) => (Number.isFinite(value) ? value : null));
   if (price.some((value) => value !== null)) {
-    traces.push({ x, y: price, mode: "lines", line: { color: lineColor(3), width: 2, dash: "dash" }, hovertemplate: "price %{y:.3~g}<extra></extra>" });
+    traces.push({ x, y: price, mode: "lines", line: { color: lineColor(3), width: 2, dash: "dash" }, hovertemplate: "threshold %{y:.3~g}<extra></extra>" });
   }
   return traces;
 }
@@ -89,7 +89,7 @@ function drawImportances() {
   const known = each.samples.values.length > 0;
   const lines = each.born.length <= LINES ? "Each thin line is a unit, the thick one their median" : "The line is the median of the units, the bands are their middle half and all of them";
   $("#importances-hint").textContent = known
-    ? `In ${one.importanceUnit}. Units below the price (dashed) are the first to go. ${lines}.`
+    ? `In ${one.importanceUnit}. Units below the threshold (dashed), which is the price to stay, are the first to go. ${lines}.`
     : "";
   if (!known) {
     empty("chart-sorted", "This run has recorded no importances.");

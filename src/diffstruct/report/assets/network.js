@@ -139,7 +139,7 @@ function drawSizes(widths) {
     const cells = [numeric("td", whole(width.start)), numeric("td", whole(moment.lives.length)), numeric("td", Number.isFinite(moment.threshold) ? whole(below) : "–"), numeric("td", whole(width.largest))];
     return row("td", [width.name, ...cells, el("td", { class: "wide", title: width.places }, clip(width.places, 90))]);
   });
-  const heads = ["at first", "now", "below the price", "at most"].map((text) => numeric("th", text));
+  const heads = ["at first", "now", "below the threshold", "at most"].map((text) => numeric("th", text));
   $("#sizes-table").replaceChildren(el("thead", {}, row("th", ["width", ...heads, "places"])), el("tbody", {}, ...rows));
 }
 
@@ -151,7 +151,7 @@ function drawLegend(one, scale) {
   const items = one.measured
     ? [
         el("span", {}, number(Number((10 ** scale.low).toPrecision(2))), bar, number(Number((10 ** scale.high).toPrecision(2)))),
-        el("span", {}, el("i"), "below the price"),
+        el("span", {}, el("i"), "below the threshold"),
         el("span", {}, el("i", { class: "unknown" }), "not measured yet"),
       ]
     : [el("span", {}, "This run has recorded no importances.")];
@@ -174,7 +174,7 @@ function found(event) {
 function describe(width, life, importance, threshold) {
   const died = width.diedStep(life);
   const lines = [`${width.name}, unit ${life + 1} of all that came`, `there from step ${whole(width.bornStep(life))}${Number.isFinite(died) ? ` to ${whole(died)}` : " on"}`];
-  lines.push(`importance ${Number.isNaN(importance) ? "not measured yet" : number(importance)}${importance <= threshold ? ", below the price" : ""}`);
+  lines.push(`importance ${Number.isNaN(importance) ? "not measured yet" : number(importance)}${importance <= threshold ? ", below the threshold" : ""}`);
   return lines.join("\n");
 }
 
