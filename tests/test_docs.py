@@ -44,7 +44,8 @@ def shape(printed: str) -> list[str]:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda p: p.name
 )
-def test_every_python_block_runs_and_prints_what_the_page_shows(page, capsys):
+def test_every_python_block_runs_and_prints_what_the_page_shows(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where those that write a file leave it
     run_blocks(page)
     printed = shape(capsys.readouterr().out)
     for shown in re.findall(r"^```text\n((?:width|Structure after) .*?)^```", page.read_text(), re.M | re.S):

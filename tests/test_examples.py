@@ -28,6 +28,7 @@ def needs_an_example(item: object) -> bool:
 PUBLIC = [getattr(ds, name) for name in ds.__all__ if name not in ("checkpoint", "nn", "paper")]
 PUBLIC += [getattr(ds.checkpoint, name) for name in ds.checkpoint.__all__]
 PUBLIC += [getattr(ds.nn, name) for name in ds.nn.__all__]
+PUBLIC += [ds.paper.load_run, ds.paper.sample]
 PUBLIC += [each.StructureCallback for each in (lightning, transformers, skorch)]
 PUBLIC += [sklearn.GrowingClassifier, sklearn.GrowingRegressor, loggers.StructureWriter, loggers.measures]
 SHOWN = [item for item in PUBLIC if needs_an_example(item)]
@@ -35,7 +36,8 @@ MODULES = sorted({item.__module__ for item in SHOWN})
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_examples_of_a_module_run(module):
+def test_the_examples_of_a_module_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write a file
     torch.manual_seed(0)
     result = doctest.testmod(import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0

@@ -25,7 +25,7 @@ CASES = {
     for revision in (None, 1, 2, 3)
     for loop in ("compiled", "ordinary")
 }
-SAME = ("history.csv", "events.jsonl", "model.safetensors", "units.png")
+SAME = ("history.csv", "events.jsonl", "importances.jsonl", "model.safetensors", "units.png")
 
 
 def begin(folder: Path, case: str, seed: int, save_every: float = 1e9) -> int:

@@ -35,7 +35,7 @@ from diffstruct.errors import (
     StructureWarning,
 )
 from diffstruct.rule import Decision, Rule, RuleState
-from diffstruct.structure import Event, History, Measurement, Structure, resize_to
+from diffstruct.structure import Event, History, Measurement, Sample, Structure, resize_to
 from diffstruct.surgery import Change, register_initial_state
 from diffstruct.version import installed_version
 from diffstruct.width import Attribute, Axis, Depth, Fixed, ParameterCount, Product, Role, Slot, Sum, Width
@@ -87,6 +87,7 @@ __all__ = [
     "Rule",
     "RuleState",
     "RunFolderError",
+    "Sample",
     "Slot",
     "SmallRandom",
     "Structure",

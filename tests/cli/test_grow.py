@@ -15,7 +15,7 @@ from diffstruct.paper.display import PlainLines
 
 pytestmark = pytest.mark.slow
 
-FILES = {"run.json", "history.csv", "events.jsonl", "model.safetensors", "units.png"}
+FILES = {"run.json", "history.csv", "events.jsonl", "importances.jsonl", "model.safetensors", "units.png"}
 EASY = ("grow", "easy", "--cycles", 900, "--seed", 3)
 
 

@@ -17,7 +17,7 @@ from diffstruct.paper.run_settings import versions
 
 pytestmark = pytest.mark.slow
 
-SAME = ("history.csv", "events.jsonl", "model.safetensors", "units.png")
+SAME = ("history.csv", "events.jsonl", "importances.jsonl", "model.safetensors", "units.png")
 SAVING = [
     COMMAND[0],
     "-c",

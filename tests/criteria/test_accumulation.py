@@ -54,7 +54,7 @@ def observed(loss, parts, divisor):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     loss=st.sampled_from(sorted(LOSSES)),
     count=st.sampled_from([1, 2, 4]),
@@ -70,7 +70,7 @@ def test_a_batch_in_equal_parts_is_the_batch_at_once(loss, count, divisor):
     np.testing.assert_allclose(tracker.mean_slopes["0"], whole.mean_slopes["0"], rtol=1e-5, atol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data(), divisor=st.sampled_from([1.0, 3.0]))
 def test_parts_of_any_size_of_a_sum_are_the_batch_at_once(data, divisor):
     cuts = data.draw(st.lists(st.integers(1, ROWS - 1), max_size=4, unique=True))

@@ -298,7 +298,7 @@ def test_importance_is_what_the_loss_rises_by_without_the_unit(held_down):
         weight[:, unit] = 0
         risen.append(loss().item() - before_it_goes)
         weight.copy_(before)
-    assert max(risen) > 30 * min(risen)  # over more than an order of magnitude, or some do harm
+    assert max(risen) > 10 * min(risen)  # over more than an order of magnitude, or some do harm
     assert series.tolist() == pytest.approx(risen, rel=0.2, abs=2e-4)
     assert (found >= series - 1e-9).all()  # but for what the first order says against a unit
     if held_down == 1:

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from helpers.draws import drawn
 from torch import nn
 from torch.nn import functional as F
 
@@ -55,7 +56,7 @@ def structured(kind="three", rule=RULE, steps=STEPS, interval=1, **options):
     model = net(kind)
     chance = torch.Generator().manual_seed(1)
     x = torch.randn(8192, 4, generator=chance, dtype=torch.float64)
-    y = torch.multinomial(model(x).detach().softmax(1), 1, generator=chance)[:, 0]
+    y = drawn(model(x).detach().softmax(1), chance)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     settings = {"price": 0.2, "memory": 1.0, "settling": 1e6, **options}
     structure = ds.Structure(

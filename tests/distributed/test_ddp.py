@@ -100,7 +100,7 @@ def test_a_budget_is_met_on_all_ranks():
 
 def test_the_script_of_the_page_runs_as_it_stands(tmp_path):
     page = Path(__file__).parents[2] / "docs" / "distributed.md"
-    script, _ = re.findall(r"^```py\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    script, *_ = re.findall(r"^```py\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     path = tmp_path / "train.py"
     path.write_text(script.replace("STEPS = 300", "STEPS = 60"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(path)]

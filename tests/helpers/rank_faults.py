@@ -174,14 +174,12 @@ def sharded_refusals(rank, size):
     fully_shard(model, mesh=init_device_mesh("cpu", (size,)))
     found["too late"] = message(steps, model, optimizer, structure, rank, size, 1)
     found["criterion"] = message(structured, sharded(size), rank, size, criterion=ds.OutgoingNorm())
-    found["start"] = message(structured, sharded(size), rank, size, start=1)
     blocks = network("blocks")
     fully_shard(blocks, mesh=init_device_mesh("cpu", (size,)))
     found["depth"] = message(structured, blocks, rank, size, depth=["1"], rule={})
     model = sharded(size)
     optimizer, structure = structured(model, rank, size)
     found["copy"] = message(structure.follow, network())
-    found["state"] = message(structure.state_dict)
     return found
 
 

@@ -13,33 +13,35 @@ def sample(step, units=2):
     return Sample(step, 0, importances, {"a": 0.3}, {"parameters": float(step)})
 
 
-def sampled(decisions, chunks=(), **options):
-    """The history of so many decisions, some of which a loop has made in one go."""
-    history, done, sizes = History(**options), 0, iter(chunks)
-    while done < decisions:
-        several = min(next(sizes, 1), history.sampling.until_next(), decisions - done)
-        done += several
-        history.sample(lambda: sample(done), several)  # noqa: B023
+def sampled(decisions, **options):
+    history = History(**options)
+    for step in range(1, decisions + 1):
+        history.sample(lambda: sample(step))  # noqa: B023
     return history
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 5000), st.lists(st.integers(1, 50), max_size=200), st.integers(1, 5))
-def test_samples_are_few_and_evenly_spaced_however_a_loop_counts_its_decisions(decisions, chunks, every):
-    history = sampled(decisions, chunks, sampling=Spacing(every))
+@given(st.integers(0, 5000), st.integers(1, 5))
+def test_samples_are_few_and_evenly_spaced(decisions, every):
+    history = sampled(decisions, sampling=Spacing(every))
     steps = [each.step for each in history.samples]
     assert steps == [*range(1, decisions + 1, history.sampling.every)]
     assert len(steps) <= 400
-    assert history.sampling.every in (every, every * 2, every * 4, every * 8, every * 16)
     if decisions > 800 * every:
         assert len(steps) >= 200
 
 
-def test_a_loop_that_misses_the_decision_that_was_due_has_a_sample_of_the_next():
-    history = History(sampling=Spacing(10))
-    for done in (1, 15, 29):
-        history.sample(lambda: sample(done), 14 if done > 1 else 1)  # noqa: B023
-    assert [each.step for each in history.samples] == [1, 15, 29]
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 50), max_size=200), st.integers(1, 60))
+def test_a_loop_that_makes_several_decisions_has_a_sample_of_the_last_if_any_was_due(chunks, every):
+    history, done, expected = History(sampling=Spacing(every)), 0, []
+    for several in chunks:
+        assert history.sampling.until_next() == next(n for n in range(1, 61) if (done + n - 1) % every == 0)
+        due = any(number % every == 0 for number in range(done, done + several))
+        done += several
+        history.sample(lambda: sample(done), several)  # noqa: B023
+        expected += [done] if due else []
+    assert [each.step for each in history.samples] == expected
 
 
 def test_many_units_leave_room_for_fewer_samples(monkeypatch):
@@ -98,6 +100,8 @@ def test_the_last_sample_takes_the_place_of_one_of_the_same_moment():
     assert [each.step for each in history.samples] == [1, 2, 3, 4]
 
 
-def test_a_run_that_is_planned_to_be_long_begins_coarser_and_not_as_coarse_as_it_ends():
-    assert History.of_decisions(10).sampling.every == 1
-    assert History.of_decisions(320_000).sampling.every == 100
+@given(st.integers(0, 10**6))
+def test_a_run_of_known_length_is_not_thinned(decisions):
+    every = History.of_decisions(decisions).sampling.every
+    assert decisions <= every * 400
+    assert every == 1 or decisions > (every - 1) * 400

@@ -64,7 +64,7 @@ def test_all_of_scikit_learns_checks_pass_and_none_is_left_out(kind):
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 999), which=st.sampled_from([0, 1]))
 def test_a_weight_of_two_is_the_sample_twice_to_the_bit(seed, which):
     """In batches that are smaller than the data, and in any order of the samples."""

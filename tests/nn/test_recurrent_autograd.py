@@ -163,7 +163,7 @@ def test_exported(kind):
     x = normal(STEPS, BATCH, INPUTS)
     ours, theirs = pair(kind)
     with torch.no_grad():
-        exported = torch.export.export(ours, (x,))
+        exported = torch.export.export(ours, (x,), strict=False)
         assert f"diffstruct.{ours.kernel.name}" in exported.graph_module.code
         assert_same(exported.module()(x), theirs(x))
 

@@ -26,7 +26,7 @@ from diffstruct.rule import Rule
 
 pytestmark = pytest.mark.slow
 
-SAME = ("history.csv", "events.jsonl", "model.safetensors", "units.png")
+SAME = ("history.csv", "events.jsonl", "importances.jsonl", "model.safetensors", "units.png")
 
 
 CYCLES = 60
@@ -181,7 +181,7 @@ def saved_with(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"format": 2}, "another version"),
+        ({"format": 1}, "another version"),
         ({"settings": {}}, "is no run"),
         ({"reader": {}}, "is no run"),
         ({"trainer": {}}, "is no run"),

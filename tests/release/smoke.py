@@ -99,7 +99,7 @@ def the_command_line_works() -> None:
 
         def run(*arguments: str) -> str:
             command = [str(COMMAND), *arguments]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
             return done.stdout
 

@@ -6,6 +6,8 @@ import os
 import random
 import signal
 from contextlib import suppress
+from copy import deepcopy
+from functools import cache, partial
 
 import pytest
 import torch
@@ -116,9 +118,33 @@ def losses(structure):
     return structure.carry_out(decisions)
 
 
-ACTIONS = {"step": ds.Structure.step, "finish": ds.Structure.finish, "births": births, "losses": losses}
+@cache
+def saved(kind):
+    """The state dicts of a run with other sizes."""
+    model, optimizer, structure, _ = made(kind, steps=6)
+    return [deepcopy(each.state_dict()) for each in (model, optimizer, structure)]
+
+
+def load(structure):
+    structure.load_state_dict(saved("blocks" if isinstance(structure.model, Blocks) else "taylor")[2])
+
+
+def load_model(structure):
+    structure.model.load_state_dict(saved("blocks" if isinstance(structure.model, Blocks) else "taylor")[0])
+
+
+ACTIONS = {
+    "step": ds.Structure.step,
+    "finish": ds.Structure.finish,
+    "births": births,
+    "losses": losses,
+    "load": load,
+    "load the model": load_model,
+}
 CASES = [(kind, what) for what in ("step", "finish") for kind in (*CRITERIA, "blocks")]
 CASES += [("blocks", "births"), ("blocks", "losses"), ("taylor", "losses")]
+CASES += [("taylor", "load"), ("taylor", "load the model")]
+CASES += [pytest.param("blocks", what, marks=pytest.mark.slow) for what in ("load", "load the model")]
 every_case = pytest.mark.parametrize(("kind", "what"), CASES)
 
 
@@ -131,14 +157,19 @@ def test_out_of_memory_at_any_operator_changes_nothing(kind, what):
     run, act, undisturbed = made(kind), ACTIONS[what], made(kind)
     with FailingOperator(0, RuntimeError()) as counted:
         act(undisturbed[2])
-    assert what == "finish" or len(undisturbed[2].history.events) > len(run[2].history.events)
+    assert what == "finish" or undisturbed[2].history.events != run[2].history.events
     before = picture(*run)
     for at in some(counted.count):
-        error = torch.OutOfMemoryError("CUDA")
+        error, done = torch.OutOfMemoryError("CUDA"), False
         with suppress(RuntimeError), FailingOperator(at, error) as failing:  # PyTorch's own code may wrap it
             act(run[2])
+            done = True
         if failing.count < at:  # it was counted with what only the first run of all needs
             return
+        if done:  # it went without: where there is no memory to compare buffers, they are copied
+            assert_alike(run, undisturbed)
+            run = made(kind)
+            before = picture(*run)
         assert not differences(before, picture(*run)), at
     act(run[2])
     assert_alike(run, undisturbed)
@@ -245,3 +276,48 @@ def test_ctrl_c_while_a_structure_is_made_comes_through_at_once_in_the_models_co
     model._forward_pre_hooks.clear()
     assert model.calls == 0
     assert not differences(before, picture(model, optimizer))
+
+
+RESIZE = {"by modules": (), "by a run": ((X,),)}
+TRIALS = *RETREAT, "commit.py", "trials.py", "undisturbed.py"  # where what was tried is undone
+
+
+@pytest.mark.parametrize("how", RESIZE)
+@pytest.mark.parametrize("fault", ["operator", out_of_memory, interrupt])
+def test_whatever_fails_in_resize_to_the_model_is_as_it_was_or_has_all(how, fault):
+    weights = saved("taylor")[0]
+    resized = lambda model: ds.resize_to(model, weights, *RESIZE[how])  # noqa: E731
+    assert_all_or_nothing(
+        lambda: torch.manual_seed(1) and plain(), resized, lambda model: faults.picture(model), fault, TRIALS
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["operator", out_of_memory, interrupt])
+def test_whatever_fails_in_loading_a_checkpoint_all_objects_are_as_before_or_have_all(tmp_path, fault):
+    names = "model", "optimizer", "structure", "average"
+    ds.checkpoint.save(tmp_path, **dict(zip(names, made(steps=6), strict=True)))
+    load_all = lambda run: ds.checkpoint.load(tmp_path, **dict(zip(names, run, strict=True)))  # noqa: E731
+    states = lambda run: faults.picture([each.state_dict() for each in run])  # noqa: E731
+    assert_all_or_nothing(made, load_all, states, fault, RETREAT)
+
+
+def assert_all_or_nothing(make, act, look, fault, without):
+    """Let something fail at some points: what is looked at is as it was, or as it is without the fault."""
+    lines = partial(Lines, without=() if fault is interrupt else without)
+    undisturbed = make()
+    counted = FailingOperator(0, RuntimeError()) if fault == "operator" else lines(None, None)
+    with counted if fault == "operator" else counted.traced():
+        act(undisturbed)
+    after = of_any_run(look(undisturbed))
+    for at in some(counted.count)[::2]:
+        subject = make()
+        before = of_any_run(look(subject))
+        failing = FailingOperator(at, torch.OutOfMemoryError("CUDA")) if fault == "operator" else None
+        errors = suppress(RuntimeError, MemoryError, KeyboardInterrupt, ds.CheckpointError)
+        with errors, failing or lines(at, fault).traced():
+            act(subject)
+        now = of_any_run(look(subject))
+        assert not differences(before, now) or not differences(after, now), at
+        act(subject)
+        assert not differences(after, of_any_run(look(subject)))

@@ -46,6 +46,15 @@ def test_they_are_trained_with_the_options_of_the_weights_that_read_them():
     assert (second[:6] != 1).all()
 
 
+def test_they_have_the_state_that_optimizers_give_when_they_are_made():
+    model = mlp()
+    optimizer = torch.optim.Adagrad(model.parameters(), initial_accumulator_value=0.5)
+    structure = structured(model, optimizer)
+    factors = next(structure.widths["0"].having(ds.Role.MULTIPLIER)).tensor
+    assert (optimizer.state[factors]["sum"] == torch.full_like(factors, 0.5)).all()
+    train(model, optimizer, structure, 1)
+
+
 SCHEDULERS = [
     lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step),
     lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=20),

@@ -132,6 +132,15 @@ def load(folder: str | os.PathLike[str], **objects: Any) -> dict[str, Any]:
     return {name: item.state for name, item in saved.items() if item.kind == VALUE}
 
 
+def states(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """All that is saved in the newest checkpoint of a folder, objects as their states; nothing is loaded.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it is damaged.
+    """
+    return {name: item.state for name, item in _read(Path(folder)).items()}
+
+
 def _read(folder: Path) -> dict[str, Saved]:
     """What is saved in a checkpoint, or in the newest of a folder."""
     try:

@@ -138,9 +138,11 @@ class Writer:
         typed = str(value.dtype).removeprefix("torch.")
         dense = value.layout is torch.strided and not value.is_nested and value.device.type != "meta"
         if type(value) not in _PLAIN_TENSORS or not dense or typed not in TENSOR_TYPES:
+            sharded = type(value).__name__ == "DTensor"
+            hint = "; torch.distributed.checkpoint saves sharded ones" if sharded else ""
             raise CheckpointError(
                 f"{text_of(path)} is a {type(value).__name__} ({value.dtype}, {value.layout}, on "
-                f"{value.device.type}): a checkpoint holds plain dense tensors"
+                f"{value.device.type}): a checkpoint holds plain dense tensors{hint}"
             )
         entry = tensor_entry(self._name(path), value)
         self.entries[entry.name] = entry

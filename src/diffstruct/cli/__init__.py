@@ -1,4 +1,4 @@
-"""The command line: `diffstruct grow` and `diffstruct reproduce`, a module each."""
+"""The command line: a module for each command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 from diffstruct import __version__
 from diffstruct.cli.exit_codes import BAD_INPUT
 from diffstruct.cli.grow import grow_command
+from diffstruct.cli.report import report_command
 from diffstruct.cli.reproduce import reproduce_command
+from diffstruct.cli.sample import sample_command
 from diffstruct.errors import DiffstructError
 
 app = typer.Typer(
@@ -40,6 +42,8 @@ def _root(
 
 app.command("grow")(grow_command)
 app.command("reproduce")(reproduce_command)
+app.command("report")(report_command)
+app.command("sample")(sample_command)
 
 
 def main() -> None:

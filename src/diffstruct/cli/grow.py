@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +16,15 @@ from rich.console import Console
 
 from diffstruct.cli.exit_codes import INTERRUPTED
 from diffstruct.criteria import TaylorImportance
-from diffstruct.errors import ConfigurationError, ResumeWarning
+from diffstruct.errors import ConfigurationError, DivergenceError, ResumeWarning
 from diffstruct.paper.display import LivePanel, PlainLines, duration
+from diffstruct.paper.progress import Progress
+from diffstruct.paper.record import record_of_run
 from diffstruct.paper.revisions import get_revision
 from diffstruct.paper.run import Run
-from diffstruct.paper.run_folder import FinishedError
+from diffstruct.paper.run_folder import PAGE, FinishedError
+from diffstruct.report.live import LivePage
+from diffstruct.report.page import write
 from diffstruct.rule import Rule
 
 _RULE = "The rule (default: what suits the way to grow)"
@@ -85,6 +89,21 @@ _Resume = Annotated[
     ),
 ]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+_Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Serve a page that follows the run, to this machine alone; it stays as report.html.",
+    ),
+]
+_Port = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Where --watch serves it.  [dim]\\[default: a port that is free][/]",
+        show_default=False,
+    ),
+]
 _Threshold = Annotated[
     float | None,
     typer.Option(help="Importance up to which a unit is in the reserve.", rich_help_panel=_RULE),
@@ -119,6 +138,8 @@ def grow_command(
     overwrite: _Overwrite = False,
     resume: _Resume = None,
     quiet: _Quiet = False,
+    watch: _Watch = False,
+    port: _Port = None,
     threshold: _Threshold = None,
     reserve: _Reserve = None,
     p_add: _PAdd = None,
@@ -133,6 +154,7 @@ def grow_command(
 
     The run folder holds [bold]run.json[/] (settings and final figures), [bold]history.csv[/]
     (cycle, loss, units), [bold]events.jsonl[/] (each addition and deletion),
+    [bold]importances.jsonl[/] (what each unit was worth over time),
     [bold]model.safetensors[/] (the weights) and [bold]units.png[/] (loss and units over time).
 
     [bold]Examples[/]
@@ -143,10 +165,14 @@ def grow_command(
 
       diffstruct grow my_text.txt --out runs/mine
 
+      diffstruct grow hard --watch
+
       diffstruct grow --resume runs/mine
     """
     # At these sizes a second thread costs more than it gives, and one thread adds up in one order.
     torch.set_num_threads(1)
+    if port is not None and not watch:
+        raise ConfigurationError("--port goes with --watch")
     ruled = {
         "threshold": threshold,
         "reserve": None if reserve is None else _count_or_part(reserve),
@@ -170,7 +196,7 @@ def grow_command(
         raise ConfigurationError("name what to read, as in diffstruct grow hard, or a run with --resume RUN")
     way = "" if revision is None else f"-r{revision}"
     path = resume or out or Path("runs") / f"{run.name}{way}-s{run.seed}"
-    summary = _go(run, path, overwrite, quiet)
+    summary = _watched(run, path, overwrite, quiet, port or 0) if watch else _go(run, path, overwrite, quiet)
     if summary["status"] == "stopped":
         raise typer.Exit(INTERRUPTED)
 
@@ -208,21 +234,42 @@ def _count_or_part(text: str) -> int | float:
             ) from None
 
 
-def _go(run: Run, path: Path, overwrite: bool, quiet: bool) -> dict[str, Any]:
+def _watched(run: Run, path: Path, overwrite: bool, quiet: bool, port: int) -> dict[str, Any]:
+    """As `_go`, with a page that follows the run, and stays in its folder."""
+    status = "running"
+    with LivePage(lambda: record_of_run(run, status), port) as page:
+        print(f"Watch it at {page.address}", flush=True)
+        try:
+            summary = _go(run, path, overwrite, quiet, lambda _: page.show())
+            status = summary["status"]
+        except DivergenceError:
+            write([record_of_run(run, "diverged")], path / PAGE)
+            raise
+    write([record_of_run(run, status)], path / PAGE)
+    return summary
+
+
+def _go(
+    run: Run,
+    path: Path,
+    overwrite: bool,
+    quiet: bool,
+    also: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Any]:
     """Make the run and print its progress unless `quiet`; Ctrl-C or a SIGTERM ends it early. Its summary."""
     out = None if run.resumed else path
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, lambda *_: run.stop())
     if quiet:
-        return run.go(out, overwrite=overwrite)
+        return run.go(out, overwrite=overwrite, observe=also)
     console = Console()
     if console.is_terminal:
         revision = run.trainer.revision.number
         named = "" if revision is None else f", revision {revision}"
         with LivePanel(console, f"diffstruct grow {run.name}{named}, seed {run.seed}") as panel:
-            summary = run.go(out, overwrite=overwrite, observe=panel)
+            summary = run.go(out, overwrite=overwrite, observe=_both(panel, also))
     else:
-        summary = run.go(out, overwrite=overwrite, observe=PlainLines(console))
+        summary = run.go(out, overwrite=overwrite, observe=_both(PlainLines(console), also))
     console.print(
         f"{'Stopped early' if summary['status'] == 'stopped' else 'Done'}: {summary['final_units']} units, "
         f"loss {summary['final_loss']:.3f} after {summary['cycles']:,} cycles in "
@@ -233,3 +280,13 @@ def _go(run: Run, path: Path, overwrite: bool, quiet: bool) -> dict[str, Any]:
     if summary["status"] == "stopped":
         console.print(f"To go on with it: diffstruct grow --resume {path}", highlight=False, soft_wrap=True)
     return summary
+
+
+def _both(one: Callable[[Progress], None], other: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """An observer that tells two."""
+
+    def tell(progress: Progress) -> None:
+        one(progress)
+        other(progress)
+
+    return tell

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffstruct.distributed import Processes, local, scale_
+from diffstruct.distributed import Processes, sample, sample_place, scale_
 from diffstruct.states import Fields
 from diffstruct.width import Slot, Width
 
@@ -59,20 +59,31 @@ class Decay:
             self._movement = [known.get(id(tensor), usual) for tensor in after]
         self.remember(after)
 
-    def state_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """What is remembered of the tensors, in their order, by names."""
-        moved: Sequence[float | None] = self._movement or [None] * len(names)
-        known = zip(names, self._before, moved, strict=True)
-        tensors = {name: {"before": was.clone(), "movement": movement} for name, was, movement in known}
-        return {"seen": self._seen, "tensors": tensors}
+    def state_dict(self, tensors: Mapping[str, Tensor], processes: Processes) -> dict[str, Any]:
+        """What is remembered of the tensors, in their order, by names; of all rows of those that are sharded.
+
+        Args:
+            tensors: by names.
+            processes: that have rows of them, each of which has to ask at the same time.
+        """
+        before = [was.clone() for was in self._before]
+        if processes.sharding is not None:
+            before = _gathered(before, [*tensors.values()], processes)
+        moved: Sequence[float | None] = self._movement or [None] * len(tensors)
+        known = zip(tensors, before, moved, strict=True)
+        every = {name: {"before": was, "movement": movement} for name, was, movement in known}
+        return {"seen": self._seen, "tensors": every}
 
     def load_state_dict(self, state: Fields, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from there with these tensors, by names."""
+        """Go on from there with these tensors, by names; of one that is sharded, with the rows here."""
         every, seen = state.fields("tensors"), state.whole("seen")
         known = {name: every.fields(name) for name in tensors}
-        before = [
-            known[name].tensor("before", _some(tensor).shape).to(tensor) for name, tensor in tensors.items()
-        ]
+        before = []
+        for name, tensor in tensors.items():
+            here = _some(tensor)
+            begin, length = sample_place(tensor, _step(tensor))
+            values = known[name].tensor("before", (length,))
+            before.append(values[begin : begin + len(here)].to(here, copy=True))
         movement = [each.number("movement") for each in known.values() if each["movement"] is not None]
         if len(movement) not in (0, len(tensors)):
             raise every.wrong("", "lacks the movement of some tensors")
@@ -162,6 +173,21 @@ def decay_factors(
 
 
 def _some(tensor: Tensor) -> Tensor:
-    """Some of the entries of a tensor, evenly spread."""
-    flat, step = local(tensor).reshape(-1), tensor.numel() // ENOUGH
-    return flat[::step] if step > 1 else flat
+    """Some of the entries of a tensor, evenly spread; of one that is sharded, those that are here."""
+    return sample(tensor, _step(tensor))
+
+
+def _step(tensor: Tensor) -> int:
+    return max(1, tensor.numel() // ENOUGH)
+
+
+def _gathered(parts: Sequence[Tensor], tensors: Sequence[Tensor], processes: Processes) -> list[Tensor]:
+    """Some of the entries of each tensor, put together from those that each process has."""
+    places = [sample_place(tensor, _step(tensor)) for tensor in tensors]
+    every = [np.zeros(length) for _, length in places]
+    for part, values, (begin, _) in zip(parts, every, places, strict=True):
+        values[begin : begin + len(part)] = part.double().cpu().numpy()
+    total = processes.sum(np.concatenate([np.zeros(0), *every]))
+    ends = np.cumsum([length for _, length in places])
+    found = np.split(total, ends[:-1]) if len(ends) else []
+    return [torch.from_numpy(values).to(part, copy=True) for values, part in zip(found, parts, strict=True)]

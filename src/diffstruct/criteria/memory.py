@@ -137,7 +137,6 @@ def outputs_state(outputs: Outputs) -> dict[str, Any]:
             "on_cpu": [each.device.type == "cpu" for each in leaves],
             "autocast": {"device": device, "dtype": str(dtype).removeprefix("torch."), "enabled": enabled},
             "index": call.index,
-            "whole": call.whole.clone(),
             "dim": call.dim,
             "step": call.step,
             "share": call.share,
@@ -171,9 +170,8 @@ def load_outputs(outputs: Outputs, state: Fields) -> None:
     dtype = getattr(torch, cast.text("dtype"), None)
     if not isinstance(dtype, torch.dtype):
         raise cast.wrong("dtype", f"is {cast.text('dtype')!r:.40}, which PyTorch does not have")
-    whole = entry.tensor("whole").to(home)
     autocast = cast.text("device"), dtype, cast.flag("enabled")
-    call = Call(args, kwargs, autocast, entry.whole("index"), whole)
+    call = Call(args, kwargs, autocast, entry.whole("index"))
     call.dim, call.step, call.share = entry.whole("dim", -1), entry.whole("step", 1), entry.number("share")
     call.outputs = entry.tensor("outputs").to(home)
     call.gradient = entry.tensor("gradient", call.outputs.shape).to(home)

@@ -33,9 +33,10 @@ class Call:
         kwargs: keyword arguments.
         autocast: device type, data type and whether automatic mixed precision was on.
         index: of the output that the loss is taken of.
-        whole: that output.
+        whole: that output; None of a call that was looked at in another process.
 
     Attributes:
+        entries: of that output.
         dim: the dimension of the output along which one prediction lies.
         step: one in so many predictions is looked at.
         share: how many predictions there are for each that is looked at.
@@ -47,15 +48,20 @@ class Call:
     kwargs: Mapping[str, Any]
     autocast: tuple[str, torch.dtype, bool]
     index: int
-    whole: Tensor
+    whole: Tensor | None = None
+    entries: int = field(init=False)
     dim: int = field(init=False)
     step: int = field(init=False)
     share: float = field(init=False)
     outputs: Tensor = field(init=False)
     gradient: Tensor = field(init=False)
 
+    def __post_init__(self) -> None:
+        self.entries = 0 if self.whole is None else self.whole.numel()
+
     def look(self, gradient: Tensor, most: int) -> None:
         """Take the gradient of the loss with respect to `whole`, and at most so many entries of both."""
+        assert self.whole is not None
         values = self.whole if self.whole.ndim > 1 else self.whole[:, None]
         gradient = gradient.view_as(values)
         self.dim, self.step = class_dim(values, gradient), -(-values.numel() // most)
@@ -221,7 +227,7 @@ class Outputs:
                 owner.clear()
                 owner._begun = True
             known = owner._calls.get(forward)
-            if known is None or known.whole.numel() <= call.whole.numel():
+            if known is None or known.entries <= call.entries:
                 call.look(gradient.detach(), MOST_ENTRIES // owner.processes)
                 owner._calls[forward] = call
             afterwards = None if owner.afterwards is None else owner.afterwards()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from diffstruct.surgery import Copy, forget_parameters
+from diffstruct.surgery import Copy, begin_state, forget_parameters
 from diffstruct.width import Axis, Layout, Role, Slot, Width
 from diffstruct.width.layout import along, spread
 
@@ -99,11 +99,12 @@ def _train(
     A group of their own would not do: learning rate schedulers count the groups.
     """
     wanted = {id(tensor) for tensor in readers}
-    optimizer, group = next(
-        (optimizer, group)
+    optimizer, group, reader = next(
+        (optimizer, group, parameter)
         for optimizer in optimizers
         for group in optimizer.param_groups
-        if any(id(parameter) in wanted for parameter in group["params"])
+        for parameter in group["params"]
+        if id(parameter) in wanted
     )
     named = "param_names" in group
     # By way of a group of their own, so that the optimizer checks and prepares them.
@@ -112,6 +113,7 @@ def _train(
     group["params"] += added["params"]
     if named:
         group["param_names"] += added["param_names"]
+    begin_state(optimizer, group, factors, reader)
 
 
 def _remove(module: nn.Module, name: str, order: Sequence[str]) -> None:

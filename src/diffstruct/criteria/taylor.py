@@ -339,7 +339,7 @@ class TaylorImportance(Criterion):
             "tracker": memory.tracker_state(self.tracker),
             "removals": memory.removals_state(self.removals),
             "outputs": memory.outputs_state(self.outputs),
-            "decay": self._decay.state_dict([*memory.readers_of(self.tracker)]),
+            "decay": self._decay.state_dict(memory.readers_of(self.tracker), self.training.processes),
             "settling": self._settling.state_dict(),
             "ages": {name: tensor_of(ages) for name, ages in self._ages.items()},
             "pressure": self._pressure,

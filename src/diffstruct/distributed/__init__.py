@@ -2,7 +2,7 @@
 
 from diffstruct.distributed.exchange import Rows, Seen
 from diffstruct.distributed.processes import Processes
-from diffstruct.distributed.shards import is_sharded, local, scale_, sums_along
+from diffstruct.distributed.shards import is_sharded, local, sample, sample_place, scale_, sums_along, whole
 from diffstruct.distributed.wrappers import following, unwrapped
 
 __all__ = [
@@ -12,7 +12,10 @@ __all__ = [
     "following",
     "is_sharded",
     "local",
+    "sample",
+    "sample_place",
     "scale_",
     "sums_along",
     "unwrapped",
+    "whole",
 ]

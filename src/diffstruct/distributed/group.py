@@ -30,6 +30,8 @@ class Group:
         self.group, self.device = group, device
         self.size: int = dist.get_world_size(group)
         self.rank: int = dist.get_rank(group)
+        self.lost = False
+        """Whether a process could not be reached."""
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum over all processes, of arrays of one shape.
@@ -81,6 +83,7 @@ class Group:
         try:
             collective(*args, group=self.group)
         except RuntimeError as error:
+            self.lost = True
             raise StructureError(
                 f"the process of rank {self.rank} could not reach the {self.size - 1} others: one of "
                 "them has ended, or does not call step() after the same steps; the process group's timeout "

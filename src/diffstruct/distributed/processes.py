@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,33 @@ class Processes:
         if self._group is not None and self.size > 1:
             self._group.agree(facts, what)
 
+    @contextmanager
+    def alike(self, what: str) -> Iterator[None]:
+        """Of a sharded model: what is done within it is done on all processes, or raises on all of them.
+
+        All must come to its end, whether what they do there succeeds or not: so nothing else within may wait
+        for the others but `whole`.
+
+        Args:
+            what: it is, for the message.
+
+        Raises:
+            StructureError: another process has failed.
+        """
+        if self.sharding is None or self._group is None:
+            yield
+            return
+        try:
+            yield
+        except BaseException:
+            if not (self._group.lost or self.sharding.gathering):  # else the others are not there yet
+                self.all(False)
+            raise
+        if not self.all(True):
+            raise StructureError(
+                f"{what} has failed on another process, whose error says why: nothing has changed here either"
+            )
+
     def all(self, fact: bool) -> bool:
         """Whether something is so on all processes."""
         return fact if self._group is None or self.size == 1 else self._group.all(fact)
@@ -149,6 +176,12 @@ class Processes:
         """After a run of the model: parameters are sharded again, if they are."""
         if self.sharding is not None:
             self.sharding.settle()
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Within it the model is as if it had never been sharded; for trials, of which nothing stays."""
+        with nullcontext() if self.sharding is None else self.sharding.plain():
+            yield
 
     @contextmanager
     def whole(self, tensors: Iterable[Tensor], optimizers: Sequence[Optimizer] = ()) -> Iterator[Back]:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from diffstruct.distributed.shards import is_sharded
+from diffstruct.distributed.shards import whole
 from diffstruct.errors import StructureError
 
 Back: TypeAlias = Callable[[], object]
+_Made: TypeAlias = Callable[[Any], Any]
 
 _KEEPER = (
     *("_module_info", "mesh_info", "post_forward_mesh_info", "device", "mp_policy", "sharded_param"),
@@ -87,6 +89,8 @@ class Sharding:
         if why is not None:
             raise StructureError(f"fully_shard {why} cannot follow changes of structure")
         self.mesh: Any = next(iter(meshes), None)
+        self.gathering = False
+        """Whether parameters are being gathered; it stays so if that fails, while other processes wait."""
 
     def managed(self) -> set[int]:
         """The ids of the parameters that are sharded."""
@@ -127,22 +131,26 @@ class Sharding:
         places = [
             place for place in self._places if wanted is None or id(place.keeper.sharded_param) in wanted
         ]
+        self.gathering = True  # all of it before anything changes
         made = [(place, _gathered(place.keeper.sharded_param)) for place in places]
-        undo = ExitStack()
-        for place, parameter in made:
-            sharded = place.keeper.sharded_param
-            for optimizer in optimizers:
-                if sharded in optimizer.state:
-                    undo.callback(optimizer.state.__setitem__, sharded, optimizer.state[sharded])
-            place.keeper._setattr_on_modules(parameter)
-            _exchange(optimizers, sharded, parameter, _whole)
-        try:
+        states = [_states(place.keeper.sharded_param, optimizers, whole) for place in places]
+        self.gathering = False
+        with ExitStack() as failed:
+            undo = ExitStack()
+            failed.callback(undo.close)
+            for (place, parameter), state in zip(made, states, strict=True):
+                sharded = place.keeper.sharded_param
+                undo.callback(place.keeper._setattr_on_modules, sharded)
+                undo.callback(_remember(optimizers, sharded, parameter))
+                place.keeper._setattr_on_modules(parameter)
+                _exchange(optimizers, sharded, parameter, state)
             yield undo.close
-        finally:
             for place, parameter in made:
                 undo.callback(_shard(place, parameter))
                 sharded = place.keeper.sharded_param
-                _exchange(optimizers, parameter, sharded, lambda value, to=sharded: _like(value, to))
+                own = _states(parameter, optimizers, partial(_like, sharded=sharded))
+                _exchange(optimizers, parameter, sharded, own)
+            failed.pop_all()
 
 
 def _groups(state: Any) -> list[Any]:
@@ -179,14 +187,9 @@ def _put_back(hooks: Any, before: Sequence[tuple[Any, Any]]) -> None:
 def _gathered(sharded: Any) -> nn.Parameter:
     """The whole of a parameter, and of its gradient."""
     with torch.no_grad():
-        whole = nn.Parameter(_whole(sharded.detach()), requires_grad=sharded.requires_grad)
-        whole.grad = None if sharded.grad is None else _whole(sharded.grad)
-    return whole
-
-
-def _whole(value: Any) -> Any:
-    """The whole of a tensor, in memory of its own; what is not sharded as it is."""
-    return value.full_tensor().clone() if is_sharded(value) else value
+        parameter = nn.Parameter(whole(sharded.detach()), requires_grad=sharded.requires_grad)
+        parameter.grad = None if sharded.grad is None else whole(sharded.grad)
+    return parameter
 
 
 def _shard(place: _Place, parameter: nn.Parameter) -> Back:
@@ -253,11 +256,34 @@ def _like(value: Any, sharded: Any) -> Any:
     )
 
 
-def _exchange(optimizers: Sequence[Optimizer], old: Tensor, new: Tensor, of_state: Any) -> None:
-    """Let optimizers train one parameter in the place of another, with the state that this had."""
-    for optimizer in optimizers:
+def _states(parameter: Tensor, optimizers: Sequence[Optimizer], made: _Made) -> list[dict[str, Any] | None]:
+    """What is made of all that each optimizer has of a parameter; None of one that has nothing."""
+    states = (each.state.get(parameter, None) for each in optimizers)
+    return [None if state is None else {key: made(value) for key, value in state.items()} for state in states]
+
+
+def _remember(optimizers: Sequence[Optimizer], sharded: Tensor, whole: Tensor) -> Back:
+    """What undoes that optimizers train the whole of a parameter in its place."""
+    groups = [(group, group["params"]) for each in optimizers for group in each.param_groups]
+    states = [(each.state, each.state[sharded]) for each in optimizers if sharded in each.state]
+
+    def back() -> None:
+        for group, parameters in groups:
+            group["params"] = parameters
+        for state, value in states:
+            state.pop(whole, None)
+            state[sharded] = value
+
+    return back
+
+
+def _exchange(
+    optimizers: Sequence[Optimizer], old: Tensor, new: Tensor, states: Sequence[dict[str, Any] | None]
+) -> None:
+    """Let optimizers train one parameter in the place of another, with these states."""
+    for optimizer, state in zip(optimizers, states, strict=True):
         for group in optimizer.param_groups:
             group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
-        if old in optimizer.state:
-            state = optimizer.state.pop(old)
-            optimizer.state[new] = {key: of_state(value) for key, value in state.items()}
+        if state is not None:
+            del optimizer.state[old]
+            optimizer.state[new] = state

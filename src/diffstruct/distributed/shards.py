@@ -24,6 +24,14 @@ def local(tensor: Tensor) -> Tensor:
     return rows
 
 
+def whole(value: Any) -> Any:
+    """All rows of a tensor that is sharded, in memory of its own; anything else as it is.
+
+    All processes have to ask for it at the same time.
+    """
+    return value.full_tensor().clone() if is_sharded(value) else value
+
+
 def first_row(tensor: Tensor) -> int:
     """The place in the whole tensor of the first row that this process has."""
     if not is_sharded(tensor):
@@ -32,6 +40,24 @@ def first_row(tensor: Tensor) -> int:
     size, rank = int(sharded.device_mesh.size()), int(sharded.device_mesh.get_local_rank())
     each = -(-len(tensor) // size)
     return min(rank * each, len(tensor))
+
+
+def sample(tensor: Tensor, step: int) -> Tensor:
+    """One in `step` entries of a tensor, flattened, of which this process has those that lie in its rows.
+
+    Put together, those of all processes are the ones that a process with the whole tensor has.
+    """
+    flat = local(tensor).reshape(-1)
+    return flat[-_first_entry(tensor) % step :: step] if step > 1 else flat
+
+
+def sample_place(tensor: Tensor, step: int) -> tuple[int, int]:
+    """The place of this process's own part of a `sample` in that of all processes, and how large this is."""
+    return -(-_first_entry(tensor) // step), -(-tensor.numel() // step)
+
+
+def _first_entry(tensor: Tensor) -> int:
+    return first_row(tensor) * tensor.shape[1:].numel() if is_sharded(tensor) else 0
 
 
 def scale_(tensor: Tensor, factors: Tensor) -> None:

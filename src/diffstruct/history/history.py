@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from diffstruct.history.samples import FEWEST, FINER, MEASUREMENTS, NUMBERS, SAMPLES, Sample, Spacing
+from diffstruct.history.samples import FEWEST, MEASUREMENTS, NUMBERS, SAMPLES, Sample, Spacing
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class History:
     @staticmethod
     def of_decisions(decisions: int) -> History:
         """The history of a run with so many decisions, as far as that is planned."""
-        return History(sampling=Spacing(max(1, decisions // (FINER * SAMPLES))))
+        return History(sampling=Spacing(max(1, math.ceil(decisions / SAMPLES))))
 
     def mark(self) -> Callable[[], None]:
         """Returns a function that takes away what was added since."""
@@ -126,7 +127,8 @@ class History:
 
         Args:
             sample: makes it; called only then.
-            decisions: that were made since the last call.
+            decisions: that a training loop has made since the last call; if any of them is to have a sample,
+                the last one has it.
         """
         if self.sampling.passes(decisions):
             self.samples.append(sample())

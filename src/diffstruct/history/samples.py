@@ -21,10 +21,6 @@ NUMBERS = 2**21
 FEWEST = 8
 """Samples that are kept even where each has very many numbers."""
 
-FINER = 8
-"""A run begins with so many times more samples than it is to end with: it may end earlier than planned."""
-
-
 COSTS = ("parameters", "multiply-adds")
 """What a model may be known to cost; multiply-adds are those for an example."""
 
@@ -40,6 +36,24 @@ class Sample:
         thresholds: what they had to be above, by the same names.
         cost: of the whole model then, by `COSTS`, those that are known.
         loss: in nats per prediction, a moving average, where the criterion knows it.
+
+    Example:
+        >>> import torch
+        >>> import diffstruct as ds
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> x = torch.ones(16, 3)
+        >>> structure = ds.Structure(model, optimizer, example_inputs=(x,), total_steps=10, interval=5)
+        >>> for _ in range(10):
+        ...     optimizer.zero_grad()
+        ...     loss = (model(x) - 1).square().mean()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     events = structure.step(loss)
+        >>> [(each.step, len(each.importances["0"]), each.cost) for each in structure.history.samples]
+        [(5, 8, {'parameters': 41.0}), (10, 8, {'parameters': 41.0})]
+        >>> [each.update for each in structure.history.measurements]
+        [5, 10]
     """
 
     step: int

@@ -52,12 +52,11 @@ class StructureCallback(Callback):
         **options: Any,
     ) -> None:
         self.module, self.example_inputs, self.total_steps = module, example_inputs, total_steps
-        self.finish, self.options = finish, options
+        self.finish, self.options, self._stepped = finish, options, False
         self.structure: Structure | None = None
         self._held_back: HeldBack | None = None
         self._saved: dict[str, Any] | None = None
         self._handles, self._writers = list[RemovableHandle](), dict[int, StructureWriter]()
-        self._stepped = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Before weights are restored, which is before there are optimizers."""

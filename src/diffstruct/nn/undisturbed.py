@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SEED = 0
 """Of what the model itself draws, the same each time."""
@@ -41,9 +41,17 @@ def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
                 module.training = mode
             with torch.no_grad():
                 for module, name, buffer, before in buffers:
-                    if not torch.equal(buffer, before):
+                    if _differ(buffer, before):
                         buffer.copy_(before)
                     module._buffers[name] = buffer
+
+
+def _differ(buffer: Tensor, before: Tensor) -> bool:
+    """Whether two tensors differ; also where there is no memory to compare them, since copying needs none."""
+    try:
+        return not torch.equal(buffer, before)
+    except RuntimeError:
+        return True
 
 
 @contextmanager

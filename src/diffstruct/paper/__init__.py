@@ -8,12 +8,15 @@
 | `training`, `compiled` | the training loop in PyTorch, and the same loop compiled |
 | `seeds` | one seed split into one for each part of a run |
 | `run`, `run_folder`, `display` | a run, what it leaves on disk, what it shows on the way |
+| `loading`, `sampling`, `record` | trained networks from run folders, text from them, and what a page shows |
 | `figures` | the figures of a run, and of many runs |
 | `reproduce` | the paper's figures from many runs side by side |
 """
 
 from diffstruct.paper import tasks
+from diffstruct.paper.loading import load_run
 from diffstruct.paper.rmsprop import ClippedRMSprop
 from diffstruct.paper.run import Run
+from diffstruct.paper.sampling import sample
 
-__all__ = ["ClippedRMSprop", "Run", "tasks"]
+__all__ = ["ClippedRMSprop", "Run", "load_run", "sample", "tasks"]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffstruct.errors import ConfigurationError, DataError
 from diffstruct.nn import RNN, Multiplier
 
 WEIGHT_SCALE = 0.01
@@ -24,6 +25,10 @@ class CharRNN(nn.Module):
         generator: the weights are drawn from it, N(0, 0.01^2); biases are 0.
         multiplier: the class of the multipliers on the hidden units; None for a network without.
         dtype: of all parameters.
+
+    Attributes:
+        alphabet: the symbols in their order, where it is known what they stand for: of a network that
+            `load_run` has loaded.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class CharRNN(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
+        self.alphabet: str | None = None
         self.rnn = RNN(symbols, units, dtype=dtype)
         self.multiplier = None if multiplier is None else multiplier(units, dtype=dtype)
         self.readout = nn.Linear(units, symbols, dtype=dtype)
@@ -62,6 +68,48 @@ class CharRNN(nn.Module):
         if self.multiplier is not None:
             hidden = self.multiplier(hidden)
         return self.readout(hidden), state
+
+    @property
+    def known_alphabet(self) -> str:
+        """The alphabet.
+
+        Raises:
+            ConfigurationError: it is not known.
+        """
+        if self.alphabet is None:
+            raise ConfigurationError(
+                "what the network's symbols stand for is not known: set model.alphabet, a string of them"
+            )
+        return self.alphabet
+
+    def encode(self, text: str) -> Tensor:
+        """A text as the network reads it: one-hot, `[characters, symbols]`.
+
+        Raises:
+            DataError: a character is not in the alphabet.
+            ConfigurationError: the alphabet is not known.
+        """
+        alphabet = self.known_alphabet
+        places = {symbol: place for place, symbol in enumerate(alphabet)}
+        for at, symbol in enumerate(text):
+            if symbol not in places:
+                raise DataError(
+                    f"character {at + 1} of the text is {symbol!r}, which the network does not know: its "
+                    f"alphabet is {alphabet!r:.200}"
+                )
+        weight = self.readout.weight
+        found = torch.tensor([places[symbol] for symbol in text], dtype=torch.int64, device=weight.device)
+        return torch.eye(len(alphabet), dtype=weight.dtype, device=weight.device)[found]
+
+
+def parameters(symbols: int, units: int, multiplied: bool) -> int:
+    """The parameters of a network, with both biases of its layer."""
+    return units * (symbols + units + 2 + multiplied) + symbols * (units + 1)
+
+
+def multiply_adds(symbols: int, units: int) -> int:
+    """The multiply-adds of a network for one character, those of its matrix products."""
+    return units * (2 * symbols + units)
 
 
 class _DefectiveScale(torch.autograd.Function):

@@ -48,10 +48,15 @@ def summary(settings: Settings, progress: Progress, status: str) -> dict[str, An
         "final_loss": progress.loss,
         "final_units": progress.units,
         "alphabet": last.alphabet,
-        "floor": None if last.floor is None else SEQUENCE * last.floor,
+        "floor": _floor(last),
+        "floors": [[phase.start, _floor(phase.task)] for phase in progress.phases],
         "seconds": round(progress.seconds, 3),
         "versions": versions(),
     }
+
+
+def _floor(task: Task) -> float | None:
+    return None if task.floor is None else SEQUENCE * task.floor
 
 
 def title(summary: dict[str, Any]) -> str:

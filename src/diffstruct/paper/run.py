@@ -262,7 +262,7 @@ class Run:
         measurement = Measurement(self.progress.update, self.progress.loss, self.progress.units)
         self.history.measurements.append(measurement)
         events = self.history.events
-        folder.append(measurement, events[self._logged :])
+        folder.append(self.history, events[self._logged :])
         self._logged = len(events)
         weights = self._weights()
         if all(bool(value.isfinite().all()) for value in weights.values()):

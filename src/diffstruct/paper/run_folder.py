@@ -5,13 +5,14 @@
 | `run.json` | settings, status, final figures, versions |
 | `history.csv` | `cycle,loss,units`, a row per measurement |
 | `events.jsonl` | each addition and deletion, a line per event |
+| `importances.jsonl` | what each unit was worth, from time to time: some hundreds of lines at most |
 | `model.safetensors` | the weights |
 | `units.png` | loss and units over time |
 | `checkpoint` | a folder, all that the run needs to be gone on with; there until it is finished |
 
-The two logs are appended to and flushed at each measurement; the other files are replaced whole, so that
-a process that is killed leaves a readable folder behind. Whoever goes on with
-the run writes the logs anew, from the checkpoint.
+The logs are appended to and flushed at each measurement; the other files are replaced whole, and so is
+`importances.jsonl` where it is thinned out, so that a process that is killed leaves a readable folder behind.
+Whoever goes on with the run writes the logs anew, from the checkpoint.
 """
 
 from __future__ import annotations
@@ -31,16 +32,19 @@ from torch import Tensor
 from diffstruct import checkpoint
 from diffstruct.checkpoint.folder import numbered
 from diffstruct.errors import CheckpointError, RunFolderError
+from diffstruct.history import Event, History, Measurement
 from diffstruct.paper.locking import LOCKS, lock
-from diffstruct.structure import Event, History, Measurement
+from diffstruct.paper.sample_log import SampleLog
 
 LOGS = ("history.csv", "events.jsonl")
 STATE = "checkpoint"
-FORMAT = 1
+FORMAT = 2
 """Of what a checkpoint holds; raised when that changes its meaning."""
 ENDED = ("finished", "diverged")
 """What a run is that cannot be gone on with, by its status."""
-FILES = ("run.json", "history.csv", "events.jsonl", "model.safetensors", "units.png")
+FILES = ("run.json", "history.csv", "events.jsonl", "importances.jsonl", "model.safetensors", "units.png")
+PAGE = "report.html"
+"""What `diffstruct report` and `--watch` put there; of a run that is replaced it goes too."""
 
 
 def replace_file(target: Path, content: bytes) -> None:
@@ -78,6 +82,7 @@ class RunFolder:
     def __init__(self, path: Path, overwrite: bool = False, resume: bool = False) -> None:
         self.path = path
         self._state = path / STATE
+        self._samples = SampleLog(path / "importances.jsonl", replace_file)
         try:
             held = [name for name in (*FILES, STATE) if (path / name).exists()]
             if resume and not held:
@@ -131,7 +136,7 @@ class RunFolder:
     def _clear(self) -> None:
         # The state first: a log that has begun anew must not be taken for what the state goes on from.
         self.forget_state()
-        for name in FILES:
+        for name in (*FILES, PAGE):
             if name not in LOGS:
                 (self.path / name).unlink(missing_ok=True)
         self._begin_logs()
@@ -141,14 +146,15 @@ class RunFolder:
             log.truncate(0)
         self._history.write("cycle,loss,units\n")
 
-    def append(self, measurement: Measurement, events: Sequence[Event]) -> None:
-        """Log a measurement, and the events since the last one.
+    def append(self, history: History, events: Sequence[Event]) -> None:
+        """Log the last measurement of a history, the events since the one before, and what is new of samples.
 
         Raises:
             RunFolderError: the disk refuses.
         """
         try:
-            self._write(events, [measurement])
+            self._write(events, history.measurements[-1:])
+            self._samples.write(history)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
@@ -164,6 +170,7 @@ class RunFolder:
         try:
             self._begin_logs()
             self._write(history.events, history.measurements)
+            self._samples.write(history)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 

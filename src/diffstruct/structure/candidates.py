@@ -113,7 +113,6 @@ def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> N
 def shardable(
     model: nn.Module,
     criterion: Criterion,
-    start: int | Mapping[str, int | None] | None,
     depth: Sequence[str],
 ) -> None:
     """Refuse what cannot be learned of a model that is sharded over processes; arguments as of `Structure`.
@@ -125,11 +124,9 @@ def shardable(
     if not getattr(criterion, "knows_shards", False):
         why = f"{type(criterion).__name__} judges by whole weights: use TaylorImportance"
     elif depth or any(isinstance(module, Residual) for module in model.modules()):
-        why = "blocks cannot come and go: leave depth out"
-    elif isinstance(start, int) or any(size is not None for size in (start or {}).values()):
-        why = "widths start at the sizes that the model came with: leave start out"
+        why = "blocks cannot come and go, since PyTorch copies no module that is sharded: leave depth out"
     elif any(isinstance(module, (Recurrent, Multiplier)) for module in model.modules()):
-        why = "layers of ds.nn cannot be learned: use those of torch.nn"
+        why = "layers of ds.nn cannot be learned, since finish would replace them: use those of torch.nn"
     if why is not None:
         raise StructureError(
             f"in a model that fully_shard has sharded, {why}; or use DistributedDataParallel"

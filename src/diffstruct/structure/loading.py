@@ -19,10 +19,10 @@ from diffstruct.structure.changing import ChangingStructure
 from diffstruct.structure.losses import LAST, Losses
 from diffstruct.structure.state import (
     FORMAT,
+    mark_of,
     memory_of,
     place,
     rule_of,
-    tensor_names,
     with_slots_as,
 )
 from diffstruct.structure.widening import Widening
@@ -33,32 +33,47 @@ from diffstruct.width.depth import children_of
 
 
 def load_state(structure: ChangingStructure, state: Any) -> None:
-    """Bring a structure, its model and its optimizers to what a state dict says; see `Structure`."""
-    fields = Fields(state)
-    _check(structure, fields)
+    """Bring a structure, its model and its optimizers to what a state dict says; see `Structure`.
+
+    Where several processes have parts of the model, each of them has to load, and all of them do, or none.
+    """
+    processes, what = structure.training.processes, "loading the structure's state dict"
     with structure._all_or_nothing() as undo:
-        _load_blocks(structure, fields.fields("depths"), undo)
-        _match_widths(structure, fields.fields("widths"))
-        entries = fields.fields("widths").each()
-        sizes = {name: each.whole("size", 1) for name, each in entries.items()}
-        structure._operate(resizing(structure, sizes), leave_zero, 0, undo=undo)
-        structure.states = {name: memory_of(each, sizes[name]) for name, each in entries.items()}
-        structure._spare = {n: each.array("spare", (sizes[n],), np.bool_) for n, each in entries.items()}
-        structure.history = history_of(fields.fields("history"))
-        structure._losses = Losses(_losses(fields))
-        structure.steps, structure._last = fields.whole("steps"), {}
-        structure.guard.skipped = fields.whole("skipped")
-        _load_generator(structure, fields)
-        if fields.flag("finished"):
-            structure._end({}, undo)
-            return
-        structure._widening = None
-        if fields["widening"] is not None:
-            names = tensor_names(structure.model)
-            structure._widening = Widening.of_state(structure.widths, fields.fields("widening"), names)
-        structure._growth.load_state_dict(fields.fields("growth"))
-        structure.criterion.load_state_dict(fields.fields("criterion").value)
-        structure._record_next()
+        with processes.alike(what):
+            fields = Fields(state)
+            _check(structure, fields)
+            _load_blocks(structure, fields.fields("depths"), undo)
+            _match_widths(structure, fields.fields("widths"))
+            entries = fields.fields("widths").each()
+            sizes = {name: each.whole("size", 1) for name, each in entries.items()}
+            mark = mark_of(fields) if processes.sharding is not None else None
+        if processes.sharding is not None:
+            processes.agree(mark, "the state dicts that they load into their structures")
+        with processes.alike(what):
+            structure._operate(resizing(structure, sizes), leave_zero, 0, undo=undo)
+            structure.states = {name: memory_of(each, sizes[name]) for name, each in entries.items()}
+            structure._spare = {n: each.array("spare", (sizes[n],), np.bool_) for n, each in entries.items()}
+            _load_rest(structure, fields, undo)
+            structure._loads = -1
+
+
+def _load_rest(structure: ChangingStructure, fields: Fields, undo: ExitStack) -> None:
+    """What is no matter of sizes."""
+    structure.history = history_of(fields.fields("history"))
+    structure._losses = Losses(_losses(fields))
+    structure.steps, structure._last = fields.whole("steps"), {}
+    structure.guard.skipped = fields.whole("skipped")
+    _load_generator(structure, fields)
+    if fields.flag("finished"):
+        structure._end({}, undo)
+        return
+    structure._widening = None
+    if fields["widening"] is not None:
+        names = {module: path for path, module in structure.model.named_modules()}
+        structure._widening = Widening.of_state(structure.widths, fields.fields("widening"), names)
+    structure._growth.load_state_dict(fields.fields("growth"))
+    structure.criterion.load_state_dict(fields.fields("criterion").value)
+    structure._record_next()
 
 
 def resizing(structure: ChangingStructure, sizes: Mapping[str, int]) -> dict[str, Decision]:

@@ -56,6 +56,16 @@ class Losses:
         total, count = processes.sum(np.array([mean, float(bool(values))])).tolist()
         return total / count if count else None
 
+    def of_all(self, processes: Processes) -> list[float]:
+        """The means of the last losses over all processes that have some, which have to ask together."""
+        values = self.values()
+        table = np.zeros((2, LAST))  # from the last one on
+        table[:, : len(values)] = values[::-1], np.ones(len(values))
+        total, count = processes.sum(table)
+        known = count > 0
+        means: list[float] = (total[known] / count[known])[::-1].tolist()
+        return means
+
     def clear(self) -> None:
         """Begin anew: they have been recorded."""
         self._last.clear()

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from diffstruct.errors import ConfigurationError
 from diffstruct.history.state import history_state
@@ -33,7 +35,10 @@ def state_of(structure: ChangingStructure) -> dict[str, Any]:
     """The state dict of a structure, with tensors of its own."""
     training, criterion = structure.training, structure.criterion
     names = {module: path for path, module in structure.model.named_modules()}
-    written = structure._widening
+    written, processes = structure._widening, training.processes
+    # Of a sharded model all processes ask for the state together, and any of them may save it.
+    all_ask = processes.sharding is not None
+    losses = structure._losses.of_all(processes) if all_ask else structure._losses.values()
     return {
         "format": FORMAT,
         "criterion_type": type(criterion).__name__,
@@ -48,10 +53,10 @@ def state_of(structure: ChangingStructure) -> dict[str, Any]:
         },
         "criterion": {} if structure._finished else criterion.state_dict(),
         "growth": {} if structure._finished else structure._growth.state_dict(),
-        "widening": None if written is None else written.state_dict(tensor_names(structure.model)),
+        "widening": None if written is None else written.state_dict(names),
         "generator": json.dumps(training.generator.bit_generator.state),
         "history": history_state(structure.history),
-        "losses": torch.tensor(structure._losses.values(), dtype=torch.float64),
+        "losses": torch.tensor(losses, dtype=torch.float64),
     }
 
 
@@ -85,19 +90,27 @@ def _depth_state(depth: Depth) -> dict[str, Any]:
     }
 
 
+def mark_of(state: Fields) -> int:
+    """A number that differs where state dicts do, but for the last batch that was recorded.
+
+    That is of the process whose state it is.
+    """
+    criterion = {key: value for key, value in state.fields("criterion").value.items() if key != "outputs"}
+    leaves, spec = tree_flatten({**state.value, "criterion": criterion})
+    mark = crc32(repr(spec).encode())
+    for each in leaves:
+        if isinstance(each, Tensor):
+            mark = crc32(repr((each.shape, each.dtype)).encode(), mark)
+            flat = torch.empty(each.numel(), dtype=each.dtype).copy_(each.detach().reshape(-1))
+            mark = crc32(flat.view(torch.uint8).numpy().tobytes(), mark)
+        else:
+            mark = crc32(repr(each).encode(), mark)
+    return mark
+
+
 def place(slot: Slot, names: Mapping[nn.Module, str]) -> tuple[str, str, int]:
     """Where a slot lies: the path of its module, the name of the tensor, and the dimension."""
     return names[slot.module], slot.name, slot.dim
-
-
-def tensor_names(model: nn.Module) -> dict[Tensor, str]:
-    """The names of all parameters and buffers."""
-    found: dict[Tensor, str] = {}
-    for path, module in model.named_modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None:
-                found.setdefault(tensor, f"{path}.{name}".removeprefix("."))
-    return found
 
 
 def rule_of(state: Fields, size: int) -> Rule:

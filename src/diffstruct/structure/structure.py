@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from copy import copy as shallow_copy
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.history import Event, History
 from diffstruct.interrupts import held
 from diffstruct.report import Record
+from diffstruct.report.page import write
 from diffstruct.rule import Decision, Rule, RuleState
 from diffstruct.structure.candidates import learnable, shardable, widths_to_learn
 from diffstruct.structure.changing import ChangingStructure
@@ -33,7 +35,7 @@ from diffstruct.structure.joining import join
 from diffstruct.structure.load_hooks import watch_loads
 from diffstruct.structure.loading import load_state
 from diffstruct.structure.losses import Losses
-from diffstruct.structure.operation import operate_on
+from diffstruct.structure.operation import operate_on, touched_by
 from diffstruct.structure.recording import record_of
 from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.retreat import at_risk, remember, remember_modules
@@ -136,7 +138,7 @@ class Structure(ChangingStructure):
         processes = Processes(self.model, independent)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
         if processes.sharding is not None:
-            shardable(self.model, self.criterion, start, depth)
+            shardable(self.model, self.criterion, depth)
         with processes.following(), held(), ExitStack() as undo:  # what to do if anything fails
             processes.changing()
             self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
@@ -148,13 +150,16 @@ class Structure(ChangingStructure):
             self.training = training_run(*run, self.multiple_of, processes)
             sizes = by_name(start, self._found.widths, None, "start")
             learnable(self._found, self.criterion, self.training)
-            keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
+            with processes.plain() if any(sizes.values()) else nullcontext():
+                keep = start_of(self._found, sizes, self.training.rules, self.multiple_of)
             self.widths: dict[str, Width] = {**self.criterion.attach(self._found.widths, self.training)}
             undo.callback(self.criterion.detach)
             widened = keep if self.criterion.widens else ()
             self._widening = widening(self.widths, widened, self.training.rules, self.multiple_of)
             changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
-            undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
+            with processes.whole(touched_by(changes), self.training.optimizers) as back:
+                undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
+            undo.callback(back)
             self.criterion.resize(changes, 0)
             self.history = History.of_decisions(self.training.total_steps // self.training.interval)
             self._losses = Losses()
@@ -186,7 +191,9 @@ class Structure(ChangingStructure):
             StructureError: it is no copy of the model, of its sizes now.
         """
         if self.training.processes.sharding is not None:
-            raise StructureError("a copy cannot follow a model that is sharded over processes")
+            raise StructureError(
+                "a copy cannot follow a model that fully_shard has sharded: PyTorch copies no such module"
+            )
         self.training.copies.append(copy_of(self.model, copy, self.widths.values()))
 
     def before_step(self, optimizer: Optimizer, closure: bool = False) -> None:
@@ -258,6 +265,12 @@ class Structure(ChangingStructure):
         interval = 1 if self._widening is not None else self.training.interval
         step = (self.steps // interval + 1) * interval
         return step if step <= self.training.total_steps else sys.maxsize
+
+    def until_sample(self) -> int:
+        """Steps up to the next decision of which the history has a sample, with it; a training loop that asks
+        the rule itself calls `carry_out` behind it."""
+        interval = self.training.interval
+        return self.history.sampling.until_next() * interval - self.steps % interval
 
     def skip(self, steps: int) -> None:
         """Count steps that no decision is about, which a training loop has made without `step`."""
@@ -368,16 +381,13 @@ class Structure(ChangingStructure):
         """All that the run depends on beside model and optimizers, in dicts and lists.
 
         Ask for it after `step`. Save it together with the state dicts of the model and the optimizers, of
-        which it says the sizes; `torch.load(..., weights_only=True)` reads it. Its tensors are copies.
+        which it says the sizes; `torch.load(..., weights_only=True)` reads it. Its tensors are copies. All
+        processes of a model that is sharded have to ask at the same time, and any one's can be saved.
 
         Returns:
             Sizes and blocks, what rule and criterion remember, the generator, the history; and the inputs of
             the last batch that was recorded, on which `finish` measures, if these are plain tensors.
-
-        Raises:
-            StructureError: the model is sharded over processes.
         """
-        self._refuse_shards()
         return state_of(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -386,7 +396,8 @@ class Structure(ChangingStructure):
         The structure must have been made with the same arguments, of a model and optimizers that were made
         alike. Load those of the model and the optimizers as well; the model's may be loaded before, for a
         model that is watched takes on the sizes of what is loaded into it. Rules come with the state dict, as
-        learning rates do with an optimizer's.
+        learning rates do with an optimizer's. Of a model that is sharded, load the structure's first, the
+        same one on all processes.
 
         Raises:
             StructureError: it is damaged, or of another model or run; nothing has changed then.
@@ -406,18 +417,9 @@ class Structure(ChangingStructure):
             >>> for each, state in zip(make(), saved):
             ...     result = each.load_state_dict(state)
         """
-        self._refuse_shards()
         with held():
+            self.guard.forget()  # buffers are about to be others
             load_state(self, state_dict)
-            self.guard.forget()
-        self._loads = -1
-
-    def _refuse_shards(self) -> None:
-        if self.training.processes.sharding is not None:
-            raise StructureError(
-                "the structure of a model that fully_shard has sharded cannot be saved, or loaded: what it "
-                "remembers is divided among the processes; with DistributedDataParallel it can"
-            )
 
     def carry(self, state: Any, width: str | None = None) -> Any:
         """A hidden state after what the last `step` changed: surviving units bit-equal, new units zero.
@@ -450,6 +452,27 @@ class Structure(ChangingStructure):
             ('0', 8, [(1, 41.0)])
         """
         return record_of(self)
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write the run so far as a page: one HTML file, which loads nothing from elsewhere.
+
+        Args:
+            path: the file to write, in the place of its former version if there is one.
+
+        Raises:
+            ConfigurationError: Plotly is not installed (`pip install 'diffstruct[report]'`), or the file
+                cannot be written.
+
+        Example:
+            >>> import torch
+            >>> import diffstruct as ds
+            >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+            >>> optimizer = torch.optim.Adam(model.parameters())
+            >>> inputs = (torch.ones(16, 3),)
+            >>> structure = ds.Structure(model, optimizer, example_inputs=inputs, total_steps=100)
+            >>> structure.report("page.html")
+        """
+        write([self.record()], path)
 
     def explain(self) -> str:
         """Which sizes of the model are not learned, and why: a line each."""

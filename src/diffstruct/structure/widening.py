@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from diffstruct.distributed import local, whole
 from diffstruct.rule import Decision, Rule, RuleState, addition
 from diffstruct.states import Fields
 from diffstruct.surgery import Change
 from diffstruct.width import Slot, Width
 from diffstruct.width.layout import Layout, Sizes, along, axes, length, owners
-from diffstruct.width.parts import whole
+from diffstruct.width.parts import whole as undivided
+
+Place: TypeAlias = tuple[nn.Module, str]
+"""Of a tensor: its module, and its name there."""
 
 
 class Widening:
@@ -32,30 +36,37 @@ class Widening:
         self._largest = dict(largest)
         self._sizes = {name: width.size for name, width in widths.items()}
         self._own: Sizes = {width.axis: width.size for width in widths.values()}
-        slots = [slot for width in widths.values() for slot in width.slots]
-        self._layouts: dict[Tensor, dict[int, Layout]] = {}
-        for slot in slots:
-            self._layouts.setdefault(slot.tensor, {})[slot.dim] = whole(slot.layout)
         self._gains = [*dict.fromkeys(each for width in widths.values() for each in width.rescaled)]
-        self._written = {tensor: tensor.detach().clone() for tensor in self._layouts}
+        self._layouts: dict[Place, dict[int, Layout]] = {}
+        self._written: dict[Place, Tensor] = {}
+        self._places: dict[Place, Place] = {}  # of a tensor that several modules share, the one of the first
+        first: dict[Tensor, Place] = {}
+        for slot in (slot for width in widths.values() for slot in width.slots):
+            place = first.setdefault(slot.tensor, (slot.module, slot.name))
+            self._places[slot.module, slot.name] = place
+            self._layouts.setdefault(place, {})[slot.dim] = undivided(slot.layout)
+        self._written = {place: tensor.detach().clone() for tensor, place in first.items()}
 
-    def state_dict(self, names: Mapping[Tensor, str]) -> dict[str, Any]:
-        """The sizes to grow to, and the tensors that the model came with, by their names."""
-        written = {names[tensor]: value.clone() for tensor, value in self._written.items()}
+    def state_dict(self, names: Mapping[nn.Module, str]) -> dict[str, Any]:
+        """The sizes to grow to, and the tensors that the model came with, by the names of modules.
+
+        Where they are sharded, all processes have to ask.
+        """
+        written = {_name(place, names): whole(value).clone() for place, value in self._written.items()}
         return {"largest": dict(self._largest), "sizes": dict(self._sizes), "written": written}
 
     @classmethod
-    def of_state(cls, widths: Mapping[str, Width], state: Fields, names: Mapping[Tensor, str]) -> Widening:
+    def of_state(cls, widths: Mapping[str, Width], state: Fields, names: Mapping[nn.Module, str]) -> Widening:
         """As it was when `state_dict` was called; the widths may have other sizes now."""
         largest, sizes, written = state.fields("largest"), state.fields("sizes"), state.fields("written")
         made = cls(widths, {name: largest.whole(name, 1) for name in largest.value})
         made._sizes = {name: sizes.whole(name, 1) for name in widths}
         made._own = {width.axis: made._sizes[name] for name, width in widths.items()}
-        for tensor, layouts in made._layouts.items():
-            shape = [*tensor.shape]
-            for dim, layout in layouts.items():
+        for place, now in made._written.items():
+            shape = [*now.shape]
+            for dim, layout in made._layouts[place].items():
                 shape[dim] = length(layout, made._own)
-            made._written[tensor] = written.tensor(names[tensor], shape).to(tensor)
+            made._written[place] = written.tensor(_name(place, names), shape).to(local(now))
         return made
 
     def decisions(self, states: Mapping[str, RuleState]) -> dict[str, Decision]:
@@ -89,18 +100,19 @@ class Widening:
             for slot in change.width.slots:
                 slots.setdefault(slot.tensor, []).append((slot, change))
         for tensor, value in values.items():
-            if tensor not in self._written:  # a tensor that is rescaled, and has no units
+            if tensor not in slots:  # a tensor that is rescaled, and has no units
                 continue
+            place = self._places[slots[tensor][0][0].module, slots[tensor][0][0].name]
             new = torch.zeros_like(value, dtype=torch.bool)
             for slot, change in slots[tensor]:
                 units = owners(slot.layout, change.width.axis, sizes)
                 new |= along((units >= len(change.keep)).to(new.device), slot.dim, new.ndim)
-            value.copy_(torch.where(new, self._as_it_came(tensor, sizes), value))
+            value.copy_(torch.where(new, self._as_it_came(tensor, place, sizes), value))
 
-    def _as_it_came(self, tensor: Tensor, sizes: Sizes) -> Tensor:
+    def _as_it_came(self, tensor: Tensor, place: Place, sizes: Sizes) -> Tensor:
         """The entries that a tensor came with of the units that there are at these sizes."""
-        written = self._written[tensor]
-        for dim, layout in self._layouts[tensor].items():
+        written: Tensor = whole(self._written[place])
+        for dim, layout in self._layouts[place].items():
             there = torch.ones(written.shape[dim], dtype=torch.bool)
             for axis in axes(layout):
                 there &= owners(layout, axis, self._own) < sizes.get(axis, axis.size)
@@ -109,6 +121,10 @@ class Widening:
             if getattr(each.module, each.name) is tensor:
                 written = each.apply(written, sizes, self._own, sizes)
         return written
+
+
+def _name(place: Place, names: Mapping[nn.Module, str]) -> str:
+    return f"{names[place[0]]}.{place[1]}".removeprefix(".")
 
 
 def widening(

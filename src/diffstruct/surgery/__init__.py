@@ -19,7 +19,12 @@ from diffstruct.surgery.copies import Copy, copy_of
 from diffstruct.surgery.forget import forget_parameters
 from diffstruct.surgery.hidden_state import carry
 from diffstruct.surgery.newborn import moments_of, newborn
-from diffstruct.surgery.optimizer_state import check_optimizer, check_state, register_initial_state
+from diffstruct.surgery.optimizer_state import (
+    begin_state,
+    check_optimizer,
+    check_state,
+    register_initial_state,
+)
 from diffstruct.surgery.planning import Initialize, operate, plan
 
 __all__ = [
@@ -28,6 +33,7 @@ __all__ = [
     "Copy",
     "Initialize",
     "Plan",
+    "begin_state",
     "carry",
     "change_blocks",
     "check_optimizer",

@@ -67,6 +67,7 @@ def test_equals_torch_where_products_are_blocked(kind, units):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-11)
 
 
+@pytest.mark.filterwarnings("ignore:Please use `torch.vmap`:FutureWarning")  # PyTorch 2.6 warns of its own
 @EVERY_KERNEL
 def test_gradients_by_finite_differences(kind):
     assert gradcheck(KERNELS[kind][0], arguments(kind), check_batched_grad=True)

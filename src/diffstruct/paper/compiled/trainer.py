@@ -76,7 +76,8 @@ class FusedTrainer(Trainer):
             criterion = compiled_criterion(structure.criterion, real)
             importances = structure.criterion.importance(structure.widths["rnn"])
             numbers = structure.rule_now("rnn").numbers(self.units, importances.dtype)
-            updates = min(updates, structure.training.total_steps - structure.steps)
+            left = structure.training.total_steps - structure.steps
+            updates = min(updates, left, structure.until_sample())
         else:
             learning = False
             memory, generator = RuleState.initial(self.units), np.random.default_rng(0)
