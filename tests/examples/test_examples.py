@@ -43,7 +43,7 @@ def numbers(printed: str, pattern: str) -> list[float]:
 
 def test_digits_cnn(run):
     pytest.importorskip("sklearn", reason="the digits are scikit-learn's: install the extra 'experiments'")
-    printed, left = run("digits_cnn", 100)
+    printed, left = run("digits_cnn", 160)
     first, second, parameters, wrong = numbers(
         printed, r"learned, (\d+) and (\d+) channels: ([\d,]+) parameters, ([\d.]+)%"
     )
@@ -74,13 +74,12 @@ def test_text_transformer(run):
 @pytest.mark.filterwarnings("ignore:BertConfig cannot say these sizes")
 def test_shrink_bert(run, tmp_path):
     pytest.importorskip("transformers", reason="BERT is transformers': install the extra of that name")
-    printed, left = run("shrink_bert", 50)
-    before, trained = numbers(printed, r"trained at its full size: ([\d,]+) parameters, ([\d.]+)%")
-    (most,) = numbers(printed, r"most frequent package is ([\d.]+)%")
+    printed, left = run("shrink_bert", 100)
+    before, _ = numbers(printed, r"trained at its full size: ([\d,]+) parameters, ([\d.]+)%")
+    (won,) = numbers(printed, r"([\d.]+) nats won")
     after, kept = numbers(printed, r"shrunk: ([\d,]+) parameters, ([\d.]+)%")
     assert 0.3 * before < after <= before / 3
-    assert most < trained
-    assert most < kept
+    assert won > 0.1
     assert numbers(printed, r"loaded from .*: ([\d,]+) parameters, ([\d.]+)%") == [after, kept]
     assert json.loads((tmp_path / "shrink_bert/sizes.json").read_text()) == left["sizes"][-1]
 
