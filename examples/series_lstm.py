@@ -75,7 +75,8 @@ def forecasts(model):
 
 learned = Forecaster(64)
 structure, sizes = fit(learned, learn=True)
-learned = structure.finish()
+learned = structure.finish()  # may remove some more
+sizes.append(learned.lstm.hidden_size)
 print(structure)
 
 models = {f"learned, {sizes[-1]} units": learned}

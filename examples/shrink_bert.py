@@ -99,7 +99,8 @@ print(f"the most frequent package is {labels[test].bincount().max() / len(test):
 
 small = deepcopy(full)
 structure, sizes = fit(small, options.steps, ds.Budget(parameters=size(full) // 3))
-small = structure.finish()
+small = structure.finish()  # may remove some more
+sizes.append({name: width.size for name, width in structure.widths.items()})
 print(structure)
 print(f"shrunk: {describe(small)}")
 

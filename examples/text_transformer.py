@@ -94,7 +94,8 @@ def describe(model):
 
 learned = Transformer(64, 384, 6, 16)
 structure, sizes = fit(learned, ds.Budget(parameters=110_000))
-learned = structure.finish()
+learned = structure.finish()  # may remove some more
+sizes.append({name: width.size for name, width in structure.widths.items()})
 print(structure)
 usual = Transformer(64, 150, 4, 16)  # all heads together are as wide as the stream
 fit(usual)
