@@ -153,7 +153,7 @@ def test_the_api_page_has_every_public_name_and_no_other():
 
 
 def test_every_page_is_in_the_navigation():
-    nav = re.findall(r"^  - .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    nav = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert {*nav} == {page.name for page in DOCS.glob("*.md")}
 
 
