@@ -22,6 +22,7 @@ from sklearn.preprocessing import PolynomialFeatures
 
 import diffstruct as ds
 from diffstruct.integrations.perceptron import Standardise, hidden_widths, perceptron
+from diffstruct.integrations.samples import standardise
 from diffstruct.integrations.sklearn import GrowingClassifier, GrowingRegressor
 
 CHECKS = """
@@ -49,6 +50,22 @@ def weights_of(estimator):
 def same(one, other):
     one, other = weights_of(one), weights_of(other)
     return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(4, 60), rare=st.integers(1, 3), low=st.floats(-1e3, 1e3), distance=st.floats(0.1, 1e3)
+)
+def test_a_rare_value_of_a_feature_of_two_is_at_a_distance_of_one(rows, rare, low, distance):
+    word = np.full(rows, low)
+    word[:rare] += distance
+    values, weight = np.stack([word, np.arange(rows)], 1), 1.0 + np.arange(rows) % 3
+    scaled = standardise(values, weight, torch.float64)(torch.from_numpy(values)).numpy()
+    np.testing.assert_allclose(np.average(scaled, 0, weight), 0, atol=1e-9)
+    assert np.ptp(scaled[:, 0]) == pytest.approx(1)
+    assert np.average(scaled[:, 1] ** 2, 0, weight) == pytest.approx(1)
+    targets = standardise(values, weight, torch.float64, back=True).undo(torch.from_numpy(values)).numpy()
+    np.testing.assert_allclose(np.average(targets**2, 0, weight), 1)
 
 
 @pytest.mark.slow

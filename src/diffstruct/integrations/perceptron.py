@@ -86,7 +86,7 @@ class Standardise(nn.Module):
 def perceptron(
     sizes: Sequence[int], activation: str, dtype: torch.dtype, generator: torch.Generator
 ) -> nn.Sequential:
-    """Linear layers with an activation between them, drawn as scikit-learn draws those of its perceptrons.
+    """Linear layers with an activation between them, drawn as `torch.nn.Linear` draws.
 
     Args:
         sizes: of the input, the hidden layers and the output.
@@ -97,7 +97,7 @@ def perceptron(
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layer = nn.Linear(inputs, outputs, dtype=dtype, device="meta").to_empty(device="cpu")
-        bound = math.sqrt((2 if activation == "logistic" else 6) / (inputs + outputs))
+        bound = 1 / math.sqrt(inputs)
         nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
         nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
         layers += [layer, ACTIVATIONS[activation]()]

@@ -60,6 +60,15 @@ def distinct(
 
 
 def standardise(values: Any, weight: Any, dtype: torch.dtype, back: bool = False) -> Standardise:
-    """The module that standardises columns, or takes that back, by their weighted means and deviations."""
+    """The module that standardises columns, or takes that back, by their weighted means and deviations.
+
+    Features of two values are brought to a distance of 1 between these: a word that is rare has a small
+    deviation, and divided by it the few rows that have the word would outweigh all else.
+    """
     scaler = StandardScaler().fit(values, sample_weight=weight)
-    return Standardise(torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.scale_), dtype, back)
+    scale = scaler.scale_
+    if not back:
+        low, high = values.min(0), values.max(0)
+        two = (low < high) & ((values == low) | (values == high)).all(0)
+        scale = np.where(two, high - low, scale)
+    return Standardise(torch.from_numpy(scaler.mean_), torch.from_numpy(scale), dtype, back)
