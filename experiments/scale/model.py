@@ -109,9 +109,9 @@ def of_decision(sizes: Sequence[int], readers: int, rows: int, classes: int, ran
         classes: of a prediction.
         ranks: processes.
     """
-    seen = sum(1 + size for size in sizes) + 2 * rows * classes
-    # That all are at one step; of what shape; what; how far weights moved; that all have decided the same.
-    lengths = ranks, 6 * ranks, seen, 2 * readers, ranks
+    seen = sum(1 + size for size in sizes) + rows + 2 * rows * classes
+    # The loss; that all are at one step; shapes; what was seen; how far weights moved; that all decided alike.
+    lengths = 2, ranks, 6 * ranks, seen, 2 * readers, ranks
     return [Collective("sum", NUMBER * length) for length in lengths]
 
 
