@@ -110,7 +110,7 @@ def of_decision(sizes: Sequence[int], readers: int, rows: int, classes: int, ran
         ranks: processes.
     """
     seen = sum(1 + size for size in sizes) + rows + 2 * rows * classes
-    # The loss; that all are at one step; shapes; what was seen; how far weights moved; that all decided alike.
+    # The loss; that all are at one step; shapes; what was seen; how far weights moved; that all agree.
     lengths = 2, ranks, 6 * ranks, seen, 2 * readers, ranks
     return [Collective("sum", NUMBER * length) for length in lengths]
 
