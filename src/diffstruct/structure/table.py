@@ -11,6 +11,9 @@ from diffstruct.width import Depth, Width
 from diffstruct.width.depth import children_of
 from diffstruct.width.table import aligned, places
 
+PLACES = 3
+"""So many are shown of each width; `find_widths` shows them all."""
+
 
 def table(
     model: nn.Module, widths: Iterable[Width], reserve: Callable[[Width], int], history: History
@@ -23,7 +26,7 @@ def table(
     for title, width in _tree([*widths]):
         counts = width.size, reserve(width), history.added(width.name), history.removed(width.name)
         units, in_reserve, added, removed = map(str, counts)
-        rows.append((title, units, in_reserve, added, removed, places(width, model)))
+        rows.append((title, units, in_reserve, added, removed, places(width, model, PLACES)))
     return aligned(rows)
 
 

@@ -17,13 +17,19 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def places(width: Width, model: nn.Module) -> str:
-    """Where a width lies, by the names that modules have in the model: of a depth, its blocks."""
+def places(width: Width, model: nn.Module, most: int | None = None) -> str:
+    """Where a width lies, by the names that modules have in the model: of a depth, its blocks.
+
+    If there are more than `most`, the others are counted.
+    """
     names = {module: name for name, module in model.named_modules()}
     if isinstance(width, Depth):
-        standing = [child for child in children_of(width.stack.container) if child in {*width.blocks}]
-        return ", ".join(names[block] for block in standing)
-    return ", ".join(dict.fromkeys(_place(slot, names) for slot in width.slots))
+        found = [names[child] for child in children_of(width.stack.container) if child in {*width.blocks}]
+    else:
+        found = [*dict.fromkeys(_place(slot, names) for slot in width.slots)]
+    if most is not None and len(found) > most:
+        found[most:] = [f"{len(found) - most} more"]
+    return ", ".join(found)
 
 
 def _place(slot: Slot, names: Mapping[nn.Module, str]) -> str:
