@@ -20,7 +20,7 @@ resume: .venv/run  ## go on with it, after Ctrl-C
 	$(BIN)/diffstruct grow --resume $(OUT)
 
 test: .venv/test  ## run every test, on all cores
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 quick: .venv/test  ## leave out the slow tests, for the inner loop: under a minute once kernels are compiled
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
