@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import linear_regression, mean
+from statistics import linear_regression, mean, median
 
 from llama import CLUSTER, RANKS, events, llama
 from measure import SIZES, Measured, measure
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 ABOUT = """A transformer of two blocks, `fully_shard` and AdamW in float32, gloo on one machine of two cores:
 predicted / measured (the first over the second). *One*: a feed-forward network loses a tenth of its units;
 *all*: both do; *stream*: the residual stream does; *decision*: nothing is tried or changes. Bytes are those
-beyond what the rank had before. Seconds are the mean of several events; predictions take latency, bandwidth
+beyond what the rank had before. Seconds are the median of several events; predictions take latency, bandwidth
 and the rate of copies from plain gathers and copies made between these events, and Python's seconds, for an
 event and for each tensor of it, from the smallest model, whose seconds are so fitted and not predicted."""
 COLUMNS = "stream", "event", "ranks", "collectives", "MB received", "MB at the peak", "seconds"
@@ -66,7 +66,7 @@ def compared(found: Found, ranks: int) -> list[tuple[str, bool]]:
             machine = replace(each.machine, event=event, tensor=tensor)
             seconds = seconds_of(expected, memory, ranks, machine)
             cells.append(_beside(memory.peak / 1e6, each.peak / 1e6))
-            cells.append(_beside(seconds, mean(each.seconds)))
+            cells.append(_beside(seconds, median(each.seconds)))
         rows.append((_line(cells), Counter(expected) == Counter(each.collectives)))
     return rows
 
@@ -77,7 +77,7 @@ def python_of(found: Found, ranks: int) -> tuple[float, float]:
     for each in (each for (size, _), each in found.items() if size == smallest and each.event):
         expected = of_event(each.model, each.event, ranks)
         memory = memory_of(each.model, each.event, ranks)
-        left.append(mean(each.seconds) - seconds_of(expected, memory, ranks, each.machine))
+        left.append(median(each.seconds) - seconds_of(expected, memory, ranks, each.machine))
         gathers.append(len(expected) - 1)
     found_slope, _ = linear_regression(gathers, left)
     slope = max(0.0, found_slope)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import Any
 
 import torch
@@ -211,8 +211,8 @@ def _decision(rank: int, ranks: int, dim: int) -> Measured:
 
 
 def _machine(model: Model, event: dict[str, int], ranks: int, plain: list[list[float]]) -> Machine:
-    """What `_plain` has taken, on average, as rates."""
-    small, large, copy, pick = map(mean, zip(*plain, strict=True))
+    """What `_plain` has taken, in the median, as rates."""
+    small, large, copy, pick = map(median, zip(*plain, strict=True))
     entries = _largest(model, event)
     received = (ranks - 1) * 4 * (max(LEAST, entries) // ranks)
     return Machine(small, received / max(large - small, 1e-6), 4 * entries / copy, 2 * entries / pick)
