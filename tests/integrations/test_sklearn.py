@@ -72,7 +72,12 @@ def test_a_rare_value_of_a_feature_of_two_is_at_a_distance_of_one(rows, rare, lo
 @pytest.mark.parametrize("kind", ["classifier", "regressor"])
 def test_all_of_scikit_learns_checks_pass_and_none_is_left_out(kind):
     """In a process of its own, since one of the checks needs a setting that SciPy reads at its import."""
-    env = {**os.environ, "SCIPY_ARRAY_API": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    env = {
+        **os.environ,
+        "SCIPY_ARRAY_API": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     done = subprocess.run([sys.executable, "-c", CHECKS, kind], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     statuses = json.loads(done.stdout)

@@ -53,8 +53,8 @@ def the_wheel_is_the_library_alone(wheel: Path) -> None:
         names = files.namelist()
         (about,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         description = message_from_bytes(files.read(about)).get_payload()
-    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
-    assert {name for name in names if ".dist-info/" not in name} == {*sources, "diffstruct/py.typed"}
+    sources = {*run("git", "ls-files", cwd=ROOT / "src").splitlines()}
+    assert {name for name in names if ".dist-info/" not in name} == sources
     assert isinstance(description, str)
     assert description.startswith("# diffstruct\n")
     assert not RELATIVE_LINK.findall(description), RELATIVE_LINK.findall(description)
