@@ -153,12 +153,11 @@ def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(tmp_path, mon
 
 
 def test_a_disk_that_refuses_ends_it_with_one_line(tmp_path, monkeypatch, capsys):
-    import diffstruct.paper.run_folder as run_folder
 
     def full(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     assert reproduce(*SMALL, "--jobs", 1, "--out", tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "No space left" in line

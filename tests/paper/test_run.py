@@ -120,15 +120,13 @@ def test_the_command_line_reports_a_divergence_in_one_line(tmp_path, monkeypatch
 
 
 def test_a_disk_that_refuses_gives_an_error_of_ours_and_leaves_whole_files(tmp_path, monkeypatch):
-    import diffstruct.paper.run_folder as run_folder
-
     with RunFolder(tmp_path) as folder:
         folder.save({"status": "running"}, {"w": torch.zeros(2)})
 
         def full(source, target):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(run_folder.os, "replace", full)
+        monkeypatch.setattr("os.replace", full)
         with pytest.raises(RunFolderError, match="No space left"):
             folder.save({"status": "finished"}, {"w": torch.ones(2)})
     assert json.loads((tmp_path / "run.json").read_text()) == {"status": "running"}

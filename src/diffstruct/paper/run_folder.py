@@ -18,7 +18,6 @@ Whoever goes on with the run writes the logs anew, from the checkpoint.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -35,6 +34,7 @@ from diffstruct.errors import CheckpointError, RunFolderError
 from diffstruct.history import Event, History, Measurement
 from diffstruct.paper.locking import LOCKS, lock
 from diffstruct.paper.sample_log import SampleLog
+from diffstruct.writing import replace_file
 
 LOGS = ("history.csv", "events.jsonl")
 STATE = "checkpoint"
@@ -45,21 +45,6 @@ ENDED = ("finished", "diverged")
 FILES = ("run.json", "history.csv", "events.jsonl", "importances.jsonl", "model.safetensors", "units.png")
 PAGE = "report.html"
 """What `diffstruct report` and `--watch` put there; of a run that is replaced it goes too."""
-
-
-def replace_file(target: Path, content: bytes) -> None:
-    """Write a whole file, in the place of its former version if there is one.
-
-    Raises:
-        OSError: the disk refuses; the former version is still whole.
-    """
-    draft = target.with_name(f"{target.name}.tmp")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, target)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 class FinishedError(RunFolderError):

@@ -18,6 +18,7 @@ from diffstruct.errors import ConfigurationError
 from diffstruct.report.plotly import plotly_js
 from diffstruct.report.record import Record
 from diffstruct.report.view import view
+from diffstruct.writing import replace_file
 
 SCRIPTS = (
     "data", "dom", "theme", "colors", "charts", "overview", "network", "lives", "importances",
@@ -82,14 +83,8 @@ def write(records: Sequence[Record], path: str | os.PathLike[str]) -> Path:
         ConfigurationError: as `page`; or the file cannot be written.
     """
     target, content = Path(path), page(records).encode()
-    draft = target.with_name(f"{target.name}.tmp")
     try:
-        try:
-            draft.write_bytes(content)
-            os.replace(draft, target)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
+        replace_file(target, content)
     except OSError as error:
         raise ConfigurationError(
             f"cannot write the report {target}: {error.strerror or error}; choose another file"

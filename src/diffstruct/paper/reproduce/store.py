@@ -17,7 +17,7 @@ from pathlib import Path
 from diffstruct.errors import ConfigurationError, RunFolderError
 from diffstruct.paper.reproduce.runs import Result, from_record, to_record
 from diffstruct.paper.reproduce.settings import Job
-from diffstruct.paper.run_folder import replace_file
+from diffstruct.writing import replace_file
 
 
 class Store:
