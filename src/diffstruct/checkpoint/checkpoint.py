@@ -14,6 +14,10 @@ from diffstruct.checkpoint.objects import VALUE, Saved, check, kind_of, restore,
 from diffstruct.errors import CheckpointError, ConfigurationError
 
 
+class NothingSavedError(CheckpointError):
+    """There is no checkpoint at all."""
+
+
 def save(folder: str | os.PathLike[str], *, keep: int = 3, **objects: Any) -> Path:
     """Save objects as the next numbered checkpoint of a folder.
 
@@ -166,7 +170,7 @@ def _meant_by(folder: Path) -> Path:
     if path is None and number_of(folder) is not None and folder.is_dir():
         return folder  # of which the manifest is gone
     if path is None:
-        raise CheckpointError(f"there is no checkpoint in {folder}")
+        raise NothingSavedError(f"there is no checkpoint in {folder}")
     return path
 
 

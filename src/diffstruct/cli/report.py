@@ -10,8 +10,8 @@ from typing import Annotated
 import torch
 import typer
 
-from diffstruct.checkpoint.checkpoint import states
-from diffstruct.errors import CheckpointError, RunFolderError, StructureError
+from diffstruct.checkpoint.checkpoint import NothingSavedError, states
+from diffstruct.errors import RunFolderError, StructureError
 from diffstruct.paper.record import record_of_folder
 from diffstruct.paper.run_folder import PAGE
 from diffstruct.report import Record
@@ -73,9 +73,7 @@ def record_of(path: Path) -> Record:
     elif path.is_dir():
         try:
             tree = states(path)
-        except CheckpointError as error:
-            if "there is no checkpoint" not in str(error):
-                raise
+        except NothingSavedError as error:
             raise RunFolderError(f"{path} holds neither a run of diffstruct grow nor a checkpoint") from error
     else:
         raise RunFolderError(f"there is no {path}: name the folder of a run, such as runs/hard-s0")

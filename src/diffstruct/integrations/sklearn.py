@@ -23,7 +23,7 @@ class GrowingClassifier(ClassifierMixin, Perceptron):
     """A perceptron for two classes or more, whose hidden widths are learned while it trains.
 
     Parameters are named as those of scikit-learn's `MLPClassifier` where they mean the same. Features are
-    standardised inside, by what the first data are.
+    standardised inside, by what the first data are; those of two values are brought to a distance of 1.
 
     Args:
         hidden_layer_sizes: units of the hidden layers to begin with, and at most; a number for one layer.

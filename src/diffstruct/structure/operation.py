@@ -45,11 +45,11 @@ def operate_on(
         for name, change in changes.items():
             if isinstance(change.width, Depth):
                 undo.callback(change_blocks(model, change, births.get(name, ()), optimizers, copies))
-        _renew_guards(model, touched_by(changes))
+        _invalidate_compiled_code(model, touched_by(changes))
         return undo.pop_all().close
 
 
-def _renew_guards(model: nn.Module, tensors: Sequence[Tensor]) -> None:
+def _invalidate_compiled_code(model: nn.Module, tensors: Sequence[Tensor]) -> None:
     """Let compiled code look at the sizes of these tensors again.
 
     `torch.compile` may check the parameters of a module only if their dictionary has been written to since
