@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cells import Cell, cells
-from report import HOW, draw, report
+from figure import draw
+from report import HOW, report
+from summary import as_text, runs_of
 from train import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -25,7 +27,7 @@ Job = tuple[Cell, str, int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the missing runs, and write table and figure of all that are finished; 1 if a run failed."""
+    """Make the missing runs, and write tables and figure of all that are finished; 1 if a run failed."""
     every = [*cells()]
     options = Options(
         Path(__file__).parent,
@@ -43,9 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs: dict[Cell, dict[str, list[dict[str, Any]]]] = {}
     for (cell, how, _), record in load(options.out, {job: file_of(job) for job in jobs}).items():
         runs.setdefault(cell, {}).setdefault(how, []).append(record)
-    (options.out / "RESULTS.md").write_text("\n".join(report(runs)))
-    (options.out / "figure.png").write_bytes(draw(runs))
-    print(f"wrote {options.out / 'RESULTS.md'} and figure.png")
+    if runs:
+        text = as_text({cell: runs[cell] for cell in chosen if cell in runs})
+        (options.out / "summary.json").write_text(text)
+        (options.out / "RESULTS.md").write_text("\n".join(report(runs_of(text))))
+        (options.out / "figure.png").write_bytes(draw(runs_of(text)))
+        print(f"wrote {options.out / 'RESULTS.md'}, summary.json and figure.png")
     return 1 if failed else 0
 
 

@@ -1,17 +1,12 @@
-"""Table and figure: in how many cells learned widths win what fixed ones win, and how large they are."""
+"""The tables: in how many cells learned widths win what fixed ones win, and how large they are. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-from cells import Cell
-from matplotlib.figure import Figure
-
-Runs = Mapping[Cell, Mapping[str, Sequence[Mapping[str, Any]]]]
-"""Of each cell the runs by how they were made, one a seed."""
+from summary import Runs
 
 LEARNS = 0.05
 """A cell counts if the fixed widths win more than that of all that could be won."""
@@ -136,28 +131,6 @@ def units(records: Sequence[Mapping[str, Any]]) -> str:
     """The units of each width, medians over the seeds that ended."""
     ended = [record["units"] for record in records if record["units"]]
     return ", ".join(f"{np.median(each):g}" for each in zip(*ended, strict=True))
-
-
-def draw(runs: Runs) -> bytes:
-    """Share won against parameters left, a point a cell, and the shares in order; a PNG."""
-    cells = counted(runs)
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for how, color in zip(HOW, ("#0072B2", "#D55E00", "#999999"), strict=True):
-        share = shares(cells, how)
-        if how != "again":
-            left.scatter(sizes(cells, how), share.clip(0, 1.3), s=7, color=color, alpha=0.5, linewidth=0)
-        right.plot(np.linspace(0, 1, len(share)), np.sort(share).clip(0, 1.3), color=color, label=HOW[how])
-    for axes in (left, right):
-        axes.axhline(0.95, color="gray", lw=0.8, ls=":")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylim(0, 1.32)
-    left.set(xscale="log", xlabel="parameters left", ylabel="won, of what the fixed widths win")
-    right.set(xlabel="cells, in order")
-    right.legend(frameon=False)
-    picture = BytesIO()
-    figure.savefig(picture, dpi=130, format="png", metadata={"Software": None})
-    return picture.getvalue()
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

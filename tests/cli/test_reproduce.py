@@ -55,6 +55,7 @@ def test_one_command_makes_every_figure_table_and_summary(tmp_path, capfd):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["runs"] == {"asked": 34, "finished": 34, "failed": 0}
     assert len(records(out)) == 34
+    assert len(json.loads((out / "curves.json").read_text())) == 17  # settings
     page = (out / "RESULTS.md").read_text()
     for link in re.findall(r"\]\(([^)]+)\)", page):
         assert (out / link).exists()
@@ -290,5 +291,5 @@ def test_help_names_every_choice_and_what_the_folder_holds(capsys):
         assert choice in stdout
     for option in ("--revision", "--seeds", "--cycles", "--jobs", "--out"):
         assert option in stdout
-    for file in ("RESULTS.md", "summary.json", "figures/"):
+    for file in ("RESULTS.md", "summary.json", "curves.json", "figures/"):
         assert file in stdout

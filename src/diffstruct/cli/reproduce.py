@@ -64,8 +64,9 @@ def reproduce_command(
 
     The folder holds [bold]RESULTS.md[/] (tables, beside the paper's numbers),
     [bold]summary.json[/] (the same for programs), [bold]figures/[/] (PNG and
-    SVG) and [bold]runs/[/] (settings, curve and final figures of each run).
-    They cover what the command asked for, as far as it is finished.
+    SVG), [bold]curves.json[/] (what these draw) and [bold]runs/[/] (settings,
+    curve and final figures of each run). They cover what the command asked
+    for, as far as it is finished.
 
     Exit code: 0 if every run finished, 1 if one failed, 2 for bad input,
     130 if stopped.
