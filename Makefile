@@ -11,7 +11,7 @@ if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$$(id
 	|| echo "Chromium could not be installed: tests of the report's page will be left out"; fi
 endef
 
-.PHONY: grow resume test quick check bench figures format docs api release clean
+.PHONY: grow resume test quick check bench figures examples format docs api release clean
 
 grow: .venv/run  ## grow a network from one unit on the hard task: about a minute, set-up included
 	$(BIN)/diffstruct grow hard --seed 3 --out $(OUT) --overwrite
@@ -37,8 +37,12 @@ check: .venv/dev  ## format, lint, types, layers and strict docs, changing nothi
 bench: .venv/test  ## measure the compiled code against NumPy and torch.nn, on one core: about ten minutes
 	$(BIN)/python benchmarks --json benchmarks/results.json
 
-figures: .venv/test  ## run the examples, and renew their pictures and what they print in the docs: about ten minutes
+figures: .venv/test  ## draw every picture in docs and experiments, from the data beside it: about a minute
+	$(BIN)/python experiments/figures
+
+examples: .venv/test  ## run the examples, and renew what they print and draw in the docs: about ten minutes
 	$(BIN)/python examples
+	$(BIN)/python experiments/figures examples
 
 format: .venv/dev  ## format, and mend what the linter can mend
 	$(BIN)/ruff format .

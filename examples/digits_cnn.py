@@ -8,8 +8,8 @@ narrower one of (nearly) the learned size with as many channels in both of its l
 import argparse
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
+from pictures import save
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -88,14 +88,11 @@ errors = {name: error(model) for name, model in models.items()}
 for name, model in models.items():
     print(f"{name}: {size(model):,} parameters, {errors[name]:.1f}% of {len(test)} test images wrong")
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-left.plot(sizes, label=[f"layer {name}" for name in structure.widths])
-left.set(xlabel="training step", ylabel="channels", ylim=(0, None), title="channels while training")
-left.legend()
-for name, model in models.items():
-    right.plot(size(model), errors[name], "o", label=name)
-right.set(xlabel="parameters", ylabel="test error, %", xscale="log", ylim=(0, None), title="what came out")
-right.legend(fontsize="small")
-options.picture.parent.mkdir(parents=True, exist_ok=True)
-figure.savefig(options.picture, dpi=90)
-print(f"wrote {options.picture}")
+save(
+    "digits_cnn",
+    {
+        "channels": {name: [now[i] for now in sizes] for i, name in enumerate(structure.widths)},
+        "models": {name: (size(model), errors[name]) for name, model in models.items()},
+    },
+    options.picture,
+)

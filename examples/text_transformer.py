@@ -9,8 +9,8 @@ import math
 import sysconfig
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
+from pictures import save
 from torch import nn
 from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attention
 
@@ -110,11 +110,6 @@ with torch.no_grad():
         sample.append(torch.multinomial((logits / 0.7).softmax(0), 1).item())
 print(bytes(sample).decode(errors="replace"))
 
-figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
-for name in sizes[0]:
-    axes.plot([100 * now[name] / sizes[0][name] for now in sizes], label=f"{name}: {sizes[-1][name]}")
-axes.set(xlabel="training step", ylabel="% of its first size", ylim=(0, None), title="widths while training")
-axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-options.picture.parent.mkdir(parents=True, exist_ok=True)
-figure.savefig(options.picture, dpi=90)
-print(f"wrote {options.picture}")
+save(
+    "text_transformer", {"sizes": {name: [now[name] for now in sizes] for name in sizes[0]}}, options.picture
+)

@@ -1,8 +1,15 @@
-"""The three runs whose pages the docs show."""
+"""The three runs whose pages the docs show: `python experiments/pages/runs.py` makes them anew.
+
+Their records go to `experiments/pages/records`, from which `make figures` takes the pictures. It takes about
+three minutes.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,13 +17,31 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformer import Transformer  # of experiments/widths
 
 import diffstruct as ds
 from diffstruct.paper.record import record_of_run
 from diffstruct.report import Record
 
+FOLDER = Path(__file__).parent
+sys.path += [str(FOLDER), str(FOLDER.parent / "widths")]
+
+from records import save  # noqa: E402
+from transformer import Transformer  # noqa: E402  (of experiments/widths)
+
 CONTEXT = 64
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the runs, and keep their records."""
+    parser = argparse.ArgumentParser(prog="python experiments/pages/runs.py", description=__doc__)
+    parser.add_argument("--out", type=Path, default=FOLDER / "records", help="folder of the records")
+    parser.add_argument("--shorter", type=int, default=1, help="so many times, to see that it works")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for make, steps in ((transition, 100_000), (digits, 2_000), (transformer, 1_000)):
+        save(make(max(60, steps // options.shorter)), options.out / f"{make.__name__}.json.xz")
+        print(f"wrote {options.out / f'{make.__name__}.json.xz'}", flush=True)
 
 
 def transition(steps: int) -> Record:
@@ -94,3 +119,7 @@ def transformer(steps: int) -> Record:
         structure.step(loss)
     structure.finish()
     return structure.record()
+
+
+if __name__ == "__main__":
+    main()

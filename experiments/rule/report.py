@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import knobs, over_time
+from figures import as_text, data_of, draw
 from grid import Setting
 from scipy.stats import mannwhitneyu, spearmanr
 
@@ -25,7 +25,7 @@ characters, smoothed over 1,000 updates; units are all that are there, the reser
 
 
 def write(out: Path, results: Results) -> None:
-    """Write RESULTS.md, summary.json and the figures of all studies that have been run."""
+    """Write RESULTS.md, summary.json, figures.json and the figures of all studies that have been run."""
     sections = [
         section
         for make in (_paper, _revisions, _sizes, _points, _starts, _difficulty, _ablation)
@@ -42,12 +42,11 @@ def write(out: Path, results: Results) -> None:
         for setting, runs in results.items()
     }
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    names = {setting.name: runs for setting, runs in results.items() if setting.study == "paper"}
-    if len(names) == 3:
-        (out / "paper.png").write_bytes(over_time(names))
-    if any(setting.study.startswith("knobs") for setting in results):
-        (out / "knobs.png").write_bytes(knobs(results))
-    print(f"wrote {out / 'RESULTS.md'}, summary.json and figures")
+    data = data_of(results)
+    (out / "figures.json").write_text(as_text(data))
+    for name, picture in draw(data).items():
+        (out / name).write_bytes(picture)
+    print(f"wrote {out / 'RESULTS.md'}, summary.json, figures.json and figures")
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:

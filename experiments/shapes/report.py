@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from train import Job
+if TYPE_CHECKING:
+    from train import Job
 
 Summary = dict[str, dict[str, Any]]
 """By budget: `"learned"` by what is learned, and `"uniform"` by shape; of each its runs by seed."""

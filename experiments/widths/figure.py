@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from summary import Summary
+
+if TYPE_CHECKING:
+    from summary import Summary
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLUMNS = 3

@@ -34,7 +34,7 @@ def test_runs_are_made_once_and_end_in_tables_and_figures(program, tmp_path, cap
         tmp_path / "runs" / f"{name}--0.json" for name in ("paper--hard", "turns--spirals_of_1_turns")
     )
     for setting in program.settings():  # what else there is to report, from the same runs
-        if setting.study == "revisions" or setting.study.startswith("ablation"):
+        if setting.study == "revisions" or setting.study.startswith(("ablation", "knobs")):
             result = (points if setting.study.endswith(("digits", "spirals")) else text).read_text()
             (tmp_path / program.file_of((setting, 0))).write_text(result)
     assert program.main(arguments) == 0
@@ -43,6 +43,10 @@ def test_runs_are_made_once_and_end_in_tables_and_figures(program, tmp_path, cap
     written = (tmp_path / "RESULTS.md").read_text()
     assert f"| no grace period | 1 | {hard['loss'][0]:.2f} / {hard['units'][0]:g} / " in written
     assert "| updates | 10,000 | 10,000 | 10,000 |" in written
+    data = json.loads((tmp_path / "figures.json").read_bytes())
+    assert data["over time"]["hard"]["loss"][1][-1] == pytest.approx(hard["loss"][0], abs=1e-4)
+    assert [*data["knobs"]["hard"]["price"]] == ["0.1", "0.3", "1", "3", "10"]
+    assert (tmp_path / "knobs.png").stat().st_size > 1000
 
 
 def test_a_run_that_fails_is_reported_and_stops_no_other(program, tmp_path, monkeypatch, capsys):

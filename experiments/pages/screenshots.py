@@ -1,29 +1,22 @@
-"""Trains the runs whose pages the docs show, and takes pictures of these: `python experiments/pages`.
-
-The pages go to `runs/pages`, the pictures to `docs/img`. It takes about three minutes, and needs Chromium.
-"""
+"""Pictures of the pages of three runs, whose records `runs.py` made."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import torch
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from records import load
 
-FOLDER = Path(__file__).parent
-sys.path += [str(FOLDER), str(FOLDER.parent / "widths")]
+from diffstruct.report.page import write
 
-from runs import digits, transformer, transition  # noqa: E402
-
-from diffstruct.report.page import write  # noqa: E402
-
+RECORDS = Path(__file__).parent / "records"
+RUNS = ("transition", "digits", "transformer")
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 DESKTOP = {"viewport": {"width": 1100, "height": 1000}}
 PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 1.25, "is_mobile": True}
@@ -31,32 +24,31 @@ PARTS = ("loss", "network", "lives", "importances", "cost", "events", "settings"
 COLORS = 256
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make pages and pictures; 2 if there is no Chromium."""
-    parser = argparse.ArgumentParser(prog="python experiments/pages", description=__doc__)
-    parser.add_argument("--pages", type=Path, default=Path("runs/pages"), help="folder of the pages")
-    parser.add_argument("--pictures", type=Path, default=Path("docs/img"), help="folder of the pictures")
-    parser.add_argument("--quick", action="store_true", help="train little, to see that it works")
-    options = parser.parse_args(arguments)
-    chromium = os.environ.get("DIFFSTRUCT_CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        print("install Chromium, or name one in DIFFSTRUCT_CHROMIUM", file=sys.stderr)
-        return 2
-    torch.set_num_threads(1)
-    for folder in (options.pages, options.pictures):
-        folder.mkdir(parents=True, exist_ok=True)
-    pages = {}
-    for make, steps in ((transition, 100_000), (digits, 2_000), (transformer, 1_000)):
-        record = make(max(60, steps // 50) if options.quick else steps)
-        pages[make.__name__] = write([record], options.pages / f"{make.__name__}.html")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*OPTIONS])
-        for name, picture in pictures(browser, pages).items():
-            small = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
-            small.save(options.pictures / f"report-{name}.png", optimize=True)
-            print(f"wrote {options.pictures / f'report-{name}.png'}")
+def chromium() -> str | None:
+    """Where there is one."""
+    return os.environ.get("DIFFSTRUCT_CHROMIUM") or shutil.which("chromium")
+
+
+def take(executable: str) -> dict[str, bytes]:
+    """What the docs show of the pages, by name; PNGs."""
+    with TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=[*OPTIONS])
+        pages = {name: write([load(record(name))], Path(folder, f"{name}.html")) for name in RUNS}
+        made = {name: png(picture) for name, picture in pictures(browser, pages).items()}
         browser.close()
-    return 0
+    return made
+
+
+def record(name: str) -> Path:
+    """The file of a run's record."""
+    return RECORDS / f"{name}.json.xz"
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture in few colours."""
+    content = BytesIO()
+    picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+    return content.getvalue()
 
 
 def pictures(browser: Browser, pages: Mapping[str, Path]) -> dict[str, Image.Image]:
@@ -126,7 +118,3 @@ def beside(screens: Sequence[Image.Image]) -> Image.Image:
     for number, screen in enumerate(screens):
         sheet.paste(screen, (number * (wide + gap), 0))
     return sheet
-
-
-if __name__ == "__main__":
-    sys.exit(main())
