@@ -8,7 +8,6 @@ import runpy
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -19,16 +18,17 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Runs an example in this process; returns what it printed, and the variables that it left behind."""
-    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.syspath_prepend(EXAMPLES)  # as it is when one of them is run
 
     def run(name: str, steps: int, option: str = "--steps") -> tuple[str, dict]:
         picture = tmp_path / f"{name}.png"
         monkeypatch.setattr(sys, "argv", [name, option, str(steps), "--picture", str(picture)])
         left = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-        plt.close("all")
+        sys.modules.pop("pictures")
         assert picture.read_bytes().startswith(b"\x89PNG")
         printed = capsys.readouterr().out
         assert printed.endswith(f"wrote {picture}\n")
+        json.loads(picture.with_suffix(".json").read_text())
         return printed, left
 
     return run
@@ -93,3 +93,13 @@ def test_house_prices(run):
     assert sum(left["sizes"]) < 256
     (error,) = numbers(printed, r"learned, .*: root mean squared error ([\d.]+)")
     assert error < 0.3  # that of the mean is 0.4
+
+
+def test_the_page_shows_what_was_printed():
+    program = runpy.run_path(str(EXAMPLES / "__main__.py"))
+    page = program["PAGE"].read_text()
+    names = program["names"](page)
+    assert len(names) == 5
+    for name in names:
+        printed = json.loads((EXAMPLES / "results" / f"{name}.json").read_text())["printed"]
+        assert program["renewed"](page, name, printed) == page

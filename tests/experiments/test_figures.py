@@ -1,0 +1,101 @@
+"""Every picture in the repository is drawn from data beside it, of which the tables are written too."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import nullcontext
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from helpers.chromium import executable, running
+from helpers.experiments import experiment
+from PIL import Image
+
+from diffstruct.paper.reproduce.results import write_results
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+UNDERWAY = {"paper", "robust", "rule", "fixed-r2", "transition-r3"}
+"""Sets whose runs are being made anew, and whose data are not there yet."""
+
+
+@pytest.fixture(scope="module")
+def figures():
+    with experiment("figures") as program:
+        yield program
+
+
+def pixels(picture):
+    return np.asarray(Image.open(BytesIO(picture)).convert("RGB"), int)
+
+
+def test_each_picture_is_drawn_and_is_the_one_in_the_repository(figures):
+    sets = [make for name, make in figures.SETS.items() if name not in {"pages", *UNDERWAY}]
+    drawn = {path: content for make in sets for path, content in make()}
+    there = {path for folder in ("docs/img", "experiments") for path in (ROOT / folder).rglob("*.*g")}
+    there = {path.relative_to(ROOT).as_posix() for path in there if path.suffix in (".png", ".svg")}
+    missing = {path for path in there - {*drawn} if "/runs/" not in path and "/report-" not in path}
+    assert {*drawn} <= there
+    assert not {path for path in missing if not any(f"/{name}" in path for name in UNDERWAY)}
+    version = re.search(
+        r"Matplotlib v([\d.]+\d)", (ROOT / "experiments/paper/figures/hard-r1.svg").read_text()
+    )
+    for path, content in drawn.items():
+        if path.endswith(".png"):
+            shown, kept = pixels(content), pixels((ROOT / path).read_bytes())
+            assert min(shown.shape[:2]) > 100
+            assert shown.std() > 10  # something is drawn
+            assert shown.shape == kept.shape, path
+            if (
+                version is not None and version.group(1) == matplotlib.__version__
+            ):  # others draw text and lines a little otherwise
+                np.testing.assert_array_equal(shown, kept, err_msg=path)
+
+
+WRITTEN = {
+    "paper": lambda _, text: write_results(json.loads(text)),
+    "robust": lambda program, text: "\n".join(program.report(program.runs_of(text))),
+    "widths": lambda program, text: program.report(
+        program.STUDIES, json.loads(text)["studies"], "python experiments/widths"
+    ),
+    "shapes": lambda program, text: program.report(json.loads(text)),
+    "residual": lambda program, text: program.report(json.loads(text)),
+}
+"""The tables of those experiments that keep what they are written of, from that."""
+
+
+@pytest.mark.parametrize("name", [name for name in WRITTEN if name == "paper" or name not in UNDERWAY])
+def test_the_tables_are_what_the_data_say(name):
+    folder = ROOT / "experiments" / name
+    text = (folder / "summary.json").read_text()
+    with nullcontext() if name == "paper" else experiment(name) as program:
+        assert WRITTEN[name](program, text) == (folder / "RESULTS.md").read_text()
+
+
+def test_pages_are_made_of_the_records_and_pictures_are_taken_of_them(figures, tmp_path):
+    folder = ROOT / "experiments/pages"
+    screenshots, records = (figures.module(folder, name) for name in ("screenshots", "records"))
+    record = records.load(folder / "records/digits.json.xz")
+    assert [width.start for width in record.widths] == [32, 48, 64]
+    records.save(record, tmp_path / "again.json.xz")
+    assert records.load(tmp_path / "again.json.xz") == record
+    path = screenshots.write([record], tmp_path / "page.html")
+    executable()  # without a browser the test ends here
+    with running() as browser:
+        page = browser.new_page(**screenshots.DESKTOP)
+        page.goto(path.as_uri())
+        assert pixels(screenshots.png(screenshots.section(page, "lives"))).std() > 10
+
+
+def test_without_chromium_the_rest_is_drawn(figures, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("DIFFSTRUCT_CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert figures.main(["shapes", "pages", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "wrote experiments/shapes/figure.png\nwrote docs/img/shapes.png\n"
+    assert shown.err.startswith("left out: pages: install Chromium")
