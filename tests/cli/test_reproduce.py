@@ -224,6 +224,9 @@ def test_sigterm_stops_it_as_ctrl_c_does(tmp_path, monkeypatch, capfd):
     check_that_it_goes_on(arguments, tmp_path, capfd)
 
 
+@pytest.mark.filterwarnings(
+    r"ignore:Exception ignored in.*Popen:pytest.PytestUnraisableExceptionWarning"
+)  # Ray's
 @pytest.mark.parametrize("backend", ["ray", "dask"])
 def test_a_local_cluster_gives_the_same_runs_bit_for_bit(tmp_path, small, backend, capfd):
     assert reproduce(*SMALL, "--jobs", 2, "--backend", backend, "--out", tmp_path) == 0

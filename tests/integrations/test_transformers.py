@@ -8,8 +8,11 @@ import pytest
 import torch
 from helpers.exact import same
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import Dataset
+from torch.utils.tensorboard import SummaryWriter
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 import diffstruct as ds
 from diffstruct.criteria import removal
@@ -163,16 +166,19 @@ def test_sizes_are_in_the_log_and_losses_in_the_history(tmp_path):
     assert logged[-1] == run.model.model.layers[0].mlp.gate_proj.out_features != 12
 
 
-def test_what_cannot_be_is_said(tmp_path):
+def test_what_cannot_be_is_said(tmp_path, monkeypatch):
     run = trainer(tmp_path / "one", made(), callback())
     run.train()
     end = copy.deepcopy(everything(run))
     with pytest.raises(ds.StructureError, match="serves one run of a Trainer"):
         run.train()
 
-    compiled = trainer(tmp_path / "one", made(), callback(), torch_compile_backend="eager")
-    with pytest.raises(ds.StructureError, match="torch_compile hides"):
-        compiled.train()
+    with monkeypatch.context() as patched:  # the arguments tell accelerate, for good
+        patched.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
+        patched.setenv("ACCELERATE_DYNAMO_MODE", "default")
+        compiled = trainer(tmp_path / "one", made(), callback(), torch_compile_backend="eager")
+        with pytest.raises(ds.StructureError, match="torch_compile hides"):
+            compiled.train()
 
     elsewhere = tmp_path / "elsewhere"
     (tmp_path / "one" / "checkpoint-10").rename(elsewhere)
@@ -202,3 +208,23 @@ def test_without_transformers_the_import_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r"pip install 'diffstruct\[transformers\]'"):
         import_module("diffstruct.integrations.transformers")
+
+
+def test_a_writer_is_told_of_sizes_importances_and_events_whenever_the_trainer_logs(tmp_path):
+    with SummaryWriter(tmp_path / "log") as writer:
+        ours = callback(finish=True, writer=writer)
+        run = trainer(tmp_path, made(), ours)
+        run.add_callback(TensorBoardCallback(writer))
+        run.train()
+    found = EventAccumulator(str(tmp_path / "log"), size_guidance={"histograms": 0, "tensors": 0}).Reload()
+    structure = ours.structure
+    assert structure.history.removed() > 0
+    for name, width in structure.widths.items():
+        logged = {row["step"]: row[f"units/{name}"] for row in run.state.log_history if "loss" in row}
+        assert {*logged} == {*range(5, STEPS + 1, 5)}
+        seen = {each.step: each.histogram_value.num for each in found.Histograms(f"importance/{name}")}
+        assert seen == logged
+        assert found.Scalars(f"units/{name}")[-1].value == width.size  # when it is finished
+        assert found.Scalars(f"train/units/{name}")[-1].step == STEPS  # what transformers itself writes
+        told = [each.step for each in found.Tensors(f"events/{name}/text_summary")]
+        assert told == [event.step for event in structure.history.events if event.width == name]

@@ -146,7 +146,7 @@ def grow_command(
     p_delete: _PDelete = None,
     max_units: _MaxUnits = None,
 ) -> None:
-    """Grow a recurrent network from one unit on a task or a text.
+    """Grow a recurrent network from one unit on a task (easy, hard, transition) or a text.
 
     The network predicts the next character. Its loss is shown in nats per 40 characters, beside the best
     that any network can reach (the floor), where that is known. Ctrl-C ends the run early and saves it;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -64,8 +65,9 @@ class Perceptron(BaseEstimator):
         """
         self.__dict__.pop("classes_", None)  # what was known of other targets
         data = self._begin(X, y, sample_weight)
-        with Progress(disable=not self.verbose) as bar:
-            task = bar.add_task("", total=self.max_iter)
+        bar = Progress(disable=not self.verbose)
+        task = bar.add_task("", total=self.max_iter)
+        with bar if self.verbose else nullcontext():  # older ones of rich end a disabled one with a line
             for _ in range(self.max_iter):
                 self._pass(*data)
                 told = f"loss {self.loss_curve_[-1]:.4g}, units {', '.join(map(str, self.n_units_))}"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from diffstruct.errors import CheckpointError, StructureError
+from diffstruct.errors import StructureError
 from diffstruct.integrations.before_load import HeldBack, on_device_of
+from diffstruct.integrations.loggers import StructureWriter, Writer
 from diffstruct.integrations.losses import enter
 from diffstruct.structure import Structure
 
@@ -18,8 +16,7 @@ try:
 except ImportError as error:
     raise ImportError("transformers is not installed: pip install 'diffstruct[transformers]'") from error
 
-FILE = "structure.pt"
-"""In the folder of each checkpoint."""
+from diffstruct.integrations.trainer_checkpoints import read, save, saved
 
 
 class StructureCallback(TrainerCallback):
@@ -34,6 +31,8 @@ class StructureCallback(TrainerCallback):
         example_inputs: as for `Structure`, such as a batch: the model's keyword arguments.
         total_steps: steps of the optimizer; None: as many as the `Trainer` makes.
         finish: whether the model is to be plain when training ends, by `Structure.finish`.
+        writer: a `torch.utils.tensorboard.SummaryWriter`, to which a `StructureWriter` writes sizes,
+            importances and events whenever the `Trainer` logs; None: nobody is told.
         options: further arguments of `Structure`, such as `budget`, by name.
 
     Example:
@@ -44,10 +43,17 @@ class StructureCallback(TrainerCallback):
     """
 
     def __init__(
-        self, *, example_inputs: Any, total_steps: int | None = None, finish: bool = False, **options: Any
+        self,
+        *,
+        example_inputs: Any,
+        total_steps: int | None = None,
+        finish: bool = False,
+        writer: Writer | None = None,
+        **options: Any,
     ) -> None:
         self.example_inputs, self.total_steps, self.finish = example_inputs, total_steps, finish
         self.options = options
+        self._writer = None if writer is None else StructureWriter(writer)
         self.structure: Structure | None = None
         self._held_back: HeldBack | None = None
 
@@ -61,9 +67,9 @@ class StructureCallback(TrainerCallback):
         """Make the structure, or go on with the one that there is; the optimizer has been loaded already."""
         if args.torch_compile:
             raise StructureError("torch_compile hides the model's calls from its structure: leave it out")
-        saved = self._saved(args, state) if state.global_step else None
-        if self.structure is not None and saved is not None and not self.structure._finished:
-            self.structure.load_state_dict(saved)
+        found = saved(args, state) if state.global_step else None
+        if self.structure is not None and found is not None and not self.structure._finished:
+            self.structure.load_state_dict(found)
             return
         if self.structure is not None or self._held_back is None or state.is_hyper_param_search:
             raise StructureError(
@@ -76,9 +82,9 @@ class StructureCallback(TrainerCallback):
         inputs = on_device_of(kwargs["model"], self.example_inputs)
         run: Any = {"example_inputs": inputs, "total_steps": total, **self.options}
         self.structure = Structure(kwargs["model"], optimizer, **run)
-        self._held_back.deliver(self.structure, saved)
+        self._held_back.deliver(self.structure, found)
         self._held_back = None
-        if saved is not None:
+        if found is not None:
             optimizer.load_state_dict(loaded)
 
     def on_prediction_step(self, *_: Any, **kwargs: Any) -> None:
@@ -104,15 +110,14 @@ class StructureCallback(TrainerCallback):
                 enter(self.structure, kwargs["logs"]["loss"])
             kwargs["logs"].update(sizes)
             state.log_history[-1].update(sizes)
+            self._write(state)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Put the structure's state beside the model's."""
         if self.structure is not None and args.should_save:
-            path = _folder(args, state) / FILE
-            torch.save(self.structure.state_dict(), path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            save(self.structure.state_dict(), args, state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -120,29 +125,11 @@ class StructureCallback(TrainerCallback):
         """The best model has been loaded by now, if it was to be."""
         assert self.structure is not None
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            self.structure.load_state_dict(_read(Path(state.best_model_checkpoint)))
+            self.structure.load_state_dict(read(Path(state.best_model_checkpoint)))
         if self.finish:
             self.structure.finish()
+        self._write(state)
 
-    def _saved(self, args: TrainingArguments, state: TrainerState) -> Mapping[str, Any]:
-        """The structure's state in the checkpoint that the `Trainer` goes on from; it does not say which."""
-        given = args.resume_from_checkpoint
-        folder = Path(given) if given and Path(given).is_dir() else _folder(args, state)
-        here = folder / "trainer_state.json"
-        if not here.exists() or TrainerState.load_from_json(str(here)).log_history != state.log_history:
-            raise CheckpointError(
-                f"{folder} is not the checkpoint that the Trainer goes on from: name its folder as the "
-                "TrainingArguments' resume_from_checkpoint as well"
-            )
-        return _read(folder)
-
-
-def _folder(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-
-
-def _read(folder: Path) -> Mapping[str, Any]:
-    if not (folder / FILE).exists():
-        raise CheckpointError(f"there is no {FILE} in {folder}: go on from a checkpoint that has one")
-    read: Mapping[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-    return read
+    def _write(self, state: TrainerState) -> None:
+        if self._writer is not None and self.structure is not None and state.is_world_process_zero:
+            self._writer.write(self.structure, state.global_step)
