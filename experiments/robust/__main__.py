@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from cells import Cell, cells
 from figure import draw
 from report import HOW, report
 from summary import as_text, runs_of
-from train import train
+from train import Job, file_of, train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from sweep import Options, complete, load
@@ -21,9 +20,6 @@ from sweep import Options, complete, load
 SEEDS = 2
 QUICK_CELLS, QUICK = 12, 10
 """Cells of a quick run, and how many times shorter they are."""
-
-Job = tuple[Cell, str, int]
-"""A cell, how it is run, and the seed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,12 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(shorter: int, job: Job) -> dict[str, Any]:
     """Make the run of a job, so many times shorter."""
     return train(*job, shorter)
-
-
-def file_of(job: Job) -> Path:
-    """The job's file in the folder of results."""
-    cell, how, seed = job
-    return Path("runs", f"{hashlib.sha256(repr(cell).encode()).hexdigest()[:16]}--{how}--{seed}.json")
 
 
 if __name__ == "__main__":
