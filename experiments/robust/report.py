@@ -53,12 +53,12 @@ def report(runs: Runs) -> Iterator[str]:
     drawn = sum(cell.study == "drawn" for cell in runs)
     yield "# Wherever a fixed width learns\n"
     seeds = max((len(each["fixed"]) for each in cells.values()), default=0)
-    yield f"Written by `python experiments/robust`; one default everywhere; medians over {seeds} seeds.\n"
+    yield "Written by `python experiments/robust`; one default everywhere.\n"
     yield (
         f"{drawn} cells were drawn; in {len(cells)} of them the fixed widths win more than {LEARNS:.0%} of "
         "what could be won on test data over a constant (labels right, variance explained). Those are "
-        "counted. The last row says what chance does: the same fixed widths, with their batches in another "
-        "order.\n"
+        f"counted. Medians are over {seeds} seeds; the last row says what chance does: the same fixed "
+        "widths, with their batches in another order.\n"
     )
     rows = []
     for how, what in HOW.items():
@@ -95,7 +95,9 @@ def report(runs: Runs) -> Iterator[str]:
             cell: each for cell, each in runs.items() if cell.study == study and {"fixed", *HOW} <= {*each}
         }
         if some:
+            count = max(len(each["fixed"]) for each in some.values())
             yield f"## {study.capitalize()}\n"
+            yield f"Medians over {count} seeds.\n"
             yield table(
                 ["", "fixed wins", "learned wins", "units", "from one unit", "units"],
                 [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,15 @@ START: dict[str, int | None] = {"own": None, "one": 1}
 
 OTHER = 1000
 """What makes the seed of other batches."""
+
+Job: TypeAlias = tuple[Cell, str, int]
+"""A cell, how it is run, and the seed."""
+
+
+def file_of(job: Job) -> Path:
+    """The job's file in the folder of results."""
+    cell, how, seed = job
+    return Path("runs", f"{hashlib.sha256(repr(cell).encode()).hexdigest()[:16]}--{how}--{seed}.json")
 
 
 class Residual(nn.Module):
