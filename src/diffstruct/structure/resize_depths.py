@@ -98,7 +98,7 @@ def _kinds(state_dict: Mapping[str, Any], path: str) -> dict[int, Kind]:
     children: dict[int, set[tuple[str, int]]] = {}
     for key, value in state_dict.items():
         inside = re.fullmatch(rf"{re.escape(path + '.') if path else ''}(\d{{1,9}})\.(.+)", str(key))
-        if inside is not None and isinstance(value, Tensor):
+        if inside is not None and isinstance(value, Tensor) and not nn.parameter.is_lazy(value):
             name = re.sub(r"(?<![^.])\d+(?![^.])", "#", inside[2])
             children.setdefault(int(inside[1]), set()).add((name, value.ndim))
     return {index: frozenset(kind) for index, kind in children.items()}
