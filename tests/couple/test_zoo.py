@@ -1,7 +1,6 @@
 """Every architecture of the zoo: its widths are found, proved, learned, and a plain model is left."""
 
 import copy
-import warnings
 from collections import Counter
 from functools import cache
 
@@ -14,6 +13,7 @@ from zoo.checks import (
     assert_same,
     assert_sizes_hold,
     assert_unchanged,
+    exported,
     learn,
     outputs_of,
     silent_units_come_and_go,
@@ -166,12 +166,3 @@ def assert_loads_into_the_users_class(case, plain, structure, inputs, outputs):
     again = case.rebuild({index: sizes[each].pop(0) for index, each in enumerate(known) if sizes.get(each)})
     again.load_state_dict(plain.state_dict())
     assert_same(outputs_of(again, inputs), outputs, rtol=1e-6)
-
-
-def exported(model, inputs):
-    """The model as `torch.export` has it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch.export itself
-        module = torch.export.export(model.eval(), inputs).module()
-    module.eval = lambda: module  # it has no modes, and raises an error
-    return module

@@ -1,5 +1,8 @@
 """A run leaves modes, buffers and random numbers as they were."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -38,6 +41,25 @@ def test_modes_and_buffers_are_restored(fails):
     assert [module.training for module in model] == [True, False]
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
     assert torch.equal(torch.get_rng_state(), chance)
+
+
+def test_python_and_numpy_draw_the_same_in_each_run_and_go_on_as_if_there_was_none():
+    class Drawing(nn.Module):
+        def forward(self):
+            return random.random(), np.random.rand()  # noqa: NPY002
+
+    model = Drawing()
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    expected = model()
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    drawn = []
+    for _ in range(2):
+        with undisturbed(model):
+            drawn.append(model())
+    assert drawn[0] == drawn[1]
+    assert model() == expected
 
 
 def test_all_modules_are_in_evaluation_mode_unless_training_is_asked_for():

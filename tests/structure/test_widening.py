@@ -96,18 +96,15 @@ def test_what_was_learned_on_the_way_stays_and_what_is_new_is_as_it_came():
     assert torch.equal(weight[:2, 2:], old[:2, 2:])
 
 
-def test_widths_double_at_each_step_and_decisions_come_after():
+def test_widths_are_there_after_one_step_and_decisions_come_after():
     model, optimizer, structure, x, _ = made("mlp", (9, 4), interval=4)
     sizes = []
     for _ in range(6):
-        assert structure.next_decision() == (structure.steps + 1 if structure._widening else 8)
+        assert structure.next_decision() == {0: 1, 4: 8, 5: 8}.get(structure.steps, 4)
         step(model, optimizer, structure, x)
         sizes.append(tuple(width.size for width in structure.widths.values()))
-    assert sizes == [(2, 2), (4, 4), (8, 4), (9, 4), (9, 4), (9, 4)]
-    assert structure.criterion.tracker.observations == 0
-    for _ in range(2):
-        step(model, optimizer, structure, x)
-    assert structure.criterion.tracker.observations == 1  # at step 8: the first after the sizes were there
+    assert sizes == [(9, 4)] * 6
+    assert structure.criterion.tracker.observations == 1  # at step 4: the first after the sizes were there
     assert all((state.ages == 1).all() for state in structure.states.values())
 
 
@@ -120,19 +117,16 @@ def test_a_width_that_may_not_have_its_own_size_stops_below():
     assert torch.equal(model[0].weight, before["0.weight"][:6])
 
 
-def test_a_copy_made_on_the_way_grows_back_too():
+def test_a_copy_made_before_that_grows_back_too():
     model, optimizer, structure, x, before = made("joined", (6, 5))
-    step(model, optimizer, structure, x)
     model, optimizer, structure = copy.deepcopy((model, optimizer, structure))
     for _ in range(4):
         step(model, optimizer, structure, x)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_a_run_that_ends_on_the_way_keeps_the_sizes_that_it_has():
-    model, optimizer, structure, x, _ = made("mlp", (9, 9), steps=2)
-    for _ in range(4):
-        step(model, optimizer, structure, x)
-    assert [width.size for width in structure.widths.values()] == [4, 4]
+def test_a_run_that_ends_before_that_keeps_the_sizes_that_it_has():
+    _, _, structure, _, _ = made("mlp", (9, 9))
+    assert [width.size for width in structure.widths.values()] == [1, 1]
     with pytest.warns(ds.StructureWarning):
         structure.finish()

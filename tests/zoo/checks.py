@@ -1,5 +1,7 @@
 """What holds for every model before, while and after its structure is learned."""
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -54,7 +56,7 @@ def silent_units(generator):
     """An initialisation that makes all entries of new units random, but their outgoing weights zero.
 
     Where LayerNorm averages over units, what writes new ones is the mean of what writes the others; where
-    RMSNorm does, zero.
+    RMSNorm does, zero, and so is the bias of a norm whose result is not the stream itself.
     """
 
     def write(changes, values):
@@ -81,7 +83,9 @@ def silent_units(generator):
                         0
                     )
                     entries = values[slot.tensor].movedim(slot.dim, 0)
-                    entries[new] = entries[~new].mean(0) if normalisation.centred else 0.0
+                    norms = {module for module, _ in gains}
+                    bias = slot.module in norms and entries.ndim == 1 and not normalisation.returns
+                    entries[new] = entries[~new].mean(0) if normalisation.centred and not bias else 0.0
 
     return write
 
@@ -135,3 +139,12 @@ def assert_sizes_hold(model):
         elif isinstance(module, nn.GroupNorm) and weight is not None:
             assert module.num_channels == len(weight)
             assert module.num_channels % module.num_groups == 0
+
+
+def exported(model, inputs):
+    """The model as `torch.export` has it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.export itself
+        module = torch.export.export(model.eval(), inputs).module()
+    module.eval = lambda: module  # it has no modes, and raises an error
+    return module

@@ -32,22 +32,22 @@ def library():
     return transformers
 
 
-def bert():
+def bert(head="Model", **options):
     hf = library()
     sizes = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 10}
-    return hf.BertModel(hf.BertConfig(**sizes, **VOCABULARY))
+    return getattr(hf, f"Bert{head}")(hf.BertConfig(**sizes, **options, **VOCABULARY))
 
 
-def distilbert():
+def distilbert(head="Model", **options):
     hf = library()
     sizes = {"dim": 12, "n_layers": 1, "n_heads": 3, "hidden_dim": 10}
-    return hf.DistilBertModel(hf.DistilBertConfig(**sizes, **VOCABULARY))
+    return getattr(hf, f"DistilBert{head}")(hf.DistilBertConfig(**sizes, **options, **VOCABULARY))
 
 
-def gpt2(hidden=10):
+def gpt2(hidden=10, **options):
     hf = library()
     sizes = {"n_embd": 12, "n_layer": 1, "n_head": 3, "n_positions": 16, "vocab_size": 31}
-    return hf.GPT2LMHeadModel(hf.GPT2Config(n_inner=hidden, **sizes))
+    return hf.GPT2LMHeadModel(hf.GPT2Config(n_inner=hidden, **sizes, **options))
 
 
 def llama():
@@ -86,16 +86,23 @@ def gpt_neox():
     return hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(use_cache=False, **sizes, **rotary, **VOCABULARY))
 
 
-def albert():
+def albert(head="Model", **options):
     hf = library()
     sizes = {"embedding_size": 8, "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 10}
-    return hf.AlbertModel(hf.AlbertConfig(num_attention_heads=3, **sizes, **VOCABULARY))
+    config = hf.AlbertConfig(num_attention_heads=3, **sizes, **options, **VOCABULARY)
+    return getattr(hf, f"Albert{head}")(config)
 
 
-def swin():
+def swin(**options):
     hf = library()
     sizes = {"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4, "num_labels": 5}
-    return hf.SwinForImageClassification(hf.SwinConfig(image_size=32, patch_size=4, **sizes))
+    return hf.SwinForImageClassification(hf.SwinConfig(image_size=32, patch_size=4, **sizes, **options))
+
+
+def convnext(**options):
+    hf = library()
+    sizes = {"hidden_sizes": [6, 8], "depths": [1, 1], "num_stages": 2, "patch_size": 4, "num_labels": 5}
+    return hf.ConvNextForImageClassification(hf.ConvNextConfig(**sizes, **options))
 
 
 def t5():

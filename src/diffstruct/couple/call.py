@@ -65,7 +65,8 @@ class Call:
         """Note that a dimension is averaged over; outside of modules, fix it. See `findings.Average`."""
         if self.state.stack:
             reason, module = f"{what} in {self.state.where}", self.state.stack[-1]
-            average = Average(dim, module, reason, centred, id(self.results[0]), eps)
+            behind = self.state.bent.get(id(self.args[0]))
+            average = Average(dim, module, reason, centred, id(self.results[0]), eps, behind)
             self.state.averages.append(average)
         else:
             self.fix(dim, what)

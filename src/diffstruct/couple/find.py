@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from diffstruct.couple.declared import declared_widths
 from diffstruct.couple.findings import Findings
 from diffstruct.couple.found import FoundWidths
 from diffstruct.couple.merging import merge, merge_streams
+from diffstruct.couple.normalised import why_none_is_silent
 from diffstruct.couple.proof import Proof
 from diffstruct.couple.tie import tie_widths
 from diffstruct.couple.trace import trace
@@ -22,9 +23,15 @@ from diffstruct.distributed import following, unwrapped
 from diffstruct.errors import StructureError, StructureWarning
 from diffstruct.interrupts import uninterrupted
 from diffstruct.nn.undisturbed import undisturbed
+from diffstruct.width import Width
 from diffstruct.width.patterns import check_patterns, chosen
 
 EXCLUDED = "is excluded by name"
+
+_Scope: TypeAlias = tuple[Sequence[str], Sequence[str]]
+"""Which widths are tried: those included by name, and which of these not."""
+
+_ALL: _Scope = (("*",), ())
 
 
 @uninterrupted
@@ -95,18 +102,26 @@ def _tried(
     findings = _traced(model, run, example_inputs, trains)
     proof = Proof(model, run, trains, findings)
     traced = widths_of(model, findings)
-    found, misfits = _proved(traced, proof, include, exclude)
+    scope: _Scope = include, exclude
+    found, misfits = _proved(traced, proof, findings, scope)
+    if misfits and not all(chosen(name, *scope) for name in traced.widths):
+        scope = _ALL  # they may hang together with what nobody wants
+        found, misfits = _proved(traced, proof, findings, scope)
     depths = {name.count(".") for name, _ in model.named_modules()}
     for depth in sorted(depths, reverse=True):
         if merge(traced, misfits, model, depth, tie):
             traced = widths_of(model, findings)
-            found, misfits = _proved(traced, proof, include, exclude)
+            found, misfits = _proved(traced, proof, findings, scope)
     if merge_streams(traced, misfits, findings):
         traced = widths_of(model, findings)
-        found, misfits = _proved(traced, proof, include, exclude)
+        found, misfits = _proved(traced, proof, findings, scope)
+    for name in [*found.widths]:
+        if not chosen(name, include, exclude):
+            found.refuse(name, EXCLUDED)
     _check_names([*traced.widths], include, exclude)
-    tie_widths(found, tie)
-    _prove_together(found)
+    with proof.all_heard():
+        tie_widths(found, tie)
+        _prove_together(found)
     return found
 
 
@@ -150,7 +165,7 @@ def _traced(model: nn.Module, run: partial[Any], inputs: Any, trains: bool) -> F
 
 
 def _proved(
-    traced: TracedWidths, proof: Proof, include: Sequence[str], exclude: Sequence[str]
+    traced: TracedWidths, proof: Proof, findings: Findings, scope: _Scope
 ) -> tuple[FoundWidths, list[str]]:
     """Those of the widths that are wanted and proved; the names of those with which the model does not run.
 
@@ -158,20 +173,34 @@ def _proved(
     """
     found = FoundWidths(proof.model, dict(traced.widths), [*traced.refused], proof)
     misfits = []
-    proof.sharpen(traced.variants.values())
-    wanted = {name: each for name, each in traced.variants.items() if chosen(name, include, exclude)}
-    proved = proof.prove_all(wanted, traced.candidates)
+    wanted = {name: each for name, each in traced.variants.items() if chosen(name, *scope)}
+    with proof.all_heard():
+        proof.sharpen(traced.variants.values())
+        proved = proof.prove_all(wanted, traced.candidates)
     for name in traced.widths:
         result = proved.get(name)
         if result is None:
             found.refuse(name, EXCLUDED)
         elif isinstance(result, ProofError):
-            found.refuse(name, str(result))
+            why = why_none_is_silent(traced.leaves[name], findings)
             if not isinstance(result, ChangesOutputError):
                 misfits.append(name)
+                why = None
+            tied = _tied(traced.widths[name], proof.model) if why is not None else ""
+            found.refuse(name, str(result) if why is None else f"{result}: {why}{tied}")
         else:
             found.widths[name] = result
     return found, misfits
+
+
+def _tied(width: Width, model: nn.Module) -> str:
+    """What can be done if it is a shared parameter that joins what cannot be learned to what could be."""
+    names = {module: name for name, module in model.named_modules()}
+    places: dict[int, dict[str, None]] = {}
+    for slot in width.slots:
+        places.setdefault(id(slot.tensor), {}).setdefault(f"{names[slot.module]}.{slot.name}".lstrip("."))
+    shared = next((each for each in places.values() if len(each) > 1), None)
+    return "" if shared is None else f"; untied, {' and '.join(shared)} would be of widths of their own"
 
 
 def _check_names(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> None:

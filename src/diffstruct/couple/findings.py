@@ -59,6 +59,8 @@ class Average:
             squares.
         result: the id of what the operator returned.
         eps: what is added to the variance, where the operator says it.
+        behind: what stands between it and the weights that write it, so that the mean of the channels there
+            is not their mean here; see `bends`.
     """
 
     dim: Dim
@@ -67,6 +69,7 @@ class Average:
     centred: bool
     result: int
     eps: float | None = None
+    behind: str | None = None
 
     @property
     def term(self) -> Term:

@@ -30,7 +30,7 @@ def fix_averaged(findings: Findings) -> None:
             fix(leaf, f"{centred.reason}, and RMSNorm that of its squares: no channel is silent for both")
         for average in own:
             if _has_sum(average.term) or [*leaves(average.term)] != [*leaves(centred.term)]:
-                fix(leaf, f"{average.reason} together with other axes")
+                fix(leaf, f"{average.reason} {_beside(average.term, leaf)}")
 
 
 def normalisation_of(
@@ -51,6 +51,22 @@ def normalisation_of(
     centred = any(average.centred for average in own)
     layout = layout_of(own[0].term, axes)
     return Normalisation(layout, centred, _inside(leaf, own, findings)), (*rescaled.values(),)
+
+
+def why_none_is_silent(leaf: Leaf, findings: Findings) -> str | None:
+    """What keeps a channel that makes no difference from being possible, of an axis that proofs refute."""
+    for average in findings.averages:
+        if average.centred and average.behind is not None and leaf in leaves(average.term):
+            return f"{average.reason} behind {average.behind}, where no channel is the mean of the others"
+    return None
+
+
+def _beside(term: Term, leaf: Leaf) -> str:
+    """What a mean is taken over together with an axis."""
+    copies = [*leaves(term)].count(leaf)
+    if {*leaves(term)} == {leaf} and copies > 1:
+        return f"over {copies} copies side by side, whose own means differ"
+    return "together with other axes"
 
 
 def _inside(leaf: Leaf, averages: list[Average], findings: Findings) -> frozenset[tuple[nn.Module, str, int]]:

@@ -12,14 +12,17 @@ MANY = 8
 
 
 def subsets(candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, ...]]:
-    """All, none, each, each pair, all but one: not all subsets, which would take too long.
+    """All, those that are likely, none, each, each pair, all but one: all subsets would take too long.
 
     Those of one kind belong together; if that is of no help, and they are few, they are taken one by one.
     """
     kinds: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         kinds.setdefault(candidate.kind, []).append(candidate)
+    likely = [candidate for candidate in candidates if candidate.likely]
     yield tuple(candidates)
+    if 0 < len(likely) < len(candidates):
+        yield tuple(likely)
     if candidates:
         yield ()
     yield from _some([*kinds.values()])

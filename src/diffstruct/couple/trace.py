@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from diffstruct.couple.bends import bend
 from diffstruct.couple.call import Call, Dims
 from diffstruct.couple.findings import Dim, Findings, Place, coarsest
 from diffstruct.couple.registry import describe, expand, rule_failed
@@ -74,6 +75,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Declare the results of a call."""
         state = self.state
         weight = bool(call.tensors) and all(map(state.is_weight, call.tensors))
+        why = bend(call)
+        if why is not None:
+            state.bent.update((id(tensor), why) for tensor in call.results)
         for tensor, dims in zip(call.results, described, strict=True):
             if call.func.name().partition(".")[0] in TURNED_IN_PLACE:
                 state.declare(tensor, dims, weight)

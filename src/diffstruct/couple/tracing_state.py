@@ -23,6 +23,8 @@ class TracingState:
         self.stack: list[nn.Module] = []
         self.squares: set[int] = set()
         """The ids of tensors that are squares, entry by entry."""
+        self.bent: dict[int, str] = {}
+        """By the id of a tensor what stands between it and the weights that write it; see `bends`."""
         self.averages: list[Average] = []
         """Dimensions that are averaged over by modules."""
         self.consumed: set[int] = set()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffstruct.couple.awakening import awake, faint
 from diffstruct.couple.even_draws import EvenDraws
 from diffstruct.couple.findings import Findings, coarsest
 from diffstruct.couple.sharpening import FACTORS, Sharpening, apart
@@ -58,7 +59,7 @@ class Trials:
         self.draws, self.precision = findings.draws, findings.coarsest
         self.expected = self.outputs()
         self._sharpening = Sharpening(())
-        self._sharp_outputs = self.expected
+        self._sharp_outputs: list[Tensor] | None = None
 
     def sharpen(self, variants: Iterable[Sequence[Sequence[Width]]]) -> None:
         """Find out at which weights of attention its scale matters: there it is tried what scale it has.
@@ -82,6 +83,20 @@ class Trials:
                 break
 
     @contextmanager
+    def all_heard(self) -> Iterator[None]:
+        """Let the output depend on branches that the model begins without meanwhile; see `awakening`."""
+        expected, silent = self.expected, faint(self.model)
+        if not silent:
+            yield
+            return
+        with awake(silent):
+            try:
+                self.expected, self._sharp_outputs = self.outputs(), None
+                yield
+            finally:
+                self.expected, self._sharp_outputs = expected, None
+
+    @contextmanager
     def sharp(self, needed: bool) -> Iterator[None]:
         """Let the output depend on the scale of attention meanwhile, where that is needed."""
         expected = self.expected
@@ -89,6 +104,8 @@ class Trials:
             yield
             return
         with self._sharpening.applied():
+            if self._sharp_outputs is None:
+                self._sharp_outputs = self.outputs()
             self.expected = self._sharp_outputs
             try:
                 yield

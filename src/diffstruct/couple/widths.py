@@ -22,6 +22,12 @@ from diffstruct.width.width import Width
 NO_WIDTH = ("is spatial", "is the size of a kernel", "is indexed one by one", "holds queries")
 """How the reasons begin of axes that are no width to anybody, and are not listed among the refusals."""
 
+AT_THE_EDGE = {
+    "is a dimension of the input": "a layer in front of the model, such as an embedding",
+    "is a dimension of the output": "a layer behind the model, such as a head",
+}
+"""What can be done where an axis that would be a width is one of the caller's tensors."""
+
 
 @dataclass
 class TracedWidths:
@@ -70,8 +76,16 @@ def widths_of(model: nn.Module, findings: Findings) -> TracedWidths:
             found.candidates[title] = candidates(tree, found.widths[title], leaf, findings, axes)
         elif _worth_a_word(leaf, any(place in reading[leaf] for place in places)):
             shown = tuple(place.path(names) for place in places)
-            found.refused.append(Refusal(shown, leaf.size, leaf.fixed or ""))
+            reason = f"{leaf.fixed or ''}{_what_to_do(leaf, places, reading[leaf], findings)}"
+            found.refused.append(Refusal(shown, leaf.size, reason))
     return found
+
+
+def _what_to_do(leaf: Leaf, places: Iterable[Place], reading: Set[Place], findings: Findings) -> str:
+    """What would make a width of an axis that weights feed and weights read: a stream of the caller's."""
+    fed = {*places} - reading or findings.feeding.intersection(places)
+    advice = AT_THE_EDGE.get(leaf.fixed or "", "") if reading and fed else ""
+    return f"; it can be learned with {advice}" if advice else ""
 
 
 def _worth_a_word(leaf: Leaf, is_read: bool) -> bool:

@@ -126,7 +126,7 @@ class Criterion(ABC):
     """What new units begin with."""
 
     widens: bool = False
-    """Whether a width that starts below the size that the model came with grows back to it, doubling at each
+    """Whether a width that starts below the size that the model came with grows back to it after the first
     step, by the units that it came with: the size that the user wrote is knowledge."""
 
     keeps_budgets: bool = False

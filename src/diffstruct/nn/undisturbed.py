@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,14 +58,22 @@ def _differ(buffer: Tensor, before: Tensor) -> bool:
 
 @contextmanager
 def _seeded(devices: Iterable[torch.device]) -> Iterator[None]:
-    """Seed the generator of the CPU and those of `devices`, no others, and restore them afterwards."""
+    """Seed the generator of the CPU and those of `devices`, no others, and restore them afterwards.
+
+    So with those of Python and NumPy that all code shares: a model's may leave blocks out by them.
+    """
     indices = [device.index for device in devices if device.type == "cuda"]
     generators = [torch.default_generator, *(torch.cuda.default_generators[index] for index in indices)]
     states = [generator.get_state() for generator in generators]
+    pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
+        random.seed(SEED)
+        np.random.seed(SEED)  # noqa: NPY002
         for generator in generators:
             generator.manual_seed(SEED)
         yield
     finally:
+        random.setstate(pythons)
+        np.random.set_state(numpys)  # noqa: NPY002
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)

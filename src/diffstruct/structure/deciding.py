@@ -65,9 +65,7 @@ class DecidingStructure(ChangingStructure):
     def _widen(self, undo: ExitStack) -> tuple[Event, ...]:
         assert self._widening is not None
         events = self._operate(self._widening.decisions(self.states), self._widening.initialize, undo=undo)
-        sizes = {name: width.size for name, width in self.widths.items()}
-        if self._widening.ends(sizes):
-            self._widening = None
+        self._widening = None
         return events
 
     def _decide(self, undo: ExitStack) -> tuple[Event, ...]:

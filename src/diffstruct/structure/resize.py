@@ -16,6 +16,7 @@ from diffstruct.distributed import following, unwrapped
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.interrupts import uninterrupted
 from diffstruct.structure.finish import write_eps
+from diffstruct.structure.resize_depths import resize_depths
 from diffstruct.structure.resize_modules import resize_modules
 from diffstruct.structure.shapes import (
     Shapes,
@@ -24,6 +25,7 @@ from diffstruct.structure.shapes import (
     refuse_other_shapes,
     sizes_of_shapes,
     unlike,
+    unsaved_buffers,
     wanted_shapes,
 )
 from diffstruct.surgery import Change, operate
@@ -42,7 +44,8 @@ def resize_to(
 ) -> nn.Module:
     """Give a freshly built model the sizes of a state dict of the same architecture, and load it.
 
-    Parameters stay the same objects, and shared ones shared; optimizers are to be made afterwards.
+    Parameters stay the same objects, and shared ones shared; optimizers are to be made afterwards. Where the
+    state dict has more or fewer residual blocks, which takes example inputs, blocks leave and enter.
 
     With example inputs the widths are found and proved as by `find_widths`, and all integers that hold a size
     follow, those of the model's own code too. Without them, those of `torch.nn`'s modules follow, and a model
@@ -50,7 +53,8 @@ def resize_to(
 
     Args:
         model: of the sizes that its code or configuration says.
-        state_dict: all of what `model.state_dict()` gave after `Structure.finish`.
+        state_dict: all of what `model.state_dict()` gave after `Structure.finish`; also with buffers that it
+            leaves out, `model.state_dict() | dict(model.named_buffers())`, as those of rotary embeddings.
         example_inputs: as for `find_widths`.
         sizes: units of some widths, by patterns of their names, where shapes do not tell: 24 rows may be 6
             heads of 4 features or 4 of 6. Where no shape has changed, no size is taken to have.
@@ -61,7 +65,8 @@ def resize_to(
     Raises:
         StructureError: the state dict is not one of this architecture, or has a size that no number of units
             gives, or that several numbers do; without example inputs, an integer may have to follow of which
-            nothing is known. The model is as it was then.
+            nothing is known, or blocks would have to come or go; which blocks these are, nothing says. The
+            model is as it was then.
         ConfigurationError: `sizes` has a pattern that matches no width, or a size below 1.
 
     Example:
@@ -76,10 +81,11 @@ def resize_to(
         (5, 5)
     """
     whole, _ = unwrapped(model)
-    state_dict = complete(whole, state_dict)
-    wanted = wanted_shapes(whole, state_dict)
-    declares = any(isinstance(module, DeclaresWidth) for module in whole.modules())
     with following(whole), ExitStack() as undo:  # what to do if anything fails
+        undo.callback(resize_depths(whole, state_dict, example_inputs))
+        state_dict = complete(whole, state_dict)
+        wanted = wanted_shapes(whole, state_dict)
+        declares = any(isinstance(module, DeclaresWidth) for module in whole.modules())
         if example_inputs is None and not declares:
             if sizes:
                 raise ConfigurationError("sizes are those of widths, which are found with example_inputs")
@@ -106,10 +112,11 @@ def _changes(found: FoundWidths, wanted: Shapes, sizes: Mapping[str, int]) -> li
         size = solved[name]
         if size != width.size:
             for slot in width.slots:
-                if slot.name in slot.module._non_persistent_buffers_set:
+                if (slot.module, slot.name) not in wanted:
                     raise StructureError(
                         f"width {width.name!r} lies in {slot}, a buffer that state dicts do not hold, so "
-                        "that its entries are not known at another size: register it with persistent=True"
+                        "that its entries are not known at another size: save it as well, with "
+                        "model.state_dict() | dict(model.named_buffers())"
                     )
             changes.append(Change(width, tuple(range(min(size, width.size))), max(0, size - width.size)))
     return changes
@@ -135,10 +142,14 @@ def _load(model: nn.Module, state_dict: Mapping[str, Any], undo: ExitStack) -> N
     """Load the state dict; if that fails, which then is due to modules' own code, `undo` knows."""
     backup = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     undo.callback(partial(_restore, backup))
+    unsaved = unsaved_buffers(model, state_dict)
     try:
-        model.load_state_dict(state_dict, strict=True)
+        model.load_state_dict({k: v for k, v in state_dict.items() if k not in unsaved}, strict=True)
     except Exception as error:
         raise unlike(model, str(error)) from error
+    with torch.no_grad():
+        for key, buffer in unsaved.items():
+            buffer.copy_(state_dict[key])
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -33,7 +33,7 @@ def wanted_shapes(model: nn.Module, state_dict: Mapping[str, Any]) -> Shapes:
         StructureError: the state dict lacks something or has something else, or a tensor of it cannot be the
             model's at any sizes.
     """
-    own = model.state_dict()
+    own = {**model.state_dict(), **unsaved_buffers(model, state_dict)}
     for some, others, what in ((own, state_dict, "it lacks"), (state_dict, own, "the model has no")):
         keys = sorted(str(key) for key in some if key not in others)
         if keys:
@@ -52,6 +52,15 @@ def wanted_shapes(model: nn.Module, state_dict: Mapping[str, Any]) -> Shapes:
                 raise unlike(model, f"{key} and {other} are one parameter, of which it has two")
             wanted[module, name] = tuple(state_dict[key].shape)
     return wanted
+
+
+def unsaved_buffers(model: nn.Module, keys: Container[str]) -> dict[str, Tensor]:
+    """The buffers among `keys` that the model's own state dict leaves out: who saves them may load them."""
+    return {
+        key: tensor
+        for key, module, name, tensor in tensors_of(model)
+        if name in module._non_persistent_buffers_set and key in keys
+    }
 
 
 def _unlikeness(tensor: Tensor, value: Any) -> str | None:

@@ -67,7 +67,7 @@ class Structure(DecidingStructure):
         rule: when units are added and removed; one rule, or rules by patterns of the widths' names. What it
             leaves open, the criterion fills.
         start: units that each width starts from; None: the sizes that the model came with. From fewer,
-            `TaylorImportance` grows them back to these within some steps; by patterns where widths differ.
+            `TaylorImportance` grows them back to these after one step; by patterns where widths differ.
         include: patterns of the names of widths to learn; the others keep their sizes.
         exclude: patterns of names to leave out of these.
         tie: patterns of widths that are to stay equally large, as one width of the pattern's name.

@@ -21,11 +21,13 @@ Place: TypeAlias = tuple[nn.Module, str]
 
 
 class Widening:
-    """Doubles widths at each step, up to the sizes that the model came with, by the units it came with.
+    """Gives widths, after the first step, the sizes that the model came with, by the units it came with.
 
     The sizes that the user wrote are knowledge, and so are the weights that were drawn for them: a deep
     network that begins as a chain of single units is one bottleneck after the other, out of which little
-    comes. So the width is there again within a few steps, and the run goes on as if it had begun there.
+    comes. So the width is there again at once, and the run goes on as if it had begun there. Steps on the way
+    there would be too long for the few units that there are: where the learning rate is as high as the whole
+    model just bears, runs that double their widths at each step may diverge.
 
     Args:
         widths: of the model, by name, all at the sizes that it came with.
@@ -70,7 +72,7 @@ class Widening:
         return made
 
     def decisions(self, states: Mapping[str, RuleState]) -> dict[str, Decision]:
-        """Double the widths that have not reached their size; leave the others alone.
+        """Bring the widths that have not reached their size there; leave the others alone.
 
         Args:
             states: the rule's memory of each width's units, by name.
@@ -78,18 +80,13 @@ class Widening:
         found = {}
         for name, memory in states.items():
             size = len(memory.ages)
-            add = max(0, min(size, self._largest.get(name, size) - size))
-            found[name] = addition(memory, add)
+            found[name] = addition(memory, max(0, self._largest.get(name, size) - size))
         return found
 
     @property
     def remembered(self) -> Sequence[Tensor]:
         """The weights that the model came with."""
         return [*self._written.values()]
-
-    def ends(self, sizes: Mapping[str, int]) -> bool:
-        """Whether all widths have reached their sizes."""
-        return all(sizes[name] >= largest for name, largest in self._largest.items())
 
     @torch.no_grad()
     def initialize(self, changes: Sequence[Change], values: Mapping[Tensor, Tensor]) -> None:
