@@ -98,7 +98,7 @@ def refused(rank: int, size: int, folder: str) -> dict[str, Any]:
     cases: dict[str, Callable[[], Any]] = {
         "late, on one": lambda: fails(structure._growth, rank == 1, structure, good),
         "surgery, on one": lambda: fails_at("structure.changing.operate_on", 0, rank == 1, structure, good),
-        "sharding, on one": lambda: fails_at("distributed.sharding._shard", 2, rank == 1, structure, good),
+        "sharding, on one": lambda: fails_at("distributed.sharding._put", 2, rank == 1, structure, good),
         "missing on one": lambda: structure.load_state_dict(without(good, "criterion.pressure", rank == 1)),
         "late, on all": lambda: structure.load_state_dict(without(good, "criterion.pressure")),
         "early, on one": lambda: structure.load_state_dict(without(good, "widths", rank == 1)),

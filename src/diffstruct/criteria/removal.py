@@ -171,7 +171,7 @@ class Removals:
                 units = below[: min(max(0, width.size - sizes[name]), self._room(name))]
                 while len(units):
                     change, gains = self._takeover(name, units), self.variances.without(width, units)
-                    loud = silence(width, units, change, gains, self.training.processes)
+                    loud = silence(width, units, change, gains)
                     after, seen = self._run(call, reference, training=False)
                     cost = self._cost(call, before, after) - spent
                     if cost <= AT_THE_END * self.tracker.fair_share(name, units):
@@ -329,7 +329,7 @@ class Removals:
     ) -> tuple[float, Removal, Statistics]:
         """Silence units on a batch: what they cost, what is made of the others, and the statistics then."""
         width, going = self.tracker.widths[name], self._unmeasured(name, units)
-        loud = silence(width, units, going.takeover, going.gains, self.training.processes)
+        loud = silence(width, units, going.takeover, going.gains)
         try:
             after, seen = self._run(call, reference)
         finally:

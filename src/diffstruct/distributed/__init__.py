@@ -2,7 +2,16 @@
 
 from diffstruct.distributed.exchange import Rows, Seen
 from diffstruct.distributed.processes import Processes
-from diffstruct.distributed.shards import is_sharded, local, sample, sample_place, scale_, sums_along, whole
+from diffstruct.distributed.shards import (
+    is_sharded,
+    local,
+    put_rows,
+    sample,
+    sample_place,
+    scale_,
+    sums_along,
+    whole,
+)
 from diffstruct.distributed.wrappers import following, unwrapped
 
 __all__ = [
@@ -12,6 +21,7 @@ __all__ = [
     "following",
     "is_sharded",
     "local",
+    "put_rows",
     "sample",
     "sample_place",
     "scale_",

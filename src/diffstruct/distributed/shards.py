@@ -29,7 +29,18 @@ def whole(value: Any) -> Any:
 
     All processes have to ask for it at the same time.
     """
-    return value.full_tensor().clone() if is_sharded(value) else value
+    if not is_sharded(value):
+        return value
+    found: Tensor = value.full_tensor()
+    own: Tensor = value.to_local()
+    shared = found.untyped_storage().data_ptr() == own.untyped_storage().data_ptr()  # as on a single process
+    return found.clone() if shared else found
+
+
+def put_rows(tensor: Tensor, value: Tensor) -> None:
+    """Write into a tensor what the whole of it is to be: on each process the rows that it has."""
+    begin, own = first_row(tensor), local(tensor)
+    own.copy_(value[begin : begin + len(own)])
 
 
 def first_row(tensor: Tensor) -> int:
