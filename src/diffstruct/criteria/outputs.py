@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -77,6 +78,16 @@ class Call:
         return math.isfinite(self.outputs.sum().item() + self.gradient.sum().item())
 
 
+def as_one(calls: Sequence[Call]) -> Call:
+    """A call with all that was looked at in calls whose inputs are parts of one batch."""
+    if len(calls) == 1:
+        return calls[0]
+    one = copy(calls[0])
+    one.outputs = torch.cat([call.outputs for call in calls])
+    one.gradient = torch.cat([call.gradient for call in calls])
+    return one
+
+
 class Outputs:
     """Watches the calls of a model, while `recording`.
 
@@ -93,6 +104,7 @@ class Outputs:
         self.afterwards: weakref.WeakMethod[Callable[[], None]] | None = None
         """What to call as soon as `backward` is over, and all gradients are there."""
         self._calls: dict[int, Call] = {}
+        self._parts = 1
         self._begun, self._forwards = True, 0
         self._handle: RemovableHandle | None = self._watch()
 
@@ -100,6 +112,11 @@ class Outputs:
     def calls(self) -> list[Call]:
         """Of the last step that was recorded, in the order in which their gradients came."""
         return [*self._calls.values()]
+
+    @property
+    def batch(self) -> list[Call]:
+        """The last call; of a state that several processes have saved, the calls that this one has of it."""
+        return self.calls[-self._parts :]
 
     @property
     def finite(self) -> bool:
@@ -113,10 +130,11 @@ class Outputs:
 
     def clear(self) -> None:
         """Forget the calls."""
-        self._calls = {}
+        self._calls, self._parts = {}, 1
 
     def put(self, calls: Sequence[Call]) -> None:
-        """Have these calls as those of the last step."""
+        """Have these calls, parts of one batch, as those of the last step."""
+        self._parts = len(calls)
         self._calls = dict(enumerate(calls, -len(calls)))  # numbers that no call to come has
 
     def rows(self) -> Rows | None:

@@ -338,7 +338,7 @@ class TaylorImportance(Criterion):
         return {
             "tracker": memory.tracker_state(self.tracker),
             "removals": memory.removals_state(self.removals),
-            "outputs": memory.outputs_state(self.outputs),
+            "outputs": memory.outputs_state(self.outputs, self.training.processes),
             "decay": self._decay.state_dict(memory.readers_of(self.tracker), self.training.processes),
             "settling": self._settling.state_dict(),
             "ages": {name: tensor_of(ages) for name, ages in self._ages.items()},
@@ -353,7 +353,7 @@ class TaylorImportance(Criterion):
         self._ages = {name: ages.array(name, (size,), np.int64) for name, size in sizes.items()}
         memory.load_tracker(self.tracker, fields.fields("tracker"))
         memory.load_removals(self.removals, fields.fields("removals"))
-        memory.load_outputs(self.outputs, fields.fields("outputs"))
+        memory.load_outputs(self.outputs, fields.fields("outputs"), self.training.processes)
         self._decay.load_state_dict(fields.fields("decay"), memory.readers_of(self.tracker))
         self._settling.load_state_dict(fields.fields("settling"))
         self._pressure = pressure

@@ -152,6 +152,15 @@ class Processes:
             return values
         return self._group.sum(values if self._group.rank == 0 else np.zeros_like(values))
 
+    def objects(self, value: Any) -> list[Any]:
+        """What each process that has shards of a model has, by rank; of others, what this one has."""
+        return [value] if self._group is None or self.sharding is None else self._group.objects(value)
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        return 0 if self._group is None else self._group.rank
+
     def mean(self, tensors: Sequence[Tensor | None], shapes: Sequence[Sequence[int]]) -> list[Tensor | None]:
         """The mean of each tensor over the processes that have it; None where none has.
 
