@@ -37,6 +37,7 @@ def test_a_sharded_run_goes_on_from_its_states_on_four_ranks_on_two_and_unsharde
     assert all(same(found["finished at once"], end) for found in four)
     for other in (*finished, states.at_once(0, 1, last)):
         assert other["gone"] == end["gone"]
+        assert other["cost"] == pytest.approx(end["cost"], rel=1e-6)
         for name, weights in end["weights"].items():
             torch.testing.assert_close(other["weights"][name], weights, rtol=0, atol=1e-10)
     assert_alike(two)

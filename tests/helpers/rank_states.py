@@ -66,7 +66,9 @@ def finished(run: Run) -> dict[str, Any]:
     before = sum(parameter.numel() for parameter in run[0].parameters())
     run[2].finish()
     weights = {name: whole(each) for name, each in run[0].named_parameters()}
-    return {"weights": weights, "gone": before - sum(each.numel() for each in weights.values())}
+    gone = before - sum(each.numel() for each in weights.values())
+    cost = [event.cost for event in run[2].history.events if event.step == QUIET]  # as it was measured
+    return {"weights": weights, "gone": gone, "cost": cost}
 
 
 def at_once(rank: int, size: int, folder: str) -> dict[str, Any]:
