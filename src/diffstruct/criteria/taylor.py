@@ -323,9 +323,14 @@ class TaylorImportance(Criterion):
 
     def gradients(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """By running the model once more on the last batch."""
-        processes, found = self.training.processes, self.outputs.gradients(tensors)
-        if not processes.all(found is not None) or found is None:
+        processes = self.training.processes
+        if not processes.all(self.outputs.finite):
             return None
+        if processes.sharding is not None:
+            found = self.outputs.reduced_gradients(tensors)
+            processes.settle()
+            return found
+        found = self.outputs.gradients(tensors)
         mean = processes.mean(found, [tensor.shape for tensor in tensors])
         return [each for each in mean if each is not None]
 

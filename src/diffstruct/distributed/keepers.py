@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from diffstruct.distributed.shards import sharded_modules
+
 Back: TypeAlias = Callable[[], object]
 
 
@@ -79,6 +81,19 @@ class Place:
 
         put(new, old)
         return back
+
+
+def states_of(model: nn.Module) -> list[Any]:
+    """The states of the modules that `fully_shard` was called with."""
+    return [*dict.fromkeys(module._get_fsdp_state() for module in sharded_modules(model))]
+
+
+def groups_of(state: Any) -> list[Any]:
+    """The groups of parameters that are gathered together, of the state of a module that is sharded."""
+    several = getattr(state, "_fsdp_param_groups", None)
+    if several is not None:
+        return [*several]
+    return [] if state._fsdp_param_group is None else [state._fsdp_param_group]
 
 
 def sharded_like(value: Any, sharded: Any) -> Any:

@@ -18,7 +18,8 @@ from diffstruct.distributed import exchange
 from diffstruct.distributed.exchange import Seen
 from diffstruct.distributed.group import Group
 from diffstruct.distributed.reducer import check, rebuild
-from diffstruct.distributed.sharding import Sharding, sharded_modules
+from diffstruct.distributed.sharding import Sharding
+from diffstruct.distributed.shards import sharded_modules
 from diffstruct.distributed.wrappers import covers, ddp_around
 from diffstruct.errors import StructureError
 

@@ -8,7 +8,6 @@ sharded again. The parameters stay the same objects.
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from diffstruct.distributed.keepers import Back, Place, sharded_like
-from diffstruct.distributed.shards import is_sharded, whole
+from diffstruct.distributed.keepers import Back, Place, groups_of, sharded_like, states_of
+from diffstruct.distributed.sharded_blocks import settle, undressed
+from diffstruct.distributed.shards import is_sharded, sharded_modules, whole
 from diffstruct.errors import StructureError
 
 _KEEPER = (
@@ -48,13 +48,6 @@ class Work(Protocol):
         """The new value of an entry of its optimizer state; `value` is that of the parameter."""
 
 
-def sharded_modules(model: nn.Module) -> list[Any]:
-    """The modules that `fully_shard` was called with."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    kind = getattr(fsdp, "FSDPModule", None)
-    return [] if kind is None else [module for module in model.modules() if isinstance(module, kind)]
-
-
 class Sharding:
     """How a model is sharded.
 
@@ -66,16 +59,13 @@ class Sharding:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = sharded_modules(model)
+        self._model = model
+        modules = sharded_modules(model)
         try:
-            self._states = [*dict.fromkeys(module._get_fsdp_state() for module in self.modules)]
-            groups = [group for state in self._states for group in _groups(state)]
-            self._places = [
-                Place(group, index) for group in groups for index in range(len(group.fsdp_params))
-            ]
-            meshes = {*(place.keeper.mesh_info.mesh for place in self._places)}
-            why = next((why for place in self._places if (why := _refused(place))), None)
-            for place in self._places:
+            places = self._places()
+            meshes = {*(place.keeper.mesh_info.mesh for place in places)}
+            why = next((why for place in places if (why := _refused(place))), None)
+            for place in places:
                 attrgetter(*_KEEPER)(place.keeper)
                 attrgetter(*_GROUP)(place.group)
         except AttributeError as error:
@@ -85,7 +75,7 @@ class Sharding:
             ) from error
         if why is None and len(meshes) > 1:
             why = "with several meshes"
-        if why is None and self.modules and model is not self.modules[0]:
+        if why is None and modules and model is not modules[0]:
             why = "in a part of the model only: call it with the whole model, too"
         if why is not None:
             raise StructureError(f"fully_shard {why} cannot follow changes of structure")
@@ -93,27 +83,25 @@ class Sharding:
         self.gathering = False
         """Whether parameters are being gathered; it stays so if that fails, while other processes wait."""
 
+    def _places(self) -> list[Place]:
+        """As they are now: blocks may have come or gone."""
+        groups = [group for state in states_of(self._model) for group in groups_of(state)]
+        return [Place(group, index) for group in groups for index in range(len(group.fsdp_params))]
+
     def managed(self) -> set[int]:
         """The ids of the parameters that are sharded."""
-        return {id(place.keeper.sharded_param) for place in self._places}
+        return {id(place.keeper.sharded_param) for place in self._places()}
 
     def settle(self) -> None:
         """Shard all that a run of the model has gathered and left so."""
-        for module in self.modules:
-            module.reshard()
+        settle(self._model)
 
     @contextmanager
     def plain(self) -> Iterator[None]:
         """The whole model as if it had never been sharded."""
         with ExitStack() as back:
             back.enter_context(self._whole())
-            for module, state in ((module, module._get_fsdp_state()) for module in self.modules):
-                for hooks in (module._forward_pre_hooks, module._forward_hooks):
-                    before = list(hooks.items())
-                    own = [key for key, hook in before if getattr(hook, "__self__", None) is state]
-                    back.callback(_put_back, hooks, before)
-                    for key in own:
-                        del hooks[key]
+            back.enter_context(undressed(sharded_modules(self._model)))
             yield
 
     @contextmanager
@@ -121,7 +109,7 @@ class Sharding:
         """Within it, all parameters are whole and plain, and no optimizer knows them."""
         self.settle()
         made = []
-        for place in self._places:
+        for place in self._places():
             sharded = place.keeper.sharded_param
             parameter = nn.Parameter(self.gathered(sharded), requires_grad=sharded.requires_grad)
             parameter.grad = None if sharded.grad is None else self.gathered(sharded.grad)
@@ -163,7 +151,7 @@ class Sharding:
             A function that undoes it: this process gets the shards back that it had.
         """
         self.settle()
-        places = {id(place.keeper.sharded_param): place for place in self._places}
+        places = {id(place.keeper.sharded_param): place for place in self._places()}
         attempt = _Attempt()
         with ExitStack() as undo:
             for tensor in tensors:
@@ -227,13 +215,6 @@ def _put(place: Place, new: Any, states: Sequence[tuple[Optimizer, Any]], undo: 
         optimizer.state[tensor] = state
 
 
-def _groups(state: Any) -> list[Any]:
-    several = getattr(state, "_fsdp_param_groups", None)
-    if several is not None:
-        return [*several]
-    return [] if state._fsdp_param_group is None else [state._fsdp_param_group]
-
-
 def _refused(place: Place) -> str | None:
     keeper, group = place.keeper, place.group
     if keeper.is_dtensor or keeper.sharded_param.device_mesh.ndim > 1:
@@ -251,8 +232,3 @@ def _refused(place: Place) -> str | None:
     if len(group.modules) > 1:
         return "of several modules in one call"
     return None
-
-
-def _put_back(hooks: Any, before: Sequence[tuple[Any, Any]]) -> None:
-    hooks.clear()
-    hooks.update(before)

@@ -1,4 +1,4 @@
-"""Tensors of which each process has some rows: what can be done to these alone."""
+"""Tensors of which each process has some rows: which these are, and what can be done to the rows alone."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import sys
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is a `DTensor`."""
     tensors = sys.modules.get("torch.distributed.tensor")  # if not there, nothing of it has been used
     return tensors is not None and isinstance(tensor, tensors.DTensor)
+
+
+def sharded_modules(model: nn.Module) -> list[Any]:
+    """The modules that `fully_shard` was called with."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    kind = getattr(fsdp, "FSDPModule", None)
+    return [] if kind is None else [module for module in model.modules() if isinstance(module, kind)]
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def operate_on(
         plain = [change for change in changes.values() if not isinstance(change.width, Depth)]
         if processes is None or processes.sharding is None:
             undo.callback(operate(plain, optimizers, initialize, copies or ()))
-        else:
+        elif plain:
             undo.callback(operate_in_turn(plain, processes, optimizers, initialize))
         for name, change in changes.items():
             if isinstance(change.width, Depth):

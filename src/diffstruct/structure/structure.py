@@ -134,7 +134,7 @@ class Structure(DecidingStructure):
         processes = Processes(self.model, independent)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
         if processes.sharding is not None:
-            shardable(self.model, self.criterion, depth)
+            shardable(self.model, self.criterion)
         with processes.following(), held(), ExitStack() as undo:  # what to do if anything fails
             processes.changing()
             self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
