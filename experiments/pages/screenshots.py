@@ -22,6 +22,8 @@ DESKTOP = {"viewport": {"width": 1100, "height": 1000}}
 PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 1.25, "is_mobile": True}
 PARTS = ("loss", "network", "lives", "importances", "cost", "events", "settings")
 COLORS = 256
+PATIENCE = 180_000
+"""Milliseconds; the machine may be busy."""
 
 
 def chromium() -> str | None:
@@ -76,6 +78,7 @@ def pictures(browser: Browser, pages: Mapping[str, Path]) -> dict[str, Image.Ima
 def opened(browser: Browser, path: Path, **context: object) -> Page:
     """A page, all of whose parts are drawn."""
     page = browser.new_context(**context).new_page()  # type: ignore[arg-type]
+    page.set_default_timeout(PATIENCE)
     page.goto(path.resolve().as_uri())
     for part in PARTS:
         show(page, part)

@@ -240,3 +240,20 @@ def test_an_integer_that_is_as_large_as_something_else_does_not_follow(vocabular
     found = ds.find_widths(Reader(), (torch.arange(4),), include=["mlp.0"])
     names = {each.name for each in found.widths["mlp.0"].attributes}
     assert names - {"in_features", "out_features"} == held
+
+
+def test_what_is_added_in_place_to_a_stream_that_is_normalised_belongs_to_it():
+    class Places(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.places = nn.Embedding(20, 16), nn.Embedding(6, 16)
+            self.norm, self.readout = nn.LayerNorm(16), nn.Linear(16, 3)
+
+        def forward(self, words):
+            stream = self.words(words)
+            stream += self.places.weight
+            return self.readout(self.norm(stream))
+
+    torch.manual_seed(0)
+    found = ds.find_widths(Places(), (torch.randint(20, (4, 6)),))
+    assert {name: width.size for name, width in found.widths.items()} == {"words": 16}

@@ -87,6 +87,11 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if [dim.term.size for dim in old] == [*tensor.shape]:
                     for before, after in zip(old, dims, strict=True):
                         unify(before.term, after.term, reason)
+                    if not state.is_weight(tensor):  # what was written is now written by these weights, too
+                        both = zip(old, dims, strict=True)
+                        state.declare(
+                            tensor, [Dim(one.term, one.places | other.places) for one, other in both]
+                        )
                 else:  # resized in place
                     for dim in (*old, *dims):
                         fix(dim.term, reason)
