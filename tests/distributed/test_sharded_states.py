@@ -23,13 +23,13 @@ def test_a_sharded_run_goes_on_from_its_states_on_four_ranks_on_two_and_unsharde
     sizes = [{name: size for _, name, _, _, size in events} for events in _of_steps(ends[0]["events"])]
     assert sizes[0] != sizes[1]  # and so come back to others
     for found in four:
-        ways = [found[way] for way in ("end", "from disk", "from memory", "made anew")]
+        ways = [found[way] for way in ("end", "from the start", "from disk", "from memory", "made anew")]
         assert_alike(ways)
         assert all(way["losses"] == pytest.approx(ends[0]["losses"]) for way in ways)
     two, refused, finished = on_ranks(
         2,
         partial(states.goes_on, folder=first, to=second),
-        partial(states.refused, folder=first),
+        partial(states.refused, folder=last),
         partial(states.at_once, folder=last),
     )
     end = four[0]["finished"]

@@ -82,6 +82,7 @@ def at_once(rank: int, size: int, folder: str) -> dict[str, Any]:
 def interrupted(rank: int, size: int, folder: str, last: str) -> dict[str, Any]:
     """Save on the way, and come back to it: from disk, from memory, and in objects that were made anew."""
     run = made(rank, size)
+    small = [deepcopy(each.state_dict()) for each in run]  # widths have not grown back yet
     train(run, rank, size, SAVED)
     save(folder, *run)
     kept = [deepcopy(each.state_dict()) for each in run]
@@ -91,6 +92,10 @@ def interrupted(rank: int, size: int, folder: str, last: str) -> dict[str, Any]:
     for each, state in zip(run, kept, strict=True):
         each.load_state_dict(state)
     found["from memory"] = train(run, rank, size, END)
+    other = made(rank, size, seed=3)
+    for each, state in zip(reversed(other), reversed(small), strict=True):  # the structure's first
+        each.load_state_dict(state)
+    found["from the start"] = train(other, rank, size, END)
     other = made(rank, size, seed=1)
     load(folder, *other)
     found["made anew"] = train(other, rank, size, END)
