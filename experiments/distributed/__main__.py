@@ -14,7 +14,7 @@ from train import train
 HERE = Path(__file__).parent
 RUNS = {
     "widths": [("ddp", 2), ("ddp", 4), ("shards", 2), ("shards", 4)],
-    "blocks": [("ddp", 2), ("ddp", 4)],
+    "blocks": [("ddp", 2), ("ddp", 4), ("shards", 2), ("shards", 4)],
 }
 NAMES = {"ddp": "DistributedDataParallel", "shards": "fully_shard"}
 ABOUT = (

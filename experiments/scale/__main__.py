@@ -22,7 +22,7 @@ beyond what the rank had before. Seconds are the median of several events; predi
 and the rate of copies from plain gathers and copies made between these events, and Python's seconds, for an
 event and for each tensor of it, from the smallest model, whose seconds are so fitted and not predicted."""
 COLUMNS = "stream", "event", "ranks", "collectives", "MB received", "MB at the peak", "seconds"
-LARGE = "event", "gathers", "GB received", "GB at the peak", "one after the other, GB", "seconds"
+LARGE = "event", "gathers", "GB received", "GB at the peak", "seconds"
 Found = Mapping[tuple[str, str], Measured]
 
 
@@ -78,7 +78,7 @@ def python_of(found: Found, ranks: int) -> tuple[float, float]:
         expected = of_event(each.model, each.event, ranks)
         memory = memory_of(each.model, each.event, ranks)
         left.append(median(each.seconds) - seconds_of(expected, memory, ranks, each.machine))
-        gathers.append(len(expected) - 1)
+        gathers.append(_gathers(expected))
     found_slope, _ = linear_regression(gathers, left)
     slope = max(0.0, found_slope)
     return max(0.0, mean(left) - slope * mean(gathers)), slope
@@ -91,21 +91,19 @@ def large(machine: Machine = CLUSTER, ranks: int = RANKS) -> list[str]:
     own = sum(each.rows(ranks) * sum(each.kinds()) for each in model.parameters.values())
     for name, event in events().items():
         collectives, memory = of_event(model, event, ranks), memory_of(model, event, ranks)
-        cells = [name, len(collectives) - 1, f"{_received(collectives, ranks) / 1e9:.2f}"]
-        cells += [f"{memory.peak / 1e9:.1f}", f"{memory.in_turn / 1e9:.1f}"]
+        cells = [name, _gathers(collectives), f"{_received(collectives, ranks) / 1e9:.2f}"]
+        cells.append(f"{memory.peak / 1e9:.2f}")
         cells.append(f"{seconds_of(collectives, memory, ranks, machine):.2f}")
         rows.append(_line(cells))
     sizes = [11008] * 32 + [32] * 32 + [4096]
     sums = of_decision(sizes, 7 * 32 + 1, 4, 32000, ranks)
-    trial = seconds_of(of_trial(model), Memory(0, 0, 0, 0), ranks, replace(machine, event=0.0, tensor=0.0))
+    trial = seconds_of(of_trial(model), Memory(0, 0, 0), ranks, replace(machine, event=0.0, tensor=0.0))
     about = (
         f"Shaped like Llama 7B (`llama.py`): parameters and gradients in bfloat16, AdamW in float32, so that "
         f"a rank has {own / 1e9:.2f} GB of them. Predicted, not measured: {machine.bandwidth / 1e9:.0f} GB/s "
         f"and {machine.latency * 1e6:.0f} microseconds a collective, {machine.copies / 1e12:.0f} TB/s of "
         f"copies, {machine.tensor * 1e3:.0f} ms of Python a tensor and {machine.event * 1e3:.0f} an event. "
-        "Each event takes a tenth of the units. *At the peak*: beyond what a rank has before the event. *One "
-        "after the other*: the peak if each parameter were gathered, cut and sharded before the next is "
-        "gathered, which is not so today."
+        "Each event takes a tenth of the units. *At the peak*: beyond what a rank has before the event."
     )
     trials = _received(of_trial(model), ranks) / 1e9
     rest = (
@@ -115,6 +113,10 @@ def large(machine: Machine = CLUSTER, ranks: int = RANKS) -> list[str]:
     )
     title = f"## {count / 1e9:.2f} billion parameters on {ranks} ranks"
     return [title, about, "\n".join([*_head(LARGE), *rows]), rest]
+
+
+def _gathers(collectives: Iterable[Collective]) -> int:
+    return sum(each.kind == "gather" for each in collectives)
 
 
 def _received(collectives: Iterable[Collective], ranks: int) -> float:

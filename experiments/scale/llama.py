@@ -32,12 +32,13 @@ def llama() -> Model:
         widths["stream"] += [Place(own[name], 0) for name in ("o", "down")]
         widths["stream"] += [Place(f"{layer}.norm{place}", 0) for place in (1, 2)]
     shapes["norm"] = (STREAM,)
+    readers = [name for name, shape in shapes.items() if len(shape) > 1 and name != "embedding"]
     widths["stream"] += [Place("embedding", 1), Place("head", 1), Place("norm", 0)]
     parameters = {
         name: Sharded(shape, BYTES["value"], BYTES["gradient"], BYTES["state"])
         for name, shape in shapes.items()
     }
-    return Model(parameters, widths)
+    return Model(parameters, widths, readers)
 
 
 def events() -> dict[str, dict[str, int]]:

@@ -158,7 +158,8 @@ def described(model: nn.Module, optimizer: torch.optim.Optimizer, structure: ds.
         slots = {(names[slot.tensor], slot.dim): slot for slot in width.slots}
         lengths = {place: slot.tensor.shape[slot.dim] // width.size for place, slot in slots.items()}
         widths[name] = [Place(*place, each) for place, each in lengths.items()]
-    return Model(parameters, widths)
+    readers = {names[slot.tensor] for each in structure.widths.values() for slot in each.having(*READERS)}
+    return Model(parameters, widths, readers)
 
 
 def _chosen(structure: ds.Structure, kind: str) -> list[str]:
@@ -203,10 +204,8 @@ def _decision(rank: int, ranks: int, dim: int) -> Measured:
     shape = described(model, optimizer, structure)
     with Watch() as watch:
         structure.step()
-    read = {slot.tensor for width in structure.widths.values() for slot in width.having(*READERS)}
-    sums = of_decision(
-        [width.size for width in structure.widths.values()], len(read), ranks * BATCH * TIME, CLASSES, ranks
-    )
+    sizes = [width.size for width in structure.widths.values()]
+    sums = of_decision(sizes, len(shape.readers), ranks * BATCH * TIME, CLASSES, ranks)
     return Measured(shape, {}, watch.collectives, watch.peak, [], Machine(0.0, 1.0, 1.0, 1.0), sums)
 
 
@@ -247,6 +246,6 @@ def _gather(own: Tensor, ranks: int) -> Tensor:
 def _took(work: Callable[[], Tensor], times: int) -> float:
     dist.barrier()
     begun = time.perf_counter()
-    kept = [work() for _ in range(times)]  # an event keeps what it makes, so that memory is fresh each time
-    kept.clear()
+    for _ in range(times):  # an event gives back what it makes, but for the shards
+        work()
     return time.perf_counter() - begun

@@ -1,18 +1,21 @@
 """What an event costs where a model is sharded over processes, from shapes alone.
 
-It follows what the library does, in the same order: parameters that are touched are gathered, and their
-gradients and optimizer state; new values are made of all of them; they are sharded again; and what undoes
-this stays until the end. Bytes are those of rank 0, which has most rows.
+It follows what the library does, in the same order: each parameter that is touched is gathered, changed and
+sharded again before the next one, and so its gradient and each tensor of its optimizer state; and the shards
+that were there before, which undo this, stay until the end. Bytes are those of rank 0, which has most rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
 NUMBER = 8
 """Bytes of a number in the sums over all processes."""
+
+SAMPLE = 4096
+"""Entries of a parameter that the criterion remembers, to see how far training moves weights."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Model:
-    """Parameters and widths, by name."""
+    """Parameters and widths, by name; and the names of the parameters that read units."""
 
     parameters: Mapping[str, Sharded]
     widths: Mapping[str, Sequence[Place]]
+    readers: Collection[str] = ()
 
     def touched(self, widths: Iterable[str]) -> dict[str, Sharded]:
         """The parameters that some widths lie in."""
@@ -91,8 +95,9 @@ class Collective:
 
 
 def of_event(model: Model, event: Mapping[str, int], ranks: int) -> list[Collective]:
-    """Agreement on what was decided, and then one gather for each tensor that is made whole."""
-    found = [Collective("sum", ranks * NUMBER)]
+    """Agreement on what was decided, and on nothing having failed before and after it is done; between these
+    one gather for each tensor that is made whole."""
+    found = [Collective("sum", ranks * NUMBER), *2 * [Collective("sum", NUMBER)]]
     for parameter in model.touched(event).values():
         padded = ranks * parameter.rows(ranks)
         found += [Collective("gather", padded * size) for size in parameter.kinds()]
@@ -165,68 +170,49 @@ class Memory:
         peak: at most alive at once.
         written: by gathering, cutting and sharding.
         picked: entries that are copied one by one, along another dimension than the first.
-        in_turn: at most alive if each parameter were gathered, cut and sharded before the next one.
     """
 
     peak: int
     written: int
     picked: int
-    in_turn: int
 
 
 def memory_of(model: Model, event: Mapping[str, int], ranks: int) -> Memory:
     """What an event needs beside the model."""
-    together = _walk(model, event, ranks, [*model.touched(event)])
-    alone = [_walk(model, event, ranks, [name]) for name in model.touched(event)]
-    remembered = _remembered(model, ranks)
-    after = model.after(event).touched(event).values()
-    shards = sum(each.rows(ranks) * sum(each.kinds()) for each in after)
-    most = max(each.peak - remembered for each in alone)
-    return Memory(together.peak, together.written, together.picked, remembered + shards + most)
+    ledger, changed = Ledger(), model.after(event)
+    # Copies of this rank's rows of all parameters that widths lie in, from which a decision is undone.
+    ledger.take(sum(each.rows(ranks) * each.value for each in model.touched(model.widths).values()))
+    # And of what the criterion remembers of weights.
+    sampled = (model.parameters[name] for name in model.readers)
+    ledger.take(sum(each.rows(ranks) // max(1, each.entries // SAMPLE) * each.value for each in sampled))
+    for name, old in model.touched(event).items():
+        _turn(ledger, old, changed.parameters[name], _dims(model, event, name), ranks)
+    return Memory(ledger.peak, ledger.written, ledger.picked)
 
 
-def _remembered(model: Model, ranks: int) -> int:
-    """Copies of this rank's rows of all parameters that widths lie in, from which a decision is undone."""
-    return sum(each.rows(ranks) * each.value for each in model.touched(model.widths).values())
-
-
-def _walk(model: Model, event: Mapping[str, int], ranks: int, names: Sequence[str]) -> Ledger:
-    ledger = Ledger()
-    ledger.take(_remembered(model, ranks))
-    changed = model.after(event)
-    pairs = [(name, model.parameters[name], changed.parameters[name]) for name in names]
-    _gather(
-        ledger, [(old, size) for _, old, _ in pairs for size in old.kinds()[: 1 + bool(old.gradient)]], ranks
-    )
-    _gather(ledger, [(old, size) for _, old, _ in pairs for size in old.state], ranks)
-    dims = {name: _dims(model, event, name) for name in names}
-    for name, old, new in pairs:
-        for size in (new.value, new.gradient):
-            ledger.cut(old.shape, new.shape, dims[name], size)
-    for name, old, new in pairs:
-        for size in new.state:
-            survives = ledger.take(old.entries)  # a byte an entry
-            left = ledger.cut(old.shape, new.shape, dims[name], 1)
-            ledger.free(survives)
-            value = ledger.cut(old.shape, new.shape, dims[name], size)
-            ledger.take(new.entries * size)  # this one stays
-            ledger.free(left + value)
-    for _, _, new in pairs:
-        ledger.take(new.rows(ranks) * new.value)
-        ledger.free(ledger.take(new.entries * new.value, writes=0))  # PyTorch asks for a whole one
+def _turn(ledger: Ledger, old: Sharded, new: Sharded, dims: Sequence[int], ranks: int) -> None:
+    """A parameter, its gradient and its optimizer state, one after the other; their new shards stay."""
+    whole = ledger.take(ranks * old.rows(ranks) * old.value)
+    value = ledger.cut(old.shape, new.shape, dims, old.value)
+    ledger.free(whole)
+    ledger.take(new.rows(ranks) * new.value)
+    ledger.free(ledger.take(new.entries * new.value, writes=0))  # PyTorch asks for a whole one
+    if old.gradient:
+        whole = ledger.take(ranks * old.rows(ranks) * old.gradient)
+        made = ledger.cut(old.shape, new.shape, dims, old.gradient)
         ledger.take(new.rows(ranks) * new.gradient)
-        ledger.free(new.entries * new.gradient)  # old wholes stay, and new ones but for this
-        for size in new.state:
-            ledger.take(new.rows(ranks) * size)
-    return ledger
-
-
-def _gather(ledger: Ledger, tensors: Iterable[tuple[Sharded, int]], ranks: int) -> None:
-    """One tensor after the other, of which there is a second copy for a moment."""
-    for parameter, size in tensors:
-        gathered = ledger.take(ranks * parameter.rows(ranks) * size)
-        ledger.take(parameter.entries * size)
-        ledger.free(gathered)
+        ledger.free(whole + made)
+    for size in old.state:
+        whole = ledger.take(ranks * old.rows(ranks) * size)
+        survives = ledger.take(old.entries)  # a byte an entry
+        left = ledger.cut(old.shape, new.shape, dims, 1)
+        ledger.free(survives)
+        entries = ledger.cut(old.shape, new.shape, dims, size)
+        made = ledger.take(new.entries * size)
+        ledger.free(left + entries)
+        ledger.take(new.rows(ranks) * size)
+        ledger.free(whole + made)
+    ledger.free(value)  # the state may begin with it
 
 
 def _dims(model: Model, event: Mapping[str, int], name: str) -> list[int]:

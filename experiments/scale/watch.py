@@ -39,7 +39,7 @@ class Watch(TorchDispatchMode):
             whole = max(each.numel() * each.element_size() for each in (*made, *tensors))
             self.collectives.append(Collective(kind, whole))
         for each in made:
-            if _key(each) not in before | self._known:
+            if not each.is_meta and _key(each) not in before | self._known:
                 self._enter(each.untyped_storage())
         return result
 

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from helpers import rank_faults as faults
-from helpers.ranks import assert_alike, assert_as_one, network, on_ranks, train
+from helpers.ranks import EAGER, assert_alike, assert_as_one, network, on_ranks, train
 
 import diffstruct as ds
 
@@ -34,8 +34,14 @@ def test_streams_are_silenced_whole():
     compare(2, partial(SHARDED, kind="layernorm", sgd=True))
 
 
-def test_ranks_that_have_no_row_of_a_tensor_take_part():
-    compare(4, partial(SHARDED, finish=True))
+def test_blocks_come_and_go_though_some_ranks_have_no_row_of_a_tensor():
+    rule = {"*": EAGER, "1": ds.Rule(max_units=5)}
+    options = {"kind": "blocks", "depth": ["1"], "start": {"1": 2}, "rule": rule, "finish": True}
+    run = partial(SHARDED, **options, stop=17)
+    compare(4, run)
+    events = [(removed, added) for _, name, removed, added, _ in run(0, 1)["events"] if name == "1"]
+    assert any(removed for removed, _ in events)
+    assert any(added for _, added in events)
 
 
 def test_a_budget_is_met_and_batch_norms_follow():
@@ -62,7 +68,7 @@ def test_optimizer_and_parameters_stay_the_same_objects_and_what_cannot_be_is_re
     words = {
         "too late": "call fully_shard first",
         "criterion": "OutgoingNorm judges by whole weights",
-        "depth": "leave depth out",
+        "depth": "call fully_shard with each block",
         "copy": "a copy cannot follow",
     }
     for ranks in refused:

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from helpers import rank_states as states
+from helpers.exact import same
 from helpers.ranks import assert_alike, on_ranks
 
 pytestmark = [
@@ -15,19 +16,30 @@ pytestmark = [
 
 
 def test_a_sharded_run_goes_on_from_its_states_on_four_ranks_on_two_and_unsharded(tmp_path):
-    first, second = str(tmp_path / "first"), str(tmp_path / "second")
-    (four,) = on_ranks(4, partial(states.interrupted, folder=first))
+    first, second, last = (str(tmp_path / name) for name in ("first", "second", "last"))
+    (four,) = on_ranks(4, partial(states.interrupted, folder=first, last=last))
     ends = [found["end"] for found in four]
     assert_alike(ends)
     sizes = [{name: size for _, name, _, _, size in events} for events in _of_steps(ends[0]["events"])]
     assert sizes[0] != sizes[1]  # and so come back to others
     for found in four:
-        ways = [found[way] for way in ("end", "from disk", "from memory", "made anew")]
+        ways = [found[way] for way in ("end", "from the start", "from disk", "from memory", "made anew")]
         assert_alike(ways)
         assert all(way["losses"] == pytest.approx(ends[0]["losses"]) for way in ways)
-    two, refused = on_ranks(
-        2, partial(states.goes_on, folder=first, to=second), partial(states.refused, folder=first)
+    two, refused, finished = on_ranks(
+        2,
+        partial(states.goes_on, folder=first, to=second),
+        partial(states.refused, folder=last),
+        partial(states.at_once, folder=last),
     )
+    end = four[0]["finished"]
+    assert end["gone"] > 0
+    assert all(same(found["finished at once"], end) for found in four)
+    for other in (*finished, states.at_once(0, 1, last)):
+        assert other["gone"] == end["gone"]
+        assert other["cost"] == pytest.approx(end["cost"], rel=1e-6)
+        for name, weights in end["weights"].items():
+            torch.testing.assert_close(other["weights"][name], weights, rtol=0, atol=1e-10)
     assert_alike(two)
     for other in (two[0], *states.of_one(second)):
         assert other["events"] == ends[0]["events"]

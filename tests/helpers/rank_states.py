@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
@@ -30,8 +31,9 @@ exec(next(block for block in _BLOCKS if "def save" in block), _NAMES)
 save, load = _NAMES["save"], _NAMES["load"]
 
 Run = tuple[nn.Module, Optimizer, ds.Structure]
-SAVED, MIDDLE, END = 2, 4, 8
-"""Steps: at which a run is saved, at which one that goes on from there is, and the last."""
+SAVED, MIDDLE, END, QUIET = 2, 4, 8, 10
+"""Steps: at which a run is saved, at which one that goes on from there is, the last, and one behind that at
+which nothing changes, so that its batch is known."""
 
 
 def made(rank: int, size: int, seed: int = 0) -> Run:
@@ -59,9 +61,28 @@ def train(run: Run, rank: int, size: int, end: int) -> dict[str, Any]:
     return {**told(model, structure), "losses": [each.loss for each in structure.history.measurements]}
 
 
-def interrupted(rank: int, size: int, folder: str) -> dict[str, Any]:
+def finished(run: Run) -> dict[str, Any]:
+    """What is left of a run at its end."""
+    before = sum(parameter.numel() for parameter in run[0].parameters())
+    run[2].finish()
+    weights = {name: whole(each) for name, each in run[0].named_parameters()}
+    gone = before - sum(each.numel() for each in weights.values())
+    cost = [event.cost for event in run[2].history.events if event.step == QUIET]  # as it was measured
+    return {"weights": weights, "gone": gone, "cost": cost}
+
+
+def at_once(rank: int, size: int, folder: str) -> dict[str, Any]:
+    """Finish a run that was saved, without another step."""
+    run = made(rank, size, seed=5)
+    load(folder, *run)
+    with warnings.catch_warnings(action="ignore"):  # that it is early
+        return finished(run)
+
+
+def interrupted(rank: int, size: int, folder: str, last: str) -> dict[str, Any]:
     """Save on the way, and come back to it: from disk, from memory, and in objects that were made anew."""
     run = made(rank, size)
+    small = [deepcopy(each.state_dict()) for each in run]  # widths have not grown back yet
     train(run, rank, size, SAVED)
     save(folder, *run)
     kept = [deepcopy(each.state_dict()) for each in run]
@@ -71,9 +92,16 @@ def interrupted(rank: int, size: int, folder: str) -> dict[str, Any]:
     for each, state in zip(run, kept, strict=True):
         each.load_state_dict(state)
     found["from memory"] = train(run, rank, size, END)
+    other = made(rank, size, seed=3)
+    for each, state in zip(reversed(other), reversed(small), strict=True):  # the structure's first
+        each.load_state_dict(state)
+    found["from the start"] = train(other, rank, size, END)
     other = made(rank, size, seed=1)
     load(folder, *other)
-    return {**found, "made anew": train(other, rank, size, END)}
+    found["made anew"] = train(other, rank, size, END)
+    train(other, rank, size, QUIET)
+    save(last, *other)
+    return {**found, "finished": finished(other), "finished at once": at_once(rank, size, last)}
 
 
 def goes_on(rank: int, size: int, folder: str, to: str) -> dict[str, Any]:
@@ -98,7 +126,7 @@ def refused(rank: int, size: int, folder: str) -> dict[str, Any]:
     cases: dict[str, Callable[[], Any]] = {
         "late, on one": lambda: fails(structure._growth, rank == 1, structure, good),
         "surgery, on one": lambda: fails_at("structure.changing.operate_on", 0, rank == 1, structure, good),
-        "sharding, on one": lambda: fails_at("distributed.sharding._shard", 2, rank == 1, structure, good),
+        "sharding, on one": lambda: fails_at("distributed.sharding._put", 2, rank == 1, structure, good),
         "missing on one": lambda: structure.load_state_dict(without(good, "criterion.pressure", rank == 1)),
         "late, on all": lambda: structure.load_state_dict(without(good, "criterion.pressure")),
         "early, on one": lambda: structure.load_state_dict(without(good, "widths", rank == 1)),

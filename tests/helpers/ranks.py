@@ -35,7 +35,7 @@ ROUNDING = 1e-4
 """What rounding comes to in forty steps of Adam, which makes steps of one size of all gradients."""
 
 
-def on_ranks(size: int, *works: Callable[[int, int], Any], timeout: float = 150) -> list[list[Any]]:
+def on_ranks(size: int, *works: Callable[[int, int], Any], timeout: float = 300) -> list[list[Any]]:
     """What each of the functions returns on each rank, or the message of the error that it raises there.
 
     They are called with rank and number of ranks, one after the other; behind an error there comes no other.
@@ -190,7 +190,7 @@ def train(
     options = {"criterion": TAYLOR, "rule": EAGER, "total_steps": 100, "interval": 1, **options}
     made = partial(torch.optim.SGD, lr=0.2, momentum=0.5) if sgd else partial(torch.optim.Adam, lr=0.01)
     if order == "sharded" and size > 1:
-        for each in (model[2], model):
+        for each in (*(model[1] if kind == "blocks" else model[2:3]), model):
             fully_shard(each, mesh=init_device_mesh("cpu", (size,)), **(settings or {}))
     optimizer = made(model.parameters())
     with patch.object(removal, "FORWARDS_A_STEP", 2), patch.object(Deepening, "more", every_fifth):

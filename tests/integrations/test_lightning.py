@@ -146,14 +146,16 @@ def test_a_fit_that_goes_on_from_a_checkpoint_is_the_one_that_was_not_interrupte
 
 
 @pytest.mark.parametrize("kind", [Classifier, TakesSizes])
-@pytest.mark.parametrize("epoch", [0, 1, 6])
+@pytest.mark.parametrize("epoch", [0, 6])
 def test_a_fit_that_starts_from_fewer_units_goes_on(tmp_path, kind, epoch):
     kind = partial(kind, width=64)
     whole, structure = made(kind=kind), StructureCallback(start=2)
     trainer(tmp_path, structure, epochs=10).fit(whole, data(160), data())
     path = tmp_path / f"epoch={epoch}.ckpt"
     units = len(torch.load(path, weights_only=True)["state_dict"]["net.0.bias"])
-    assert (units == 64) == (epoch == 6)  # as many as at first: they fit, and are loaded all the same
+    assert (
+        units == 64
+    )  # as many as at first: they fit a model that was built anew, but not one that has begun
     again, second = made(1, kind), StructureCallback(start=2)
     trainer(tmp_path, second, epochs=10).fit(again, data(160), data(), ckpt_path=path)
     assert same(everything(again, second), everything(whole, structure))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from diffstruct.criteria.normalised import means
 from diffstruct.distributed import Processes
 from diffstruct.surgery import Change, Copy
 from diffstruct.width.layout import owners
@@ -97,6 +98,12 @@ def differences(found: Statistics, reference: Statistics) -> Statistics:
         for module, (mean, log_variance) in found.items()
         if module in reference
     }
+
+
+def mean_of(parts: Sequence[Statistics]) -> Statistics:
+    """The mean of differences that parts of a batch have shown."""
+    both = [means([{module: pair[i] for module, pair in part.items()} for part in parts]) for i in (0, 1)]
+    return {module: (mean, both[1][module]) for module, mean in both[0].items()}
 
 
 def _statistics(values: Tensor, eps: float) -> tuple[Tensor, Tensor]:

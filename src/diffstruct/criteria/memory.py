@@ -5,6 +5,7 @@ Names of tensors and modules are those of the model that is trained, which has t
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from diffstruct.criteria.loss import Loss
 from diffstruct.criteria.outputs import Call, Outputs
 from diffstruct.criteria.removal import Removals
 from diffstruct.criteria.tracker import ImportanceTracker
+from diffstruct.distributed import Processes
 from diffstruct.states import Fields, tensor_of
 
 AVERAGES = ("fisher", "mean_slopes", "importance", "alone")
@@ -118,40 +120,53 @@ def load_removals(removals: Removals, state: Fields) -> None:
     removals.variances.shares, removals.credit, removals.pending = shares, credit, {}
 
 
-def outputs_state(outputs: Outputs) -> dict[str, Any]:
-    """The last call of the model that was recorded, on which `finish` measures.
+def outputs_state(outputs: Outputs, processes: Processes) -> dict[str, Any]:
+    """The last call of the model that was recorded, on which `finish` measures; of processes that share the
+    model out, which have to ask together, those of all.
 
     One with inputs that are no plain trees of tensors and numbers cannot be kept, nor one that was seen only
     in part.
     """
-    calls = outputs.calls
-    if not calls or not _plain((calls[-1].args, dict(calls[-1].kwargs))):
-        return {"call": None}
-    call = calls[-1]
+    calls = [_call_state(call) if _plain((call.args, dict(call.kwargs))) else None for call in outputs.batch]
+    if processes.sharding is not None:
+        there = processes.objects([tree_map(_on_cpu, call) for call in calls])
+        calls = [call for each in zip_longest(*there) for call in each]  # in the order that they had
+    return {"calls": [] if None in calls else calls}
+
+
+def _call_state(call: Call) -> dict[str, Any]:
     inputs = [call.args, dict(call.kwargs)]
     leaves = [each for each in tree_flatten(inputs)[0] if isinstance(each, Tensor)]
     device, dtype, enabled = call.autocast
     return {
-        "call": {
-            "inputs": tree_map(lambda each: each.clone() if isinstance(each, Tensor) else each, inputs),
-            "on_cpu": [each.device.type == "cpu" for each in leaves],
-            "autocast": {"device": device, "dtype": str(dtype).removeprefix("torch."), "enabled": enabled},
-            "index": call.index,
-            "dim": call.dim,
-            "step": call.step,
-            "share": call.share,
-            "outputs": call.outputs.clone(),
-            "gradient": call.gradient.clone(),
-        }
+        "inputs": tree_map(lambda each: each.clone() if isinstance(each, Tensor) else each, inputs),
+        "on_cpu": [each.device.type == "cpu" for each in leaves],
+        "autocast": {"device": device, "dtype": str(dtype).removeprefix("torch."), "enabled": enabled},
+        "index": call.index,
+        "dim": call.dim,
+        "step": call.step,
+        "share": call.share,
+        "outputs": call.outputs.clone(),
+        "gradient": call.gradient.clone(),
     }
 
 
-def load_outputs(outputs: Outputs, state: Fields) -> None:
-    """Measure on the call that is in the state dict, until another is recorded."""
-    if state["call"] is None:
-        outputs.clear()
-        return
-    entry = state.fields("call")
+def _on_cpu(each: Any) -> Any:
+    return each.cpu() if isinstance(each, Tensor) else each
+
+
+def load_outputs(outputs: Outputs, state: Fields, processes: Processes) -> None:
+    """Measure on the calls that are in the state dict, until others are recorded.
+
+    Each process has one, as before, or as many as the others if they are fewer than before. If that does not
+    come out even, some calls are left out, or count twice.
+    """
+    calls, size = state.list_of_fields("calls"), processes.size
+    mine = calls[processes.rank :: size] if len(calls) % size == 0 else [calls[processes.rank % len(calls)]]
+    outputs.put([_call(outputs, each) for each in mine])
+
+
+def _call(outputs: Outputs, entry: Fields) -> Call:
     home = next((p.device for p in outputs.model.parameters()), torch.device("cpu"))
     inputs, on_cpu = entry.items("inputs"), [*entry.items("on_cpu")]
     if len(inputs) != 2 or not isinstance(inputs[0], tuple) or not isinstance(inputs[1], dict):
@@ -175,7 +190,7 @@ def load_outputs(outputs: Outputs, state: Fields) -> None:
     call.dim, call.step, call.share = entry.whole("dim", -1), entry.whole("step", 1), entry.number("share")
     call.outputs = entry.tensor("outputs").to(home)
     call.gradient = entry.tensor("gradient", call.outputs.shape).to(home)
-    outputs.put([call])
+    return call
 
 
 def _plain(tree: Any) -> bool:

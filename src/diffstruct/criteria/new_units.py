@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffstruct.surgery import Change
+from diffstruct.surgery import Change, write_into
 from diffstruct.width import Slot, Width
 from diffstruct.width.layout import Axis, Layout, Sizes, along, copies, only, owners, spread
 from diffstruct.width.silence import silence_writers, writers
@@ -22,7 +23,8 @@ class NewUnits:
 
     Args:
         change: the change that adds them.
-        values: the resized tensors, by those that they replace.
+        values: the resized tensors, by those that they replace; of a model that is sharded only their shapes
+            are known, since they are whole one after the other, so that nothing but `write` writes into them.
         sizes: units that each changed axis will have.
         threshold: the rule's, for this width.
         generator: the only source of chance.
@@ -72,9 +74,13 @@ class NewUnits:
 
     def write(self, slot: Slot, entries: Tensor) -> None:
         """Put `entries` where the new units' entries in `slot` lie."""
-        value = self.values[slot.tensor]
         is_new = owners(slot.layout, self.width.axis, self.sizes) >= len(self.change.keep)
-        value.index_copy_(slot.dim, is_new.nonzero().flatten().to(value.device), entries.to(value))
+        places = is_new.nonzero().flatten()
+
+        def write(value: Tensor) -> None:
+            value.index_copy_(slot.dim, places.to(value.device), entries.to(value))
+
+        write_into(self.values, slot.tensor, write)
 
     @property
     def is_new(self) -> Tensor:
@@ -89,7 +95,11 @@ class NewUnits:
         """
         if self.width.normalisation is not None:
             for slot in writers(self.width):
-                silence_writers(self.width, slot, self.values[slot.tensor], self.is_new, self.sizes, new)
+                write = partial(self._silence, slot, new)
+                write_into(self.values, slot.tensor, write)
+
+    def _silence(self, slot: Slot, new: Mapping[Axis, Tensor], value: Tensor) -> None:
+        silence_writers(self.width, slot, value, self.is_new, self.sizes, new)
 
     def _by_themselves(self, slot: Slot) -> tuple[Layout, Axis, Sizes]:
         """Layout, axis and sizes of the new units' entries in `slot`, all others left out."""

@@ -8,7 +8,7 @@ by as much keep them as they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -86,6 +86,13 @@ class VarianceShares:
                     lost = float(by_unit[torch.from_numpy(units).to(by_unit.device)].sum())
                 found[gain.module, gain.name] = math.sqrt(max(1 - lost, 1e-6))
         return found
+
+
+def means(parts: Sequence[dict[nn.Module, Tensor]]) -> dict[nn.Module, Tensor]:
+    """The mean of what was measured on each part of a batch, by module; of one part that itself."""
+    if len(parts) == 1:
+        return parts[0]
+    return {module: torch.stack([part[module] for part in parts]).mean(0) for module in parts[0]}
 
 
 @torch.no_grad()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from diffstruct.criteria.loss import Loss, class_dim, recognise, rows_of
-from diffstruct.distributed import Rows
+from diffstruct.distributed import Rows, reducing
 from diffstruct.interrupts import allowed
 from diffstruct.nn.outputs import tensors_in
 from diffstruct.nn.undisturbed import undisturbed
@@ -77,6 +79,16 @@ class Call:
         return math.isfinite(self.outputs.sum().item() + self.gradient.sum().item())
 
 
+def as_one(calls: Sequence[Call]) -> Call:
+    """A call with all that was looked at in calls whose inputs are parts of one batch."""
+    if len(calls) == 1:
+        return calls[0]
+    one = copy(calls[0])
+    one.outputs = torch.cat([call.outputs for call in calls])
+    one.gradient = torch.cat([call.gradient for call in calls])
+    return one
+
+
 class Outputs:
     """Watches the calls of a model, while `recording`.
 
@@ -93,6 +105,7 @@ class Outputs:
         self.afterwards: weakref.WeakMethod[Callable[[], None]] | None = None
         """What to call as soon as `backward` is over, and all gradients are there."""
         self._calls: dict[int, Call] = {}
+        self._parts = 1
         self._begun, self._forwards = True, 0
         self._handle: RemovableHandle | None = self._watch()
 
@@ -100,6 +113,11 @@ class Outputs:
     def calls(self) -> list[Call]:
         """Of the last step that was recorded, in the order in which their gradients came."""
         return [*self._calls.values()]
+
+    @property
+    def batch(self) -> list[Call]:
+        """The last call; of a state that several processes have saved, the calls that this one has of it."""
+        return self.calls[-self._parts :]
 
     @property
     def finite(self) -> bool:
@@ -113,10 +131,11 @@ class Outputs:
 
     def clear(self) -> None:
         """Forget the calls."""
-        self._calls = {}
+        self._calls, self._parts = {}, 1
 
     def put(self, calls: Sequence[Call]) -> None:
-        """Have these calls as those of the last step."""
+        """Have these calls, parts of one batch, as those of the last step."""
+        self._parts = len(calls)
         self._calls = dict(enumerate(calls, -len(calls)))  # numbers that no call to come has
 
     def rows(self) -> Rows | None:
@@ -162,7 +181,7 @@ class Outputs:
             found = tensors_in(self.model(*call.args, **call.kwargs))[call.index]
         return rows_of(found if found.ndim > 1 else found[:, None], call.dim)[:: call.step]
 
-    def gradients(self, tensors: Sequence[Tensor]) -> list[Tensor] | None:
+    def gradients(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The gradients of the loss of the last call with respect to some tensors, with the present weights.
 
         The model must return what it returned then: only there the gradient of the loss is known.
@@ -171,25 +190,49 @@ class Outputs:
             tensors: parameters of the model.
 
         Returns:
-            One for each, shaped like it; None if no call was seen, or what was is not finite.
+            One for each, shaped like it.
         """
-        if not self.finite:
-            return None
-        call = self.calls[-1]
-        device, dtype, enabled = call.autocast
-        with (
-            undisturbed(self.model, training=True),
-            torch.enable_grad(),
-            torch.autocast(device, dtype, enabled),
-            allowed(),
-        ):
-            found = tensors_in(self.model(*call.args, **call.kwargs))[call.index]
-            rows = rows_of(found if found.ndim > 1 else found[:, None], call.dim)[:: call.step]
-            grads = torch.autograd.grad(rows, [*tensors], call.gradient.to(rows), allow_unused=True)
+        with self._once_more() as (rows, gradient):
+            grads = torch.autograd.grad(rows, [*tensors], gradient, allow_unused=True)
         return [
             torch.zeros_like(tensor) if grad is None else grad
             for tensor, grad in zip(tensors, grads, strict=True)
         ]
+
+    def reduced_gradients(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The same where parameters are sharded: the mean over all processes, of which each has its rows.
+
+        Only `backward` reduces gradients; those of all parameters are put back.
+        """
+        kept = [(parameter, parameter.grad) for parameter in self.model.parameters()]
+        try:
+            for parameter, _ in kept:
+                parameter.grad = None
+            with reducing(self.model), self._once_more() as (rows, gradient):
+                torch.autograd.backward(rows, gradient)
+            return [torch.zeros_like(each) if each.grad is None else each.grad for each in tensors]
+        finally:
+            for parameter, grad in kept:
+                parameter.grad = grad
+
+    @contextmanager
+    def _once_more(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The rows of the last call that were looked at, run again, and the gradient of the loss there."""
+        call, recording = self.calls[-1], self.recording
+        device, dtype, enabled = call.autocast
+        self.recording = False
+        try:
+            with (
+                undisturbed(self.model, training=True),
+                torch.enable_grad(),
+                torch.autocast(device, dtype, enabled),
+                allowed(),
+            ):
+                found = tensors_in(self.model(*call.args, **call.kwargs))[call.index]
+                rows = rows_of(found if found.ndim > 1 else found[:, None], call.dim)[:: call.step]
+                yield rows, call.gradient.to(rows)
+        finally:
+            self.recording = recording
 
     def detach(self) -> None:
         """Watch no more."""

@@ -9,7 +9,7 @@ compared. What the estimate was off by is remembered for each width.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffstruct.criteria import importance
-from diffstruct.criteria.batch_norms import BatchNorms, Statistics, differences
+from diffstruct.criteria.batch_norms import BatchNorms, Statistics, differences, mean_of
 from diffstruct.criteria.budget import BudgetPath
 from diffstruct.criteria.costs import cost_of
 from diffstruct.criteria.criterion import Training
-from diffstruct.criteria.normalised import Gains, VarianceShares, scale_gains
-from diffstruct.criteria.outputs import Call, Outputs
+from diffstruct.criteria.normalised import Gains, VarianceShares, means, scale_gains
+from diffstruct.criteria.outputs import Call, Outputs, as_one
 from diffstruct.criteria.silencing import restore, silence, taking_over, written
 from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names
 from diffstruct.distributed import scale_
@@ -157,9 +157,8 @@ class Removals:
         self.pending = {}
         if not (self.tracker.shares and self.measurable):
             return
-        call = self.outputs.calls[-1]
-        with self.variances.watched(self.training.processes):
-            before, reference = self._run(call, training=False)
+        parts = self.outputs.batch
+        before, reference = self._evaluated(parts)
         tensors = {tensor: None for width in self.tracker.widths.values() for tensor in written(width)}
         backup = [(tensor, tensor.detach().clone()) for tensor in tensors]
         spent, shifted = 0.0, reference
@@ -171,12 +170,13 @@ class Removals:
                 units = below[: min(max(0, width.size - sizes[name]), self._room(name))]
                 while len(units):
                     change, gains = self._takeover(name, units), self.variances.without(width, units)
-                    loud = silence(width, units, change, gains, self.training.processes)
-                    after, seen = self._run(call, reference, training=False)
-                    cost = self._cost(call, before, after) - spent
+                    loud = silence(width, units, change, gains)
+                    after, seen = self._evaluated(parts, reference)
+                    cost = self._cost(as_one(parts), before, after) - spent
                     if cost <= AT_THE_END * self.tracker.fair_share(name, units):
                         spent += cost
-                        shifts = self._norms.mean(differences(seen, shifted), self.training.processes)
+                        moved = mean_of([*map(differences, seen, shifted)])
+                        shifts = self._norms.mean(moved, self.training.processes)
                         shifted = seen
                         self.pending[name] = Removal(np.sort(units), change, cost, shifts, gains)
                         break
@@ -329,7 +329,7 @@ class Removals:
     ) -> tuple[float, Removal, Statistics]:
         """Silence units on a batch: what they cost, what is made of the others, and the statistics then."""
         width, going = self.tracker.widths[name], self._unmeasured(name, units)
-        loud = silence(width, units, going.takeover, going.gains, self.training.processes)
+        loud = silence(width, units, going.takeover, going.gains)
         try:
             after, seen = self._run(call, reference)
         finally:
@@ -344,6 +344,28 @@ class Removals:
             outputs = self.outputs.again(call, training=training)
         self.training.processes.settle()
         return outputs, seen
+
+    def _evaluated(
+        self, parts: Sequence[Call], references: Sequence[Statistics] | None = None
+    ) -> tuple[Tensor, list[Statistics]]:
+        """The same in evaluation mode, of calls whose inputs are parts of one batch.
+
+        Args:
+            parts: the calls.
+            references: what another run has found; None: this is what others are compared with, of which the
+                share of the variance that each channel has is remembered, too.
+        """
+        found, shares = [], []
+        for place, call in enumerate(parts):
+            if references is None:
+                with self.variances.watched(self.training.processes):
+                    found.append(self._run(call, training=False))
+                shares.append(self.variances.shares)
+            else:
+                found.append(self._run(call, references[place], training=False))
+        if shares:
+            self.variances.shares = means(shares)
+        return torch.cat([outputs for outputs, _ in found]), [seen for _, seen in found]
 
     def _unmeasured(self, name: str, units: NDArray[np.int64]) -> Removal:
         gains = self.variances.without(self.tracker.widths[name], units)

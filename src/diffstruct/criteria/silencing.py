@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffstruct.criteria.normalised import Gains, scale_gains
-from diffstruct.distributed import Processes, scale_
+from diffstruct.distributed import is_sharded, put_rows, scale_, whole
 from diffstruct.width import READERS, Slot, Width
 from diffstruct.width.silence import silence_writers, writers
 
@@ -22,7 +21,6 @@ def silence(
     units: NDArray[np.int64],
     change: NDArray[np.float64],
     gains: Gains,
-    processes: Processes | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Silence units, the others taking over; return the weights as they were before."""
     loud = [(tensor, tensor.detach().clone()) for tensor in written(width)]
@@ -33,10 +31,11 @@ def silence(
     if width.normalisation is not None:
         silent = torch.zeros(width.size, dtype=torch.bool)
         silent[torch.from_numpy(units)] = True
-        together = {slot.tensor for slot in writers(width)}
-        with nullcontext() if processes is None else processes.whole(together):
-            for slot in writers(width):
-                silence_writers(width, slot, slot.tensor.data, silent)
+        for slot in writers(width):  # whole one after the other, where they are sharded
+            value = whole(slot.tensor.detach())
+            silence_writers(width, slot, value, silent)
+            if is_sharded(slot.tensor):
+                put_rows(slot.tensor, value)
         scale_gains(gains)
     return loud
 

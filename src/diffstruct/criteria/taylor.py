@@ -323,9 +323,14 @@ class TaylorImportance(Criterion):
 
     def gradients(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """By running the model once more on the last batch."""
-        processes, found = self.training.processes, self.outputs.gradients(tensors)
-        if not processes.all(found is not None) or found is None:
+        processes = self.training.processes
+        if not processes.all(self.outputs.finite):
             return None
+        if processes.sharding is not None:
+            found = self.outputs.reduced_gradients(tensors)
+            processes.settle()
+            return found
+        found = self.outputs.gradients(tensors)
         mean = processes.mean(found, [tensor.shape for tensor in tensors])
         return [each for each in mean if each is not None]
 
@@ -338,7 +343,7 @@ class TaylorImportance(Criterion):
         return {
             "tracker": memory.tracker_state(self.tracker),
             "removals": memory.removals_state(self.removals),
-            "outputs": memory.outputs_state(self.outputs),
+            "outputs": memory.outputs_state(self.outputs, self.training.processes),
             "decay": self._decay.state_dict(memory.readers_of(self.tracker), self.training.processes),
             "settling": self._settling.state_dict(),
             "ages": {name: tensor_of(ages) for name, ages in self._ages.items()},
@@ -353,7 +358,7 @@ class TaylorImportance(Criterion):
         self._ages = {name: ages.array(name, (size,), np.int64) for name, size in sizes.items()}
         memory.load_tracker(self.tracker, fields.fields("tracker"))
         memory.load_removals(self.removals, fields.fields("removals"))
-        memory.load_outputs(self.outputs, fields.fields("outputs"))
+        memory.load_outputs(self.outputs, fields.fields("outputs"), self.training.processes)
         self._decay.load_state_dict(fields.fields("decay"), memory.readers_of(self.tracker))
         self._settling.load_state_dict(fields.fields("settling"))
         self._pressure = pressure

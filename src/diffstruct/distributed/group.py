@@ -73,6 +73,12 @@ class Group:
         """Whether something is so on all processes."""
         return bool(self.sum(np.array([float(fact)]))[0] == self.size)
 
+    def objects(self, value: Any) -> list[Any]:
+        """What each process has, by its rank: numbers, strings and tensors of the CPU, in lists and dicts."""
+        found: list[Any] = [None] * self.size
+        self._run(dist.all_gather_object, found, value)
+        return found
+
     def spread(self, tensors: Iterable[Tensor]) -> None:
         """Give tensors everywhere the values that they have on the process of rank 0."""
         first = dist.get_global_rank(self.group, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -13,13 +13,13 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from diffstruct.distributed import exchange
 from diffstruct.distributed.exchange import Seen
 from diffstruct.distributed.group import Group
 from diffstruct.distributed.reducer import check, rebuild
-from diffstruct.distributed.sharding import Back, Sharding, sharded_modules
+from diffstruct.distributed.sharding import Sharding
+from diffstruct.distributed.shards import sharded_modules
 from diffstruct.distributed.wrappers import covers, ddp_around
 from diffstruct.errors import StructureError
 
@@ -39,7 +39,7 @@ class Processes:
         self._model, self._independent = model, independent
         self._wrapper: weakref.ref[DistributedDataParallel] | None = None
         self._group: Group | None = None
-        self._stale = False
+        self._stale = self._heard = False
         self.sharding: Sharding | None = None
         """How the model is sharded; None if each process has all of it."""
         if model is not None and sharded_modules(model):
@@ -107,7 +107,7 @@ class Processes:
         """Of a sharded model: what is done within it is done on all processes, or raises on all of them.
 
         All must come to its end, whether what they do there succeeds or not: so nothing else within may wait
-        for the others but `whole`.
+        for the others but `Sharding.in_turn`, and what is done alike within it.
 
         Args:
             what: it is, for the message.
@@ -118,13 +118,17 @@ class Processes:
         if self.sharding is None or self._group is None:
             yield
             return
+        self._heard = False  # whether all have heard of a failure, within
         try:
             yield
         except BaseException:
-            if not (self._group.lost or self.sharding.gathering):  # else the others are not there yet
+            # Unless the others are not there yet, or no more.
+            if not (self._group.lost or self.sharding.gathering or self._heard):
+                self._heard = True
                 self.all(False)
             raise
         if not self.all(True):
+            self._heard = True
             raise StructureError(
                 f"{what} has failed on another process, whose error says why: nothing has changed here either"
             )
@@ -148,6 +152,15 @@ class Processes:
         if self._group is None or self.size == 1:
             return values
         return self._group.sum(values if self._group.rank == 0 else np.zeros_like(values))
+
+    def objects(self, value: Any) -> list[Any]:
+        """What each process that has shards of a model has, by rank; of others, what this one has."""
+        return [value] if self._group is None or self.sharding is None else self._group.objects(value)
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        return 0 if self._group is None else self._group.rank
 
     def mean(self, tensors: Sequence[Tensor | None], shapes: Sequence[Sequence[int]]) -> list[Tensor | None]:
         """The mean of each tensor over the processes that have it; None where none has.
@@ -182,18 +195,6 @@ class Processes:
         """Within it the model is as if it had never been sharded; for trials, of which nothing stays."""
         with nullcontext() if self.sharding is None else self.sharding.plain():
             yield
-
-    @contextmanager
-    def whole(self, tensors: Iterable[Tensor], optimizers: Sequence[Optimizer] = ()) -> Iterator[Back]:
-        """Within it these parameters are whole, also to the optimizers, with their state.
-
-        It gives a function that undoes, after its end, all that was done to them.
-        """
-        if self.sharding is None:
-            yield lambda: None
-            return
-        with self.sharding.whole(tensors, optimizers) as back:
-            yield back
 
     def changing(self) -> None:
         """To be told that parameters are changed now, also if that is undone: `following` acts on it."""

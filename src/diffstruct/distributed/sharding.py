@@ -1,57 +1,51 @@
 """Models that `fully_shard` has sharded, and what of them is made whole for a change.
 
 Between two uses, `fully_shard` keeps of each parameter some rows on each process, as a `DTensor` that the
-optimizer trains. Surgery needs whole tensors: those that it touches are gathered, take the place of the
-sharded ones in the model and in the optimizers, with their state, are changed as in one process, on all
-processes alike, and are sharded again. The parameters stay the same objects.
+optimizer trains. A change needs whole tensors: one after the other, the parameters that it touches are
+gathered, with their gradients and optimizer state, changed as in one process, on all processes alike, and
+sharded again. The parameters stay the same objects.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from diffstruct.distributed.shards import whole
+from diffstruct.distributed.keepers import Back, Place, groups_of, sharded_like, states_of
+from diffstruct.distributed.sharded_blocks import settle, undressed
+from diffstruct.distributed.shards import is_sharded, sharded_modules, whole
 from diffstruct.errors import StructureError
-
-Back: TypeAlias = Callable[[], object]
-_Made: TypeAlias = Callable[[Any], Any]
 
 _KEEPER = (
     *("_module_info", "mesh_info", "post_forward_mesh_info", "device", "mp_policy", "sharded_param"),
     *("_param_fqn", "_post_load_hook_handle", "_setattr_on_modules", "init_dtype_attrs"),
 )
 _GROUP = "fsdp_params", "modules", "offload_policy"
-"""What this module uses that is not documented."""
+"""What this module and `keepers` use that is not documented."""
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A parameter that is sharded: the group of those that are gathered together, and its place there."""
+class Work(Protocol):
+    """What becomes of parameters, each of which is whole for a moment. Nothing in it waits for others."""
 
-    group: Any
-    index: int
+    def beside(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Other sharded tensors that `value` needs whole."""
 
-    @property
-    def keeper(self) -> Any:
-        """PyTorch's own object that shards the parameter."""
-        return self.group.fsdp_params[self.index]
+    def value(self, tensor: Tensor, old: Tensor, beside: Sequence[Tensor]) -> Tensor:
+        """The new value of a parameter."""
 
+    def gradient(self, tensor: Tensor, old: Tensor) -> Tensor:
+        """The new value of its gradient."""
 
-def sharded_modules(model: nn.Module) -> list[Any]:
-    """The modules that `fully_shard` was called with."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    kind = getattr(fsdp, "FSDPModule", None)
-    return [] if kind is None else [module for module in model.modules() if isinstance(module, kind)]
+    def state(self, tensor: Tensor, optimizer: Optimizer, value: Tensor, key: Any, old: Tensor) -> Tensor:
+        """The new value of an entry of its optimizer state; `value` is that of the parameter."""
 
 
 class Sharding:
@@ -65,16 +59,13 @@ class Sharding:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = sharded_modules(model)
+        self._model = model
+        modules = sharded_modules(model)
         try:
-            self._states = [*dict.fromkeys(module._get_fsdp_state() for module in self.modules)]
-            groups = [group for state in self._states for group in _groups(state)]
-            self._places = [
-                _Place(group, index) for group in groups for index in range(len(group.fsdp_params))
-            ]
-            meshes = {*(place.keeper.mesh_info.mesh for place in self._places)}
-            why = next((why for place in self._places if (why := _refused(place))), None)
-            for place in self._places:
+            places = self._places()
+            meshes = {*(place.keeper.mesh_info.mesh for place in places)}
+            why = next((why for place in places if (why := _refused(place))), None)
+            for place in places:
                 attrgetter(*_KEEPER)(place.keeper)
                 attrgetter(*_GROUP)(place.group)
         except AttributeError as error:
@@ -84,7 +75,7 @@ class Sharding:
             ) from error
         if why is None and len(meshes) > 1:
             why = "with several meshes"
-        if why is None and self.modules and model is not self.modules[0]:
+        if why is None and modules and model is not modules[0]:
             why = "in a part of the model only: call it with the whole model, too"
         if why is not None:
             raise StructureError(f"fully_shard {why} cannot follow changes of structure")
@@ -92,75 +83,139 @@ class Sharding:
         self.gathering = False
         """Whether parameters are being gathered; it stays so if that fails, while other processes wait."""
 
+    def _places(self) -> list[Place]:
+        """As they are now: blocks may have come or gone."""
+        groups = [group for state in states_of(self._model) for group in groups_of(state)]
+        return [Place(group, index) for group in groups for index in range(len(group.fsdp_params))]
+
     def managed(self) -> set[int]:
         """The ids of the parameters that are sharded."""
-        return {id(place.keeper.sharded_param) for place in self._places}
+        return {id(place.keeper.sharded_param) for place in self._places()}
 
     def settle(self) -> None:
         """Shard all that a run of the model has gathered and left so."""
-        for module in self.modules:
-            module.reshard()
+        settle(self._model)
 
     @contextmanager
     def plain(self) -> Iterator[None]:
         """The whole model as if it had never been sharded."""
         with ExitStack() as back:
-            back.enter_context(self.whole(None))
-            for module, state in ((module, module._get_fsdp_state()) for module in self.modules):
-                for hooks in (module._forward_pre_hooks, module._forward_hooks):
-                    before = list(hooks.items())
-                    own = [key for key, hook in before if getattr(hook, "__self__", None) is state]
-                    back.callback(_put_back, hooks, before)
-                    for key in own:
-                        del hooks[key]
+            back.enter_context(self._whole())
+            back.enter_context(undressed(sharded_modules(self._model)))
             yield
 
     @contextmanager
-    def whole(self, tensors: Iterable[Tensor] | None, optimizers: Sequence[Optimizer] = ()) -> Iterator[Back]:
-        """Within it, parameters are whole and plain, also to the optimizers; sharded again at the end.
-
-        Args:
-            tensors: the sharded parameters that are meant; None: all.
-            optimizers: that train them.
-
-        Returns:
-            A function that undoes, once they are sharded again, all that was done to them.
-        """
+    def _whole(self) -> Iterator[None]:
+        """Within it, all parameters are whole and plain, and no optimizer knows them."""
         self.settle()
-        wanted = None if tensors is None else {id(tensor) for tensor in tensors}
-        places = [
-            place for place in self._places if wanted is None or id(place.keeper.sharded_param) in wanted
-        ]
-        self.gathering = True  # all of it before anything changes
-        made = [(place, _gathered(place.keeper.sharded_param)) for place in places]
-        states = [_states(place.keeper.sharded_param, optimizers, whole) for place in places]
-        self.gathering = False
+        made = []
+        for place in self._places():
+            sharded = place.keeper.sharded_param
+            parameter = nn.Parameter(self.gathered(sharded), requires_grad=sharded.requires_grad)
+            parameter.grad = None if sharded.grad is None else self.gathered(sharded.grad)
+            made.append((place, parameter))
         with ExitStack() as failed:
-            undo = ExitStack()
-            failed.callback(undo.close)
-            for (place, parameter), state in zip(made, states, strict=True):
-                sharded = place.keeper.sharded_param
-                undo.callback(place.keeper._setattr_on_modules, sharded)
-                undo.callback(_remember(optimizers, sharded, parameter))
-                place.keeper._setattr_on_modules(parameter)
-                _exchange(optimizers, sharded, parameter, state)
-            yield undo.close
             for place, parameter in made:
-                undo.callback(_shard(place, parameter))
-                sharded = place.keeper.sharded_param
-                own = _states(parameter, optimizers, partial(_like, sharded=sharded))
-                _exchange(optimizers, parameter, sharded, own)
+                failed.callback(place.keeper._setattr_on_modules, place.keeper.sharded_param)
+                place.keeper._setattr_on_modules(parameter)
+            yield
+            for place, parameter in made:
+                new = place.anew(parameter)
+                failed.callback(place.drop, new)
+                if parameter.grad is not None:
+                    new.sharded_param.grad = sharded_like(parameter.grad, new.sharded_param)
+                failed.callback(place.put(new))
             failed.pop_all()
 
+    @torch.no_grad()
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """All rows of a sharded tensor, in memory of its own; all processes have to ask for it."""
+        self.gathering = True
+        found: Tensor = whole(tensor.detach())
+        self.gathering = False
+        return found
 
-def _groups(state: Any) -> list[Any]:
-    several = getattr(state, "_fsdp_param_groups", None)
-    if several is not None:
-        return [*several]
-    return [] if state._fsdp_param_group is None else [state._fsdp_param_group]
+    def in_turn(self, tensors: Sequence[Tensor], optimizers: Sequence[Optimizer], work: Work) -> Back:
+        """Change parameters one after the other, on all processes alike.
+
+        Value, gradient and optimizer state are gathered one by one, changed, and sharded again, before the
+        next is gathered. Where that fails on one process alone, it goes on taking part in what the others
+        wait for, and raises at the end.
+
+        Args:
+            tensors: the sharded parameters.
+            optimizers: that train them.
+            work: what becomes of them.
+
+        Returns:
+            A function that undoes it: this process gets the shards back that it had.
+        """
+        self.settle()
+        places = {id(place.keeper.sharded_param): place for place in self._places()}
+        attempt = _Attempt()
+        with ExitStack() as undo:
+            for tensor in tensors:
+                self._turn(places[id(tensor)], optimizers, work, attempt, undo)
+            if attempt.error is not None:
+                raise attempt.error
+            return undo.pop_all().close
+
+    def _turn(
+        self, place: Place, optimizers: Sequence[Optimizer], work: Work, attempt: _Attempt, undo: ExitStack
+    ) -> None:
+        tensor = place.keeper.sharded_param
+        old, others = self.gathered(tensor), [self.gathered(each) for each in work.beside(tensor)]
+        value = attempt(work.value, tensor, old, others)
+        del old, others  # memory that what comes next needs
+        new = attempt(place.anew, value)
+        if new is not None:
+            undo.callback(place.drop, new)
+
+        def changed(each: Tensor, make: Callable[[Tensor], Tensor]) -> Any:
+            whole_one = self.gathered(each)
+            return attempt(lambda: sharded_like(make(whole_one), new.sharded_param))
+
+        gradient = None if tensor.grad is None else changed(tensor.grad, partial(work.gradient, tensor))
+        states = []
+        for optimizer in optimizers:
+            if (state := optimizer.state.get(tensor)) is not None:
+                entry = partial(work.state, tensor, optimizer, value)
+                after = {
+                    key: changed(each, partial(entry, key)) if is_sharded(each) else each
+                    for key, each in state.items()
+                }
+                states.append((optimizer, after))
+        if attempt.error is None:
+            new.sharded_param.grad = gradient
+            attempt(_put, place, new, states, undo)
 
 
-def _refused(place: _Place) -> str | None:
+class _Attempt:
+    """What may fail on this process alone: behind a failure nothing more is tried."""
+
+    error: BaseException | None = None
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function returns; None if it, or anything before it, has failed."""
+        if self.error is None:
+            try:
+                return function(*args)
+            except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # they have whole tensors
+                self.error = error
+        return None
+
+
+def _put(place: Place, new: Any, states: Sequence[tuple[Optimizer, Any]], undo: ExitStack) -> None:
+    """Put what shards a parameter in place, and the optimizers' state of it."""
+    undo.callback(place.put(new))
+    tensor = place.keeper.sharded_param
+    for optimizer, state in states:
+        undo.callback(optimizer.state.__setitem__, tensor, optimizer.state[tensor])
+        optimizer.state[tensor] = state
+
+
+def _refused(place: Place) -> str | None:
     keeper, group = place.keeper, place.group
     if keeper.is_dtensor or keeper.sharded_param.device_mesh.ndim > 1:
         return "with tensor parallelism, or several dimensions of a mesh,"
@@ -177,113 +232,3 @@ def _refused(place: _Place) -> str | None:
     if len(group.modules) > 1:
         return "of several modules in one call"
     return None
-
-
-def _put_back(hooks: Any, before: Sequence[tuple[Any, Any]]) -> None:
-    hooks.clear()
-    hooks.update(before)
-
-
-def _gathered(sharded: Any) -> nn.Parameter:
-    """The whole of a parameter, and of its gradient."""
-    with torch.no_grad():
-        parameter = nn.Parameter(whole(sharded.detach()), requires_grad=sharded.requires_grad)
-        parameter.grad = None if sharded.grad is None else whole(sharded.grad)
-    return parameter
-
-
-def _shard(place: _Place, parameter: nn.Parameter) -> Back:
-    """Shard a parameter that has been whole; the sharded one is the same object as before.
-
-    Returns:
-        A function that undoes it: it puts the same memory as before back.
-    """
-    old, group = place.keeper, place.group
-    gradient, parameter.grad = parameter.grad, None
-    new = _keeper(old, group, parameter.detach().contiguous(), parameter.requires_grad)
-    if gradient is not None:
-        new.sharded_param.grad = _like(gradient, new.sharded_param)
-    same, other = old.sharded_param, new.sharded_param
-
-    def put(keeper: Any, before: Any) -> None:
-        swap: Any = torch.utils.swap_tensors
-        swap(same, other)
-        keeper.sharded_param = same
-        for each in (before, keeper):  # what each does after a state dict is loaded
-            each._post_load_hook_handle.remove()
-        register = keeper._module_info.module.register_load_state_dict_post_hook
-        keeper._post_load_hook_handle = register(lambda *_: keeper.reset_sharded_param())
-        keeper._setattr_on_modules(same)
-        group.fsdp_params[place.index] = keeper
-
-    def back() -> None:
-        put(old, new)
-
-    put(new, old)
-    return back
-
-
-def _keeper(old: Any, group: Any, data: Tensor, trained: bool) -> Any:
-    """An object like the one that has sharded a parameter, for other data."""
-    new = type(old)(
-        nn.Parameter(data, requires_grad=trained),
-        old._module_info,
-        old.mesh_info,
-        old.post_forward_mesh_info,
-        old.device,
-        None,
-        old.mp_policy,
-        group.offload_policy,
-    )
-    new._param_fqn = old._param_fqn
-    if hasattr(old, "orig_dtype"):  # known since the first run
-        new.init_dtype_attrs(old.mp_policy)
-    return new
-
-
-def _like(value: Any, sharded: Any) -> Any:
-    """What is shaped like a whole parameter, sharded as the parameter is; anything else as it is."""
-    if not isinstance(value, Tensor) or value.ndim == 0 or value.shape != sharded.shape:
-        return value
-    from torch.distributed.tensor import DTensor
-
-    mesh = sharded.device_mesh
-    rows = [*value.detach().chunk(mesh.size())]
-    rank = mesh.get_local_rank()
-    own = rows[rank].clone() if rank < len(rows) else value.new_empty(0, *value.shape[1:])
-    return DTensor.from_local(
-        own, mesh, sharded.placements, run_check=False, shape=value.shape, stride=value.contiguous().stride()
-    )
-
-
-def _states(parameter: Tensor, optimizers: Sequence[Optimizer], made: _Made) -> list[dict[str, Any] | None]:
-    """What is made of all that each optimizer has of a parameter; None of one that has nothing."""
-    states = (each.state.get(parameter, None) for each in optimizers)
-    return [None if state is None else {key: made(value) for key, value in state.items()} for state in states]
-
-
-def _remember(optimizers: Sequence[Optimizer], sharded: Tensor, whole: Tensor) -> Back:
-    """What undoes that optimizers train the whole of a parameter in its place."""
-    groups = [(group, group["params"]) for each in optimizers for group in each.param_groups]
-    states = [(each.state, each.state[sharded]) for each in optimizers if sharded in each.state]
-
-    def back() -> None:
-        for group, parameters in groups:
-            group["params"] = parameters
-        for state, value in states:
-            state.pop(whole, None)
-            state[sharded] = value
-
-    return back
-
-
-def _exchange(
-    optimizers: Sequence[Optimizer], old: Tensor, new: Tensor, states: Sequence[dict[str, Any] | None]
-) -> None:
-    """Let optimizers train one parameter in the place of another, with these states."""
-    for optimizer, state in zip(optimizers, states, strict=True):
-        for group in optimizer.param_groups:
-            group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
-        if state is not None:
-            del optimizer.state[old]
-            optimizer.state[new] = state

@@ -1,4 +1,4 @@
-"""Tensors of which each process has some rows: what can be done to these alone."""
+"""Tensors of which each process has some rows: which these are, and what can be done to the rows alone."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import sys
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is a `DTensor`."""
     tensors = sys.modules.get("torch.distributed.tensor")  # if not there, nothing of it has been used
     return tensors is not None and isinstance(tensor, tensors.DTensor)
+
+
+def sharded_modules(model: nn.Module) -> list[Any]:
+    """The modules that `fully_shard` was called with."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    kind = getattr(fsdp, "FSDPModule", None)
+    return [] if kind is None else [module for module in model.modules() if isinstance(module, kind)]
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -29,7 +36,18 @@ def whole(value: Any) -> Any:
 
     All processes have to ask for it at the same time.
     """
-    return value.full_tensor().clone() if is_sharded(value) else value
+    if not is_sharded(value):
+        return value
+    found: Tensor = value.full_tensor()
+    own: Tensor = value.to_local()
+    shared = found.untyped_storage().data_ptr() == own.untyped_storage().data_ptr()  # as on a single process
+    return found.clone() if shared else found
+
+
+def put_rows(tensor: Tensor, value: Tensor) -> None:
+    """Write into a tensor what the whole of it is to be: on each process the rows that it has."""
+    begin, own = first_row(tensor), local(tensor)
+    own.copy_(value[begin : begin + len(own)])
 
 
 def first_row(tensor: Tensor) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from diffstruct.distributed.reducer import check, rebuild
-from diffstruct.distributed.sharding import Sharding, sharded_modules
-from diffstruct.distributed.shards import is_sharded
+from diffstruct.distributed.sharding import Sharding
+from diffstruct.distributed.shards import is_sharded, sharded_modules
 from diffstruct.errors import StructureError
 
 
@@ -76,9 +76,7 @@ def following(model: nn.Module) -> Iterator[None]:
     Also parameters that end as they were: surgery that was tried and undone renews their accumulators, which
     the hooks of a `DistributedDataParallel` hang on.
     """
-    with ExitStack() as back:
-        if sharded_modules(model):
-            back.enter_context(Sharding(model).plain())
+    with plain(model):
         try:
             yield
         finally:
@@ -86,6 +84,13 @@ def following(model: nn.Module) -> Iterator[None]:
             if ddp is not None:
                 check(ddp)
                 rebuild(ddp)
+
+
+@contextmanager
+def plain(model: nn.Module) -> Iterator[None]:
+    """Within it a model that is sharded is whole on each process, as if it had never been sharded."""
+    with Sharding(model).plain() if sharded_modules(model) else nullcontext():
+        yield
 
 
 def covers(ddp: DistributedDataParallel, model: nn.Module) -> list[str]:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from diffstruct.couple import EXCLUDED, FoundWidths, depths_of, find_widths
 from diffstruct.criteria import Criterion, Training
+from diffstruct.distributed import is_sharded, plain, unlike_a_block
 from diffstruct.errors import ConfigurationError, StructureError
 from diffstruct.nn import Multiplier, Residual
 from diffstruct.nn.recurrent import Recurrent
@@ -73,13 +74,31 @@ def _add_depths(found: FoundWidths, wanted: Sequence[str]) -> None:
         return
     if found.proof is None:
         raise ConfigurationError("depths are found by running the model: give example_inputs")
-    depths = depths_of(found.proof, patterns)
+    with plain(found.model):
+        depths = depths_of(found.proof, patterns)
+    for depth in depths.depths.values():
+        _check_shards(depth)
     found.refused += [each for each in depths.refused if each.reason != EXCLUDED]
     if not depths.depths:
         raise StructureError(f"none of the blocks of {patterns} can come or go:\n{depths.explain()}")
     for each in depths.depths.values():
         each.stack.shared |= outside(found.widths.values(), each.blocks)
     found.widths = {**depths.depths, **found.widths}
+
+
+def _check_shards(depth: Depth) -> None:
+    """Refuse blocks of a sharded model that are not sharded one by one.
+
+    Raises:
+        StructureError: there is one.
+    """
+    for block in depth.blocks:
+        why = unlike_a_block(block) if any(map(is_sharded, block.parameters())) else None
+        if why is not None:
+            raise StructureError(
+                f"the blocks of depth {depth.name!r} cannot come and go in a model that fully_shard has "
+                f"sharded: {why}; or leave depth out, or use DistributedDataParallel"
+            )
 
 
 def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> None:
@@ -113,7 +132,6 @@ def learnable(found: FoundWidths, criterion: Criterion, training: Training) -> N
 def shardable(
     model: nn.Module,
     criterion: Criterion,
-    depth: Sequence[str],
 ) -> None:
     """Refuse what cannot be learned of a model that is sharded over processes; arguments as of `Structure`.
 
@@ -123,8 +141,6 @@ def shardable(
     why = None
     if not getattr(criterion, "knows_shards", False):
         why = f"{type(criterion).__name__} judges by whole weights: use TaylorImportance"
-    elif depth or any(isinstance(module, Residual) for module in model.modules()):
-        why = "blocks cannot come and go, since PyTorch copies no module that is sharded: leave depth out"
     elif any(isinstance(module, (Recurrent, Multiplier)) for module in model.modules()):
         why = "layers of ds.nn cannot be learned, since finish would replace them: use those of torch.nn"
     if why is not None:

@@ -21,7 +21,7 @@ from diffstruct.structure.finish import finished
 from diffstruct.structure.finite import Guard
 from diffstruct.structure.hooks import ActsBeforeSteps
 from diffstruct.structure.losses import Losses
-from diffstruct.structure.operation import block_watch, carried, operate_on, told, touched_by
+from diffstruct.structure.operation import block_watch, carried, operate_on, told
 from diffstruct.structure.retreat import all_or_nothing, at_risk, remember
 from diffstruct.structure.run import training_after
 from diffstruct.structure.widening import Widening
@@ -96,11 +96,9 @@ class ChangingStructure(ActsBeforeSteps):
             undo, copies, processes = undo or ExitStack(), self.training.copies, self.training.processes
             if copies:
                 undo.callback(remember(*at_risk(self.model, [*self.widths.values()], copies)))
-            run = self.training.optimizers, initialize, copies
+            run = self.training.optimizers, initialize, copies, processes
             processes.changing()
-            with processes.whole(touched_by(changes), self.training.optimizers) as back:
-                undo.callback(operate_on(self.model, changes, births, *run))
-            undo.callback(back)
+            undo.callback(operate_on(self.model, changes, births, *run))
         self._last = changes
         self.states = {name: decision.state for name, decision in decisions.items()}
         fresh = {name: np.zeros(change.new_size, np.bool_) for name, change in changes.items()}
@@ -131,12 +129,9 @@ class ChangingStructure(ActsBeforeSteps):
     def _end(self, keep: Mapping[str, tuple[int, ...]], undo: ExitStack) -> tuple[nn.Module, list[str]]:
         """Remove all units but those to keep, and all that is ours; the plain model, and what to say."""
         processes = self.training.processes
-        touched = touched_by({name: Change(self.widths[name], units, 0) for name, units in keep.items()})
         run = self.model, self.widths, self.criterion, keep, self._found.proof
         processes.changing()
-        with processes.whole(touched, self.training.optimizers) as back:
-            plain, changes, followed = finished(*run, undo)
-        undo.callback(back)
+        plain, changes, followed = finished(*run, undo)
         undo.callback(processes.replace, self.model)
         processes.replace(plain)
         for name, change in changes.items():

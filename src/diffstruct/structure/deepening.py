@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffstruct.criteria import Criterion, Training
+from diffstruct.distributed import whole
 from diffstruct.rule import Decision, RuleState, addition
 from diffstruct.states import Fields
 from diffstruct.surgery import Birth, Change, change_blocks, newborn
@@ -227,6 +228,6 @@ def _slopes(found: Sequence[Birth], gradients: Gradients) -> list[float]:
     if slopes is None:
         return [float(place) for place in range(len(found))]
     each = iter(slopes)
-    steepness = [sum(float(next(each).double().square().sum()) for _ in tensors) for tensors in last]
+    steepness = [sum(float(whole(next(each).double().square().sum())) for _ in tensors) for tensors in last]
     costs = [sum(p.numel() for p in birth.block.module.parameters()) for birth in found]
     return [steep / cost for steep, cost in zip(steepness, costs, strict=True)]

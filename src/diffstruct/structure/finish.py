@@ -46,9 +46,10 @@ def finished(
         StructureError: a multiplier cannot be folded into the weights that read it.
     """
     changes = {name: Change(widths[name], units, 0) for name, units in keep.items()}
-    optimizers, copies = criterion.training.optimizers, criterion.training.copies
+    training = criterion.training
+    optimizers, copies = training.optimizers, training.copies
     followed = block_watch(model, widths, changes, {})
-    undo.callback(operate_on(model, changes, {}, optimizers, copies=copies))
+    undo.callback(operate_on(model, changes, {}, optimizers, copies=copies, processes=training.processes))
     folded = _fold_multipliers(widths.values(), copies, proof)
     forget_parameters(optimizers, [multiplier.weight for multiplier in folded])
     write_eps(widths.values(), copies)

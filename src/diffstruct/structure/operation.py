@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from diffstruct.distributed import Processes
 from diffstruct.rule import Decision
-from diffstruct.surgery import Birth, Change, Copy, Initialize, change_blocks, operate
+from diffstruct.surgery import Birth, Change, Copy, Initialize, change_blocks, operate, operate_in_turn
 from diffstruct.surgery.planning import leave_zero
 from diffstruct.width import Depth, Followed, NewBlock, Width, follow_blocks
 from diffstruct.width.depth import children_of
@@ -25,6 +26,7 @@ def operate_on(
     optimizers: Sequence[Optimizer],
     initialize: Initialize = leave_zero,
     copies: MutableSequence[Copy] | None = None,
+    processes: Processes | None = None,
 ) -> Callable[[], None]:
     """Carry changes of widths and of depths out.
 
@@ -35,13 +37,17 @@ def operate_on(
         optimizers: that train the model.
         initialize: writes the entries of new units.
         copies: of the model, which change alike.
+        processes: that train the model, each of which may have a part of it; None: this one alone.
 
     Returns:
         A function that undoes it.
     """
     with ExitStack() as undo:
         plain = [change for change in changes.values() if not isinstance(change.width, Depth)]
-        undo.callback(operate(plain, optimizers, initialize, copies or ()))
+        if processes is None or processes.sharding is None:
+            undo.callback(operate(plain, optimizers, initialize, copies or ()))
+        elif plain:
+            undo.callback(operate_in_turn(plain, processes, optimizers, initialize))
         for name, change in changes.items():
             if isinstance(change.width, Depth):
                 undo.callback(change_blocks(model, change, births.get(name, ()), optimizers, copies))

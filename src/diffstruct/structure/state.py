@@ -27,7 +27,7 @@ from diffstruct.structure.changing import ChangingStructure
 from diffstruct.width import Depth, Slot, Width
 from diffstruct.width.depth import children_of
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what a state dict says changes its meaning."""
 
 

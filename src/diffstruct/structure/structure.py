@@ -31,7 +31,7 @@ from diffstruct.structure.hidden_state import carry_state
 from diffstruct.structure.load_hooks import watch_loads
 from diffstruct.structure.loading import load_state
 from diffstruct.structure.losses import Losses
-from diffstruct.structure.operation import operate_on, touched_by
+from diffstruct.structure.operation import operate_on
 from diffstruct.structure.recording import record_of
 from diffstruct.structure.remarks import remarks_at_the_end
 from diffstruct.structure.retreat import at_risk, remember, remember_modules
@@ -134,7 +134,7 @@ class Structure(DecidingStructure):
         processes = Processes(self.model, independent)
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
         if processes.sharding is not None:
-            shardable(self.model, self.criterion, depth)
+            shardable(self.model, self.criterion)
         with processes.following(), held(), ExitStack() as undo:  # what to do if anything fails
             processes.changing()
             self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
@@ -153,9 +153,7 @@ class Structure(DecidingStructure):
             widened = keep if self.criterion.widens else ()
             self._widening = widening(self.widths, widened, self.training.rules, self.multiple_of)
             changes = {name: Change(self.widths[name], units, 0) for name, units in keep.items()}
-            with processes.whole(touched_by(changes), self.training.optimizers) as back:
-                undo.callback(operate_on(self.model, changes, {}, self.training.optimizers))
-            undo.callback(back)
+            undo.callback(operate_on(self.model, changes, {}, optimizers, processes=processes))
             self.criterion.resize(changes, 0)
             self.history = History.of_decisions(self.training.total_steps // self.training.interval)
             self._losses = Losses()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from diffstruct.distributed import local, whole
 from diffstruct.rule import Decision, Rule, RuleState, addition
 from diffstruct.states import Fields
-from diffstruct.surgery import Change
+from diffstruct.surgery import Change, write_into
 from diffstruct.width import Slot, Width
 from diffstruct.width.layout import Layout, Sizes, along, axes, length, owners
 from diffstruct.width.parts import whole as undivided
@@ -96,19 +97,30 @@ class Widening:
         for change in changes:
             for slot in change.width.slots:
                 slots.setdefault(slot.tensor, []).append((slot, change))
-        for tensor, value in values.items():
+        for tensor in values:
             if tensor not in slots:  # a tensor that is rescaled, and has no units
                 continue
             place = self._places[slots[tensor][0][0].module, slots[tensor][0][0].name]
-            new = torch.zeros_like(value, dtype=torch.bool)
-            for slot, change in slots[tensor]:
-                units = owners(slot.layout, change.width.axis, sizes)
-                new |= along((units >= len(change.keep)).to(new.device), slot.dim, new.ndim)
-            value.copy_(torch.where(new, self._as_it_came(tensor, place, sizes), value))
+            write = partial(self._write, tensor, place, slots[tensor], sizes)
+            write_into(values, tensor, write, self._written[place])
 
-    def _as_it_came(self, tensor: Tensor, place: Place, sizes: Sizes) -> Tensor:
-        """The entries that a tensor came with of the units that there are at these sizes."""
-        written: Tensor = whole(self._written[place])
+    def _write(
+        self,
+        tensor: Tensor,
+        place: Place,
+        slots: Sequence[tuple[Slot, Change]],
+        sizes: Sizes,
+        value: Tensor,
+        written: Tensor,
+    ) -> None:
+        new = torch.zeros_like(value, dtype=torch.bool)
+        for slot, change in slots:
+            units = owners(slot.layout, change.width.axis, sizes)
+            new |= along((units >= len(change.keep)).to(new.device), slot.dim, new.ndim)
+        value.copy_(torch.where(new, self._as_it_came(tensor, place, sizes, written), value))
+
+    def _as_it_came(self, tensor: Tensor, place: Place, sizes: Sizes, written: Tensor) -> Tensor:
+        """The entries that a tensor came with, of which `written` are all, of the units at these sizes."""
         for dim, layout in self._layouts[place].items():
             there = torch.ones(written.shape[dim], dtype=torch.bool)
             for axis in axes(layout):

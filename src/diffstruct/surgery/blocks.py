@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from diffstruct.distributed import find_blocks_anew, settle
 from diffstruct.surgery.change import Change
 from diffstruct.surgery.copies import Copy, with_modules
 from diffstruct.surgery.optimizer_state import begin_state
@@ -70,8 +71,10 @@ def change_blocks(
     stack, kept = depth.stack, set(change.keep)
     gone = [block.module for unit, block in enumerate(stack.blocks) if unit not in kept]
     entering = [(birth.before, birth.sibling.module, birth.block.module) for birth in births]
+    settle(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     with ExitStack() as undo:
+        undo.callback(find_blocks_anew, model)
         old = children_of(stack.container)
         _arrange(stack.container, gone, entering, undo)
         origin = _origin(old, children_of(stack.container), births)
@@ -82,6 +85,7 @@ def change_blocks(
         for twin_of in [{}, *(copy.modules for copy in copies or ())]:
             _keep_in_step(depth, change.new_size - change.size, origin, twin_of, undo)
         _optimizers_follow(model, optimizers, gone, births, names, undo)
+        find_blocks_anew(model)
         return undo.pop_all().close
 
 

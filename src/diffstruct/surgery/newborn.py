@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from diffstruct.distributed import shard_like, whole_copy
 from diffstruct.surgery.blocks import Birth
 from diffstruct.width.depth import Block, Depth
 from diffstruct.width.layout import Axis
@@ -27,7 +27,8 @@ def newborn(
 
     Its parameters are drawn with the mean and deviation that those of the model's blocks came with, or by
     the `reset_parameters` of the module that has them, where that is not one of PyTorch's. What the sibling
-    shares with the rest of the model (a module, a parameter, a configuration), the new block shares, too.
+    shares with the rest of the model (a module, a parameter, a configuration), the new block shares, too. One
+    of a model that `fully_shard` has sharded is sharded as its sibling is.
 
     Args:
         model: the model.
@@ -40,13 +41,14 @@ def newborn(
     memo: dict[int, Any] = {id(axis): axis for axis in outside}
     kept = _shared(model, sibling.module)
     memo.update(kept)
-    module = deepcopy(sibling.module, memo)
+    module = whole_copy(sibling.module, memo)
     twins = dict(zip(sibling.module.modules(), module.modules(), strict=True))
     _draw(module, depth.stack.moments, kept, generator)
     last = tuple((twins[owner], name) for owner, name in sibling.last)
     with torch.no_grad():
         for owner, name in last:
             getattr(owner, name).zero_()
+    shard_like(module, sibling.module)
     return Birth(Block(module, last, origin=sibling.origin), sibling, before, memo)
 
 
