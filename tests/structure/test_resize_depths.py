@@ -48,7 +48,8 @@ def shuffled(state):
     return dict(items)
 
 
-@pytest.mark.parametrize(("keep", "more"), [((0, 2), 0), ((1,), 0), ((0, 1, 2), 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("keep", "more"), [((0, 2), 0), ((0, 1, 2), 2)])
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_a_fresh_model_gets_the_blocks_that_a_state_dict_has(name, keep, more):
     if name in LIBRARY and not HAS_LIBRARY:
@@ -65,6 +66,7 @@ def test_a_fresh_model_gets_the_blocks_that_a_state_dict_has(name, keep, more):
         assert fresh.config.num_hidden_layers == len(keep) + more
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_LIBRARY, reason="transformers is not installed")
 @pytest.mark.parametrize(("keep", "more"), [((1,), 0), ((0, 1), 2)])
 def test_what_is_no_block_stays_where_it_is(keep, more):
