@@ -392,3 +392,33 @@ def test_where_the_outputs_are_not_seen_the_estimate_decides():
     assert set(first.removed) <= {2, 3}
     assert structure.history.removed() >= 2
     assert first.cost is None
+
+
+class LeftOut(Net):
+    """What the hidden layer says is left out of every second batch, at random."""
+
+    def __init__(self):
+        super().__init__(3)
+        self.heard = []
+
+    def forward(self, x):
+        heard = not self.training or bool(torch.rand(()) < 0.5)
+        if not torch.is_grad_enabled():
+            self.heard.append(heard)
+        return self.two(heard * torch.tanh(self.one(x)))
+
+
+def test_what_is_left_out_at_random_is_not_left_out_of_all_runs_that_measure():
+    torch.manual_seed(0)
+    model = LeftOut().double()
+    x = torch.randn(4096, 4, dtype=torch.float64)
+    y = drawn(model.eval()(x).detach().softmax(1), torch.Generator().manual_seed(1))
+    model.train().heard.clear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    criterion = ds.TaylorImportance(price=1e6, settling=1e6)  # all units are tried
+    structure = ds.Structure(
+        model, optimizer, example_inputs=(x[:8],), total_steps=400, criterion=criterion, rule=RULE, interval=4
+    )
+    model.heard.clear()
+    train(model, optimizer, structure, x, y, 300)
+    assert 0.2 < sum(model.heard) / len(model.heard) < 0.8

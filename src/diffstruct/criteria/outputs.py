@@ -20,7 +20,7 @@ from diffstruct.criteria.loss import Loss, class_dim, recognise, rows_of
 from diffstruct.distributed import Rows, reducing
 from diffstruct.interrupts import allowed
 from diffstruct.nn.outputs import tensors_in
-from diffstruct.nn.undisturbed import undisturbed
+from diffstruct.nn.undisturbed import SEED, undisturbed
 
 MOST_ENTRIES = 1 << 17
 """Of outputs that are larger only some predictions are looked at, evenly spread."""
@@ -169,15 +169,16 @@ class Outputs:
         return replace(loss, scale=loss.scale * share, predictions=loss.predictions * share)
 
     @torch.no_grad()
-    def again(self, call: Call, training: bool = True) -> Tensor:
+    def again(self, call: Call, training: bool = True, seed: int = SEED) -> Tensor:
         """The outputs of a call with the weights as they are now, `[predictions, classes]`, those looked at.
 
         Args:
             call: the call.
             training: in the modes that the modules are in; else in evaluation mode.
+            seed: of what the model itself draws.
         """
         device, dtype, enabled = call.autocast
-        with undisturbed(self.model, training=training), torch.autocast(device, dtype, enabled), allowed():
+        with undisturbed(self.model, training, seed), torch.autocast(device, dtype, enabled), allowed():
             found = tensors_in(self.model(*call.args, **call.kwargs))[call.index]
         return rows_of(found if found.ndim > 1 else found[:, None], call.dim)[:: call.step]
 

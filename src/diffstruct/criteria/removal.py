@@ -28,6 +28,7 @@ from diffstruct.criteria.outputs import Call, Outputs, as_one
 from diffstruct.criteria.silencing import restore, silence, taking_over, written
 from diffstruct.criteria.tracker import ImportanceTracker, grace_ended, move_names
 from diffstruct.distributed import scale_
+from diffstruct.nn.undisturbed import SEED
 from diffstruct.rule import round_up
 from diffstruct.surgery import Change, Copy
 from diffstruct.width import Depth
@@ -96,6 +97,9 @@ class Removals:
         self.group = dict.fromkeys(tracker.widths, FIRST_GROUP)
         self.waiting = dict.fromkeys(tracker.widths, 0)
         self.credit = 0.0
+        self._seed = 0
+        """Of what the model itself draws in training, another for each decision: a block that is left out at
+        random must not be left out at all of them, where its units would cost nothing."""
 
     def importance(self, name: str) -> NDArray[np.float64]:
         """Of the units of a width, corrected by what was measured."""
@@ -113,7 +117,7 @@ class Removals:
         most = 2.0 * (1 + len(widths))
         a_step = FORWARDS_A_STEP if self.budget is None else FORWARDS_WITH_A_BUDGET
         self.credit = min(self.credit + a_step * self.training.interval, most)
-        self.pending = {}
+        self.pending, self._seed = {}, step
         for name, shown in self.shown.items():
             if shown.any():
                 shown &= self.importance(name) <= self.training.threshold(name)
@@ -341,7 +345,7 @@ class Removals:
     ) -> tuple[Tensor, Statistics]:
         """The outputs of a call with the weights as they are now, and what goes into each `BatchNorm`."""
         with self._norms.watched(reference) as seen:
-            outputs = self.outputs.again(call, training=training)
+            outputs = self.outputs.again(call, training, self._seed if training else SEED)
         self.training.processes.settle()
         return outputs, seen
 

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 SEED = 0
-"""Of what the model itself draws, the same each time."""
+"""Of what the model itself draws, unless another is given."""
 
 
 @contextmanager
-def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
+def undisturbed(model: nn.Module, training: bool = False, seed: int = SEED) -> Iterator[None]:
     """Restore modes, buffers and random numbers after a run.
 
     Args:
         model: the model.
         training: whether its modules keep the modes that they are in; else all are in evaluation mode.
+        seed: of what the model itself draws.
     """
     modes = {module: module.training for module in model.modules()}
     buffers = [
@@ -31,7 +32,7 @@ def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
         if buffer is not None
     ]
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
-    with _seeded(devices):
+    with _seeded(devices, seed):
         try:
             if not training:
                 model.eval()
@@ -57,7 +58,7 @@ def _differ(buffer: Tensor, before: Tensor) -> bool:
 
 
 @contextmanager
-def _seeded(devices: Iterable[torch.device]) -> Iterator[None]:
+def _seeded(devices: Iterable[torch.device], seed: int) -> Iterator[None]:
     """Seed the generator of the CPU and those of `devices`, no others, and restore them afterwards.
 
     So with those of Python and NumPy that all code shares: a model's may leave blocks out by them.
@@ -67,10 +68,10 @@ def _seeded(devices: Iterable[torch.device]) -> Iterator[None]:
     states = [generator.get_state() for generator in generators]
     pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        random.seed(SEED)
-        np.random.seed(SEED)  # noqa: NPY002
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
         for generator in generators:
-            generator.manual_seed(SEED)
+            generator.manual_seed(seed)
         yield
     finally:
         random.setstate(pythons)
