@@ -47,7 +47,9 @@ class Forecaster(nn.Module):
 def fit(model, learn=False):
     """Train by truncated backpropagation, a day at a time; returns the structure, and its sizes over time."""
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    structure = ds.Structure(model, optimizer, total_steps=options.steps, start=1) if learn else None
+    structure = None
+    if learn:  # by default a width does not grow beyond what it came with
+        structure = ds.Structure(model, optimizer, total_steps=options.steps, rule=ds.Rule(max_units=64))
     schedule, sizes = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps), []
     for step in range(options.steps):
         begin = step * DAY % (len(x) // DAY * DAY)
@@ -73,7 +75,7 @@ def forecasts(model):
         return model(inputs[:, None])[0][14_400:, 0]
 
 
-learned = Forecaster(64)
+learned = Forecaster(1)
 structure, sizes = fit(learned, learn=True)
 learned = structure.finish()  # may remove some more
 sizes.append(learned.lstm.hidden_size)

@@ -89,7 +89,7 @@ def test_layers_stay_equal_while_they_are_learned(criterion):
     model, optimizer, structure = structured(
         blocks(12, 12), criterion=criterion, tie=["*.up"], start=4, rule=EAGER
     )
-    sizes = set()
+    sizes = {structure.widths["*.up"].size}
 
     def equal():
         assert model[0].up.out_features == model[1].up.out_features == structure.widths["*.up"].size

@@ -264,9 +264,9 @@ def test_if_the_model_fails_while_a_unit_is_silenced_the_weights_are_as_before(k
     before = weights(model)
     again = removals.outputs.again
 
-    def failing(call, **options):
+    def failing(*call):
         model.failing = model.runs >= runs
-        return again(call, **options)
+        return again(*call)
 
     removals.outputs.again = failing
     with pytest.raises(RuntimeError, match="out of memory"):

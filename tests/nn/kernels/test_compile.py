@@ -115,3 +115,20 @@ def test_compiling_leaves_the_users_setting_alone():
 
     assert before == numba.config.CACHE_DIR
     assert double(2) == 4
+
+
+def test_code_for_other_types_under_the_same_number_is_not_taken(monkeypatch, tmp_path):
+    monkeypatch.setattr(compilation, "_CACHE", tmp_path)
+
+    def half(x):
+        return x / 2
+
+    first = compiled(half)
+    assert [first(3), first(3.0)] == [1.5, 1.5]
+    one, two = sorted(tmp_path.rglob("*.nbc"))
+    one.write_bytes(two.read_bytes())  # as a process leaves it that has begun with the same number
+    for hits in (0, 1):  # compiled again, and kept in the place of what was there
+        again = compiled(half)
+        assert again(3) == 1.5
+        assert again.signatures == [(numba.int64,)]
+        assert sum(again.stats.cache_hits.values()) == hits

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import numba
 import numba.extending
+from numba.core.caching import FunctionCache
+from numba.core.sigutils import normalize_signature
 
 from diffstruct.nn.kernels.sources import file_hash, implement, sources
 
@@ -40,6 +42,20 @@ def _cache() -> Path:
 _CACHE = _cache()
 
 
+class _Checked(FunctionCache):  # type: ignore[misc]
+    """Numba's cache on disk, which does not take code for some types for that for others.
+
+    Its files are numbered. Two processes that compile a function for different types at the same time may
+    give theirs the same number, and what the index says of it is then true of one of them alone.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The code for these types, or None: it is compiled then, and written over what was there."""
+        found = super().load_overload(sig, target_context)
+        alike = found is not None and found.signature.args == tuple(normalize_signature(sig)[0])
+        return found if alike else None
+
+
 def compiled(function: F) -> F:
     """Compile `function` at its first call for each combination of types, and keep the result on disk.
 
@@ -50,10 +66,12 @@ def compiled(function: F) -> F:
     name = hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(_CACHE / name)
+    dispatcher: Any = numba.njit(nogil=True, **OPTIONS)(function)
     try:
-        result: F = numba.njit(cache=True, nogil=True, **OPTIONS)(function)
+        dispatcher._cache = _Checked(function)
     finally:
         numba.config.CACHE_DIR = before
+    result: F = dispatcher
     return result
 
 
