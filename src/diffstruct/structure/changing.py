@@ -14,6 +14,7 @@ from torch import nn
 from diffstruct.couple import FoundWidths
 from diffstruct.criteria import Criterion, Training
 from diffstruct.history import Event, History
+from diffstruct.interrupts import held
 from diffstruct.rule import Decision, RuleState
 from diffstruct.structure.configuration import write_sizes
 from diffstruct.structure.deepening import Growth
@@ -66,7 +67,8 @@ class ChangingStructure(ActsBeforeSteps):
     def _all_or_nothing(self) -> Iterator[ExitStack]:
         """To do something as a whole or, if anything fails, not at all."""
         at_stake = at_risk(self.model, [*self.widths.values()])
-        with self.training.processes.following(), all_or_nothing(self, *at_stake) as undo:
+        # Signals wait until the wrapper has followed, too.
+        with held(), self.training.processes.following(), all_or_nothing(self, *at_stake) as undo:
             yield undo
 
     def _renew_guard(self, events: Sequence[Event], undo: ExitStack) -> None:

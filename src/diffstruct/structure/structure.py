@@ -135,7 +135,7 @@ class Structure(DecidingStructure):
         self.criterion: Criterion = shallow_copy(criterion or TaylorImportance())
         if processes.sharding is not None:
             shardable(self.model, self.criterion)
-        with processes.following(), held(), ExitStack() as undo:  # what to do if anything fails
+        with held(), processes.following(), ExitStack() as undo:  # what to do if anything fails
             processes.changing()
             self._found = widths_to_learn(self.model, example_inputs, widths, include, exclude, tie, depth)
             optimizers = optimizers_of(optimizer)
