@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from diffstruct.paper.reproduce.side_by_side import Done, side_by_side
-from diffstruct.paper.run_folder import replace_file
+from diffstruct.writing import replace_file
 
 Job = TypeVar("Job")
 Record = dict[str, Any]

@@ -18,7 +18,7 @@ from task import Task
 from torch import Tensor, nn
 from train import Job, measured
 
-from diffstruct.paper.run_folder import replace_file
+from diffstruct.writing import replace_file
 
 AT_ONCE = 16
 """Models side by side."""

@@ -6,12 +6,15 @@ import errno
 import os
 import random
 import resource
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext, suppress
 from multiprocessing import get_context
+from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
@@ -20,6 +23,9 @@ import torch
 
 import diffstruct as ds
 from diffstruct.checkpoint import content, folder
+
+NOBODY = 65534
+"""A user without rights."""
 
 
 def names(path):
@@ -123,16 +129,31 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         ds.checkpoint.save(tmp_path / "file" / "run", step=1)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
-def test_a_read_only_folder_is_named(tmp_path):
-    ds.checkpoint.save(tmp_path, step=1)
-    tmp_path.chmod(0o555)
+@pytest.fixture
+def folder_of_a_user(tmp_path):
+    """A folder of whoever runs the test; for root, whom nothing stops, of a user who has no rights."""
+    if os.geteuid() != 0:
+        yield tmp_path
+        return
+    path = Path(tempfile.mkdtemp())  # those above `tmp_path` are root's alone
+    os.chown(path, NOBODY, NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield path
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(path)
+
+
+def test_a_read_only_folder_is_named(folder_of_a_user):
+    ds.checkpoint.save(folder_of_a_user, step=1)
+    folder_of_a_user.chmod(0o555)
     try:
         with pytest.raises(ds.CheckpointError, match="Permission denied"):
-            ds.checkpoint.save(tmp_path, step=2)
-        assert ds.checkpoint.load(tmp_path) == {"step": 1}
+            ds.checkpoint.save(folder_of_a_user, step=2)
+        assert ds.checkpoint.load(folder_of_a_user) == {"step": 1}
     finally:
-        tmp_path.chmod(0o755)
+        folder_of_a_user.chmod(0o755)
 
 
 def test_an_old_checkpoint_that_cannot_be_removed_is_no_loss(tmp_path, monkeypatch):

@@ -73,6 +73,13 @@ def test_the_tables_are_what_the_data_say(name):
         assert WRITTEN[name](program, text) == (folder / "RESULTS.md").read_text()
 
 
+def test_the_table_of_cells_that_fell_behind_is_what_the_data_say():
+    folder = ROOT / "experiments/robust"
+    with experiment("robust", "afresh") as program:
+        both = (program.runs_of((folder / name).read_text()) for name in ("summary.json", "afresh.json"))
+        assert "\n".join(program.page(*both)) == (folder / "AFRESH.md").read_text()
+
+
 def test_pages_are_made_of_the_records_and_pictures_are_taken_of_them(figures, tmp_path):
     folder = ROOT / "experiments/pages"
     screenshots, records = (figures.module(folder, name) for name in ("screenshots", "records"))

@@ -13,17 +13,17 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 @contextmanager
-def experiment(name: str) -> Iterator[ModuleType]:
-    """Its `__main__`; afterwards its modules, whose names other experiments have too, are gone again."""
+def experiment(name: str, program: str = "__main__") -> Iterator[ModuleType]:
+    """One of its programs; afterwards its modules, whose names other experiments have too, are gone again."""
     modules, path = set(sys.modules), [*sys.path]
     sys.path.insert(0, str(EXPERIMENTS / name))
-    found = spec_from_file_location(f"{name}_main", EXPERIMENTS / name / "__main__.py")
-    program = module_from_spec(found)
+    found = spec_from_file_location(f"{name}_{program}", EXPERIMENTS / name / f"{program}.py")
+    module = module_from_spec(found)
     try:
-        found.loader.exec_module(program)
-        yield program
+        found.loader.exec_module(module)
+        yield module
     finally:
         sys.path[:] = path
-        for module in {*sys.modules} - modules:
-            if str(EXPERIMENTS) in str(getattr(sys.modules[module], "__file__", None)):
-                del sys.modules[module]
+        for new in {*sys.modules} - modules:
+            if str(EXPERIMENTS) in str(getattr(sys.modules[new], "__file__", None)):
+                del sys.modules[new]

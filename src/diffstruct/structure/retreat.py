@@ -25,7 +25,6 @@ from diffstruct.couple.found import Refusal
 from diffstruct.criteria.outputs import Call
 from diffstruct.distributed import Processes
 from diffstruct.history import History
-from diffstruct.interrupts import held
 from diffstruct.rule import Rule
 from diffstruct.structure.finite import Guard
 from diffstruct.surgery import Copy
@@ -38,7 +37,7 @@ Contents = tuple[Back | None, Iterable[object]]
 
 @contextmanager
 def all_or_nothing(*roots: object) -> Iterator[ExitStack]:
-    """Do something as a whole or, if anything fails, not at all; signals wait until it is over.
+    """Do something as a whole or, if anything fails, not at all, where signals are `held`.
 
     Args:
         roots: what is remembered, and put back.
@@ -46,7 +45,7 @@ def all_or_nothing(*roots: object) -> Iterator[ExitStack]:
     Returns:
         To which is added what else undoes it.
     """
-    with held(), ExitStack() as undo:
+    with ExitStack() as undo:
         undo.callback(remember(*roots, *_generators()))
         yield undo
         undo.pop_all()
