@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerState, TrainingArguments
 
 from diffstruct.errors import CheckpointError
+
+try:
+    from transformers import TrainerState, TrainingArguments
+except ImportError as error:
+    raise ImportError("transformers is not installed: pip install 'diffstruct[transformers]'") from error
 
 FILE = "structure.pt"
 """In the folder of each checkpoint."""

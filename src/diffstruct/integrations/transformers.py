@@ -9,14 +9,13 @@ from diffstruct.errors import StructureError
 from diffstruct.integrations.before_load import HeldBack, on_device_of
 from diffstruct.integrations.loggers import StructureWriter, Writer
 from diffstruct.integrations.losses import enter
+from diffstruct.integrations.trainer_checkpoints import read, save, saved
 from diffstruct.structure import Structure
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 except ImportError as error:
     raise ImportError("transformers is not installed: pip install 'diffstruct[transformers]'") from error
-
-from diffstruct.integrations.trainer_checkpoints import read, save, saved
 
 
 class StructureCallback(TrainerCallback):
