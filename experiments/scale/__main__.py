@@ -8,19 +8,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import linear_regression, mean, median
+from statistics import median
 
+import numpy as np
 from llama import CLUSTER, RANKS, events, llama
-from measure import SIZES, Measured, measure
+from measure import REPEATS, SIZES, Measured, measure
 from model import Collective, Machine, Memory, memory_of, of_decision, of_event, of_trial, seconds_of
 
 HERE = Path(__file__).parent
 ABOUT = """A transformer of two blocks, `fully_shard` and AdamW in float32, gloo on one machine of two cores:
 predicted / measured (the first over the second). *One*: a feed-forward network loses a tenth of its units;
 *all*: both do; *stream*: the residual stream does; *decision*: nothing is tried or changes. Bytes are those
-beyond what the rank had before. Seconds are the median of several events; predictions take latency, bandwidth
-and the rate of copies from plain gathers and copies made between these events, and Python's seconds, for an
-event and for each tensor of it, from the smallest model, whose seconds are so fitted and not predicted."""
+beyond what the rank had before. Seconds are the median of several events, of all models in turn; predictions
+take latency, bandwidth and the rates of copies from plain gathers and copies made between these events, and
+Python's seconds, for an event and for each tensor of it, from the smallest model, whose seconds are so fitted
+and not predicted."""
 COLUMNS = "stream", "event", "ranks", "collectives", "MB received", "MB at the peak", "seconds"
 LARGE = "event", "gathers", "GB received", "GB at the peak", "seconds"
 Found = Mapping[tuple[str, str], Measured]
@@ -31,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python experiments/scale", description=__doc__)
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="default: 2 4")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=[*SIZES], help="default: all")
-    parser.add_argument("--repeats", type=int, default=7, help="events that are timed (default: 7)")
+    parser.add_argument(
+        "--repeats", type=int, default=REPEATS, help=f"events that are timed (default: {REPEATS})"
+    )
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the table (default: where this is)")
     options = parser.parse_args(arguments)
     rows, good = [], True
@@ -53,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compared(found: Found, ranks: int) -> list[tuple[str, bool]]:
     """Rows of the table, and whether the collectives are those that were predicted."""
+    found = pooled(found)
     event, tensor = python_of(found, ranks)
     rows = []
     for (size, kind), each in found.items():
@@ -71,17 +76,28 @@ def compared(found: Found, ranks: int) -> list[tuple[str, bool]]:
     return rows
 
 
+def pooled(found: Found) -> Found:
+    """The same, with the median of all latencies and bandwidths: plain gathers are the same everywhere, and
+    what they take differs by itself from one second to the next."""
+    machines = [each.machine for each in found.values() if each.event]
+    both = {name: median(getattr(each, name) for each in machines) for name in ("latency", "bandwidth")}
+    return {key: replace(each, machine=replace(each.machine, **both)) for key, each in found.items()}
+
+
 def python_of(found: Found, ranks: int) -> tuple[float, float]:
-    """Seconds of Python for an event, and for each tensor of it: what is left in the smallest model's."""
-    smallest, gathers, left = next(iter(found))[0], [], []
+    """Seconds of Python for an event, and for each tensor of it: what is left in the smallest model's.
+
+    They are those by which the relative errors there are least.
+    """
+    smallest, rows, left = next(iter(found))[0], [], []
     for each in (each for (size, _), each in found.items() if size == smallest and each.event):
         expected = of_event(each.model, each.event, ranks)
         memory = memory_of(each.model, each.event, ranks)
-        left.append(median(each.seconds) - seconds_of(expected, memory, ranks, each.machine))
-        gathers.append(_gathers(expected))
-    found_slope, _ = linear_regression(gathers, left)
-    slope = max(0.0, found_slope)
-    return max(0.0, mean(left) - slope * mean(gathers)), slope
+        took = median(each.seconds)
+        rows.append([1 / took, _gathers(expected) / took])
+        left.append(1 - seconds_of(expected, memory, ranks, each.machine) / took)
+    event, tensor = np.linalg.lstsq(np.array(rows), np.array(left))[0]
+    return max(0.0, float(event)), max(0.0, float(tensor))
 
 
 def large(machine: Machine = CLUSTER, ranks: int = RANKS) -> list[str]:

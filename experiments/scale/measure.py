@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,9 +30,12 @@ from diffstruct.width import READERS
 HEADS, CLASSES, TIME, BATCH = 4, 64, 16, 4
 SIZES = {"tiny": 32, "small": 128, "middle": 256, "large": 512}
 """Units of the stream; feed-forward networks have four times as many."""
-REPEATS = 7
+KINDS = "one", "all", "stream", "decision"
+REPEATS = 15
 LEAST = 1 << 20
 """Entries of the smallest tensor that bandwidth is measured with: of less, the latency's noise hides it."""
+COLD = 1 << 24
+"""Entries of all tensors that are copied, if these are large: no cache has them any more, as in an event."""
 
 
 class Block(nn.Module):
@@ -108,11 +111,16 @@ def _run(rank: int, ranks: int, sizes: list[str], repeats: int, folder: str) -> 
     warnings.simplefilter("ignore")  # PyTorch's of names that it has changed
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-    found = {}
+    found, studies = {}, {}
     for size in sizes:
-        for kind in ("one", "all", "stream"):
-            found[size, kind] = _measured(rank, ranks, SIZES[size], kind, repeats)
+        for kind in KINDS[:3]:
+            studies[size, kind] = _begun(rank, ranks, SIZES[size], kind)
         found[size, "decision"] = _decision(rank, ranks, SIZES[size])
+    for _ in range(repeats):  # in turn: how fast the machine is differs from one second to the next
+        for study in studies.values():
+            study.repeat(ranks)
+    found |= {key: study.measured(ranks) for key, study in studies.items()}
+    found = {(size, kind): found[size, kind] for size in sizes for kind in KINDS}
     if rank == 0:
         torch.save(found, Path(folder, "found.pt"))
     dist.barrier()
@@ -180,23 +188,44 @@ def _decisions(structure: ds.Structure, event: dict[str, int]) -> dict[str, Deci
     return found
 
 
-def _measured(rank: int, ranks: int, dim: int, kind: str, repeats: int) -> Measured:
+@dataclass
+class _Study:
+    """A kind of event of a model, and what was measured of it until now."""
+
+    structure: ds.Structure
+    chosen: list[str]
+    model: Model
+    event: dict[str, int]
+    watch: Watch
+    seconds: list[float] = field(default_factory=list)
+    plain: list[list[float]] = field(default_factory=list)
+
+    def repeat(self, ranks: int) -> None:
+        """Take the time of one more event, of about the same sizes, and of plain work before it."""
+        self.plain.append(_plain(self.model, self.event, ranks))
+        decisions = _decisions(self.structure, dict.fromkeys(self.chosen, -1))
+        dist.barrier()
+        begun = time.perf_counter()
+        self.structure.carry_out(decisions)
+        self.seconds.append(time.perf_counter() - begun)
+
+    def measured(self, ranks: int) -> Measured:
+        """What was found."""
+        machine = _machine(self.model, self.event, ranks, self.plain)
+        seen = self.watch.collectives, self.watch.peak
+        return Measured(self.model, self.event, *seen, self.seconds, machine)
+
+
+def _begun(rank: int, ranks: int, dim: int, kind: str) -> _Study:
     model, optimizer, structure = _trained(rank, ranks, dim)
     chosen = _chosen(structure, kind)
-    described_as = described(model, optimizer, structure)
+    shape = described(model, optimizer, structure)
     event = {name: -max(1, structure.widths[name].size // 10) for name in chosen}
     with Watch() as watch:
         structure.carry_out(_decisions(structure, event))
-    seconds, plain = [], []
-    for _ in range(repeats):  # of about the same sizes
-        plain.append(_plain(described_as, event, ranks))
-        decisions = _decisions(structure, dict.fromkeys(chosen, -1))
-        dist.barrier()
-        begun = time.perf_counter()
-        structure.carry_out(decisions)
-        seconds.append(time.perf_counter() - begun)
-    machine = _machine(described_as, event, ranks, plain)
-    return Measured(described_as, event, watch.collectives, watch.peak, seconds, machine)
+    if kind == "all":  # to sizes that "one" does not come to: of shapes that it has seen, PyTorch knows more
+        structure.carry_out(_decisions(structure, dict.fromkeys(chosen, -REPEATS - 1)))
+    return _Study(structure, chosen, shape, event, watch)
 
 
 def _decision(rank: int, ranks: int, dim: int) -> Measured:
@@ -214,22 +243,20 @@ def _machine(model: Model, event: dict[str, int], ranks: int, plain: list[list[f
     small, large, copy, pick = map(median, zip(*plain, strict=True))
     entries = _largest(model, event)
     received = (ranks - 1) * 4 * (max(LEAST, entries) // ranks)
-    return Machine(small, received / max(large - small, 1e-6), 4 * entries / copy, 2 * entries / pick)
+    return Machine(small, received / max(large - small, 1e-6), 4 * entries / copy, entries / pick)
 
 
 def _plain(model: Model, event: dict[str, int], ranks: int) -> list[float]:
     """Seconds of plain gathers, of almost nothing and of a large tensor, and of copies of one."""
-    table, places = torch.ones(_largest(model, event)).view(-1, 1024), torch.arange(1024)
-    one, many = torch.ones(1), torch.ones(max(LEAST, table.numel()) // ranks)
-    put = torch.empty_like(table).index_copy_
-    pick = lambda: put(1, places, table.index_select(1, places))  # noqa: E731
-    work = (
-        (partial(_gather, one, ranks), 32),
-        (partial(_gather, many, ranks), 4),
-        (table.clone, 16),
-        (pick, 16),
-    )
-    return [_took(each, times) / times for each, times in work]
+    entries, places = _largest(model, event), torch.arange(1024)
+    one, many = torch.ones(1), torch.ones(max(LEAST, entries) // ranks)
+    tables = [torch.ones(entries).view(-1, 1024) for _ in range(min(16, 1 + COLD // entries))]
+    return [
+        _took([partial(_gather, one, ranks)] * 32),
+        _took([partial(_gather, many, ranks)] * 4),
+        _took([table.clone for table in tables]),
+        _took([partial(table.index_select, 1, places) for table in tables]),
+    ]
 
 
 def _largest(model: Model, event: dict[str, int]) -> int:
@@ -243,9 +270,10 @@ def _gather(own: Tensor, ranks: int) -> Tensor:
     return whole
 
 
-def _took(work: Callable[[], Tensor], times: int) -> float:
+def _took(work: Sequence[Callable[[], Tensor]]) -> float:
+    """Seconds, on average."""
     dist.barrier()
     begun = time.perf_counter()
-    for _ in range(times):  # an event gives back what it makes, but for the shards
-        work()
-    return time.perf_counter() - begun
+    for each in work:  # an event gives back what it makes, but for the shards
+        each()
+    return (time.perf_counter() - begun) / len(work)

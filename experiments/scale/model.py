@@ -151,13 +151,17 @@ class Ledger:
         shape, last = [*before], 0
         for dim in dims:
             shape[dim] = after[dim]
-            new = self.take(prod(shape) * size)
             kept = min(before[dim], after[dim]) * prod(shape) // shape[dim]
-            self.free(self.take(kept * size, writes=0) + last)
-            if dim:  # what stays is taken out, and put in place
-                self.picked += 2 * kept
-            else:  # the same, whole rows at a time
-                self.written += 2 * kept * size
+            new, copied = self.take(kept * size, writes=0), kept  # taken out
+            if after[dim] > before[dim]:  # and put in place, between new ones
+                larger = self.take(prod(shape) * size)
+                self.free(new)
+                new, copied = larger, 2 * kept
+            self.free(last)
+            if dim:
+                self.picked += copied
+            else:  # whole rows at a time
+                self.written += copied * size
             last = new
         return last
 
@@ -204,12 +208,7 @@ def _turn(ledger: Ledger, old: Sharded, new: Sharded, dims: Sequence[int], ranks
         ledger.free(whole + made)
     for size in old.state:
         whole = ledger.take(ranks * old.rows(ranks) * size)
-        survives = ledger.take(old.entries)  # a byte an entry
-        left = ledger.cut(old.shape, new.shape, dims, 1)
-        ledger.free(survives)
-        entries = ledger.cut(old.shape, new.shape, dims, size)
-        made = ledger.take(new.entries * size)
-        ledger.free(left + entries)
+        made = ledger.cut(old.shape, new.shape, dims, size)
         ledger.take(new.rows(ranks) * size)
         ledger.free(whole + made)
     ledger.free(value)  # the state may begin with it

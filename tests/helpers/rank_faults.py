@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import weakref
 from contextlib import nullcontext
 from unittest.mock import patch
 
@@ -16,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import ProfilerActivity, profile
 
 import diffstruct as ds
 from diffstruct.distributed import sharding
@@ -142,7 +144,11 @@ def sharded(size, *, seed=0, kind="plain"):
 
 
 def sharded_objects(rank, size):
-    """Whether parameters are the same objects after many events, and what the optimizer has of them fits."""
+    """Whether parameters are the same objects after many events, and what the optimizer has of them fits.
+
+    Some have weak references to them, as a profiler and compiled code do, others have notes of their own on
+    them, and the graph of a loss that is still alive.
+    """
     model = network()
     found = ds.find_widths(model, (batch(0, rank, size)[0],))
     for each in (model[2], model):
@@ -152,12 +158,23 @@ def sharded_objects(rank, size):
         model, optimizer, widths=found, total_steps=100, criterion=TAYLOR, rule=EAGER, interval=1
     )
     before = [*map(id, model.parameters())]
+    weak = [weakref.ref(parameter) for parameter in model.parameters()]
+    for number, parameter in enumerate(model.parameters()):
+        parameter.note = number
+    alive = sum(parameter.square().sum() for parameter in model.parameters())
     steps(model, optimizer, structure, rank, size, 25)
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True):
+        steps(model, optimizer, structure, rank, size, 25)
+    sum(parameter.square().sum() for parameter in model.parameters()).backward()
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states = [optimizer.state[parameter] for parameter in model.parameters()]
     return [
-        len(structure.history.events) > 5,
+        len(structure.history.events) > 10,
         [*map(id, model.parameters())] == before,
+        all(reference() is parameter for reference, parameter in zip(weak, model.parameters(), strict=True)),
+        [parameter.note for parameter in model.parameters()] == [*range(len(before))],
+        all(parameter.grad.shape == parameter.shape for parameter in model.parameters()),
+        alive.requires_grad,
         [*map(id, held)] == before,
         all(
             state[key].shape == parameter.shape and state[key].placements == parameter.placements

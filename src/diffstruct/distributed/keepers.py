@@ -66,8 +66,7 @@ class Place:
         same, other = old.sharded_param, new.sharded_param
 
         def put(keeper: Any, before: Any) -> None:
-            swap: Any = torch.utils.swap_tensors
-            swap(same, other)
+            trade(same, other)
             keeper.sharded_param = same
             for each in (before, keeper):  # what each does after a state dict is loaded
                 each._post_load_hook_handle.remove()
@@ -81,6 +80,32 @@ class Place:
 
         put(new, old)
         return back
+
+
+def trade(one: Any, other: Any) -> None:
+    """Each of two sharded parameters gets the value and gradient of the other; both stay the same objects.
+
+    `torch.utils.swap_tensors` refuses this where anything has a weak reference to one of them, as profilers
+    and compiled code have, and takes along what people have noted on a parameter.
+    """
+    values, gradients = (one.detach(), other.detach()), (one.grad, other.grad)
+    for tensor, value, gradient in ((one, values[1], gradients[1]), (other, values[0], gradients[0])):
+        tensor.grad = None
+        tensor.data = _nothing_like(tensor)
+        tensor.data = value
+        tensor._local_tensor, tensor._spec = value._local_tensor, value._spec
+        tensor.grad = gradient
+        torch.autograd.graph.increment_version(tensor)
+
+
+def _nothing_like(tensor: Any) -> Tensor:
+    """Nothing, sharded alike, in another dtype: passing through it, a tensor loses autograd's accumulator,
+    which remembers its shape, and would refuse the next backward while a loss from before is alive."""
+    from torch.distributed.tensor import DTensor
+
+    dtype = torch.float32 if tensor.dtype != torch.float32 else torch.float64
+    rows = torch.empty(0, *tensor.shape[1:], dtype=dtype, device=tensor.device)
+    return DTensor.from_local(rows, tensor.device_mesh, tensor.placements, run_check=False)
 
 
 def states_of(model: nn.Module) -> list[Any]:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 
@@ -38,10 +39,29 @@ def whole(value: Any) -> Any:
     """
     if not is_sharded(value):
         return value
+    from torch.distributed.tensor import Shard
+
+    if value.placements == (Shard(0),):
+        return _all_rows(value)
     found: Tensor = value.full_tensor()
     own: Tensor = value.to_local()
     shared = found.untyped_storage().data_ptr() == own.untyped_storage().data_ptr()  # as on a single process
     return found.clone() if shared else found
+
+
+@torch.no_grad()
+def _all_rows(value: Any) -> Tensor:
+    """All rows of a tensor that is sharded by rows, the last ones of which may be fewer, or none.
+
+    Like `full_tensor`, which makes the whole of it three times over.
+    """
+    own, mesh = local(value), value.device_mesh
+    each = -(-len(value) // mesh.size())
+    found = own.new_empty(mesh.size() * each, *own.shape[1:])
+    if len(own) < each:
+        own = torch.cat([own, own.new_zeros(each - len(own), *own.shape[1:])])
+    dist.all_gather_into_tensor(found, own.contiguous(), group=mesh.get_group())
+    return found[: len(value)]
 
 
 def put_rows(tensor: Tensor, value: Tensor) -> None:

@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from diffstruct.couple import Proof
 from diffstruct.couple.found import Refusal
 from diffstruct.criteria.outputs import Call
-from diffstruct.distributed import Processes
+from diffstruct.distributed import Processes, local
 from diffstruct.history import History
 from diffstruct.rule import Rule
 from diffstruct.structure.finite import Guard
@@ -133,12 +133,12 @@ def _of_generator(each: np.random.Generator) -> Back:
 
 def remember_values(tensors: Iterable[Tensor]) -> Back:
     """Remember the values of tensors; returns a function that puts them back into the same memory."""
-    values = [(tensor, tensor.detach().clone()) for tensor in {id(each): each for each in tensors}.values()]
+    values = [(tensor, local(tensor).clone()) for tensor in {id(each): each for each in tensors}.values()]
 
     @torch.no_grad()
     def back() -> None:
         for tensor, value in values:
-            tensor.copy_(value)
+            local(tensor).copy_(value)
 
     return back
 

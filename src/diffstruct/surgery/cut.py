@@ -37,10 +37,12 @@ class Cut:
 
     def apply(self, tensor: Tensor, dim: int, fill: float = 0.0) -> Tensor:
         """A new tensor whose surviving entries are those of `tensor`, and whose new ones are `fill`."""
+        kept = tensor.detach().index_select(dim, self.source.to(tensor.device))
+        if len(self.target) == self.length:  # nothing is new
+            return kept
         shape = [*tensor.shape]
         shape[dim] = self.length
         new = torch.full(shape, fill, dtype=tensor.dtype, device=tensor.device)
-        kept = tensor.detach().index_select(dim, self.source.to(tensor.device))
         return new.index_copy_(dim, self.target.to(tensor.device), kept)
 
 
@@ -48,20 +50,17 @@ Cuts = Mapping[int, Cut]
 """The cuts of one tensor, by dimension."""
 
 
-def cut_along(tensor: Tensor, cuts: Cuts) -> Tensor:
-    """`tensor` after all its cuts; new entries are zero."""
+def cut_along(tensor: Tensor, cuts: Cuts, fill: float = 0.0) -> Tensor:
+    """`tensor` after all its cuts; new entries are `fill`."""
     for dim, cut in cuts.items():
-        tensor = cut.apply(tensor, dim)
+        tensor = cut.apply(tensor, dim, fill)
     return tensor
 
 
-def cut_and_fill(tensor: Tensor, cuts: Cuts, new: float | Tensor) -> Tensor:
-    """`tensor` after all its cuts; new entries are `new`, or those of `new` in the same places."""
-    survives = torch.ones_like(tensor, dtype=torch.bool)
-    for dim, cut in cuts.items():
-        survives = cut.apply(survives, dim, False)
-    new = torch.as_tensor(new, dtype=tensor.dtype, device=tensor.device)
-    return torch.where(survives, cut_along(tensor, cuts), new)
+def cut_and_fill(tensor: Tensor, cuts: Cuts, new: Tensor) -> Tensor:
+    """`tensor` after all its cuts; new entries are those of `new` in the same places."""
+    survives = cut_along(torch.ones_like(tensor, dtype=torch.bool), cuts)
+    return torch.where(survives, cut_along(tensor, cuts), new.to(tensor))
 
 
 def cuts_of(changes: Sequence[Change]) -> dict[Tensor, Cuts]:

@@ -73,7 +73,8 @@ class Outline:
         own = {dim: cut for dim, cut in self.cuts.get(tensor, {}).items() if dims[dim]}
         if not own:
             return old
-        return cut_and_fill(old, own, initial_value(optimizer, key, tensor, value))
+        begin = initial_value(optimizer, key, tensor, value)
+        return cut_and_fill(old, own, begin) if isinstance(begin, Tensor) else cut_along(old, own, begin)
 
 
 def outline(changes: Iterable[Change], optimizers: Sequence[Optimizer] = ()) -> Outline:
