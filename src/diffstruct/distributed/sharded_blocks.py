@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from diffstruct.distributed.keepers import groups_of, states_of
+from diffstruct.distributed.fsdp_params import groups_of, states_of
 from diffstruct.distributed.shards import is_sharded, sharded_modules
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -107,7 +107,7 @@ def unlike_a_block(module: nn.Module) -> str | None:
         import_module(_KEYS)
     except (AttributeError, ImportError) as error:
         return f"the fully_shard of this version of PyTorch keeps what it knows otherwise ({error})"
-    own = {id(keeper.sharded_param) for group in groups for keeper in group.fsdp_params}
+    own = {id(fsdp_param.sharded_param) for group in groups for fsdp_param in group.fsdp_params}
     lost = [name for name, parameter in module.named_parameters() if id(parameter) not in own]
     if lost:
         return f"{lost[0]} in it is sharded together with what is outside: call fully_shard with each block"
@@ -151,9 +151,9 @@ def find_blocks_anew(model: nn.Module) -> None:
 
 def _without_hooks(group: Any, twins: dict[nn.Module, nn.Module]) -> None:
     """Take what loads and saves the parameters of a group off the copies of its modules."""
-    for keeper in group.fsdp_params:
-        twin = twins[keeper._module_info.module]
-        twin._load_state_dict_post_hooks.pop(keeper._post_load_hook_handle.id, None)
+    for fsdp_param in group.fsdp_params:
+        twin = twins[fsdp_param._module_info.module]
+        twin._load_state_dict_post_hooks.pop(fsdp_param._post_load_hook_handle.id, None)
     for module, handle in group._module_to_pre_save_state_dict_hook_handle.items():
         twins[module]._state_dict_pre_hooks.pop(handle.id, None)
     for module, handle in group._module_to_pre_load_state_dict_hook_handle.items():

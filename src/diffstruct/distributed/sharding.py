@@ -19,17 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from diffstruct.distributed.keepers import Back, Place, groups_of, sharded_like, states_of
+from diffstruct.distributed.fsdp_params import Back, Place, groups_of, sharded_like, states_of
 from diffstruct.distributed.sharded_blocks import settle, undressed
 from diffstruct.distributed.shards import is_sharded, sharded_modules, whole
 from diffstruct.errors import StructureError
 
-_KEEPER = (
+_FSDP_PARAM = (
     *("_module_info", "mesh_info", "post_forward_mesh_info", "device", "mp_policy", "sharded_param"),
     *("_param_fqn", "_post_load_hook_handle", "_setattr_on_modules", "init_dtype_attrs"),
 )
 _GROUP = "fsdp_params", "modules", "offload_policy"
-"""What this module and `keepers` use that is not documented."""
+"""What this module and `fsdp_params` use that is not documented."""
 
 
 class Work(Protocol):
@@ -63,10 +63,10 @@ class Sharding:
         modules = sharded_modules(model)
         try:
             places = self._places()
-            meshes = {*(place.keeper.mesh_info.mesh for place in places)}
+            meshes = {*(place.fsdp_param.mesh_info.mesh for place in places)}
             why = next((why for place in places if (why := _refused(place))), None)
             for place in places:
-                attrgetter(*_KEEPER)(place.keeper)
+                attrgetter(*_FSDP_PARAM)(place.fsdp_param)
                 attrgetter(*_GROUP)(place.group)
         except AttributeError as error:
             raise StructureError(
@@ -90,7 +90,7 @@ class Sharding:
 
     def managed(self) -> set[int]:
         """The ids of the parameters that are sharded."""
-        return {id(place.keeper.sharded_param) for place in self._places()}
+        return {id(place.fsdp_param.sharded_param) for place in self._places()}
 
     def settle(self) -> None:
         """Shard all that a run of the model has gathered and left so."""
@@ -110,14 +110,14 @@ class Sharding:
         self.settle()
         made = []
         for place in self._places():
-            sharded = place.keeper.sharded_param
+            sharded = place.fsdp_param.sharded_param
             parameter = nn.Parameter(self.gathered(sharded), requires_grad=sharded.requires_grad)
             parameter.grad = None if sharded.grad is None else self.gathered(sharded.grad)
             made.append((place, parameter))
         with ExitStack() as failed:
             for place, parameter in made:
-                failed.callback(place.keeper._setattr_on_modules, place.keeper.sharded_param)
-                place.keeper._setattr_on_modules(parameter)
+                failed.callback(place.fsdp_param._setattr_on_modules, place.fsdp_param.sharded_param)
+                place.fsdp_param._setattr_on_modules(parameter)
             yield
             for place, parameter in made:
                 new = place.anew(parameter)
@@ -151,7 +151,7 @@ class Sharding:
             A function that undoes it: this process gets the shards back that it had.
         """
         self.settle()
-        places = {id(place.keeper.sharded_param): place for place in self._places()}
+        places = {id(place.fsdp_param.sharded_param): place for place in self._places()}
         attempt = _Attempt()
         with ExitStack() as undo:
             for tensor in tensors:
@@ -163,7 +163,7 @@ class Sharding:
     def _turn(
         self, place: Place, optimizers: Sequence[Optimizer], work: Work, attempt: _Attempt, undo: ExitStack
     ) -> None:
-        tensor = place.keeper.sharded_param
+        tensor = place.fsdp_param.sharded_param
         old, others = self.gathered(tensor), [self.gathered(each) for each in work.beside(tensor)]
         value = attempt(work.value, tensor, old, others)
         del old, others  # memory that what comes next needs
@@ -209,23 +209,23 @@ class _Attempt:
 def _put(place: Place, new: Any, states: Sequence[tuple[Optimizer, Any]], undo: ExitStack) -> None:
     """Put what shards a parameter in place, and the optimizers' state of it."""
     undo.callback(place.put(new))
-    tensor = place.keeper.sharded_param
+    tensor = place.fsdp_param.sharded_param
     for optimizer, state in states:
         undo.callback(optimizer.state.__setitem__, tensor, optimizer.state[tensor])
         optimizer.state[tensor] = state
 
 
 def _refused(place: Place) -> str | None:
-    keeper, group = place.keeper, place.group
-    if keeper.is_dtensor or keeper.sharded_param.device_mesh.ndim > 1:
+    fsdp_param, group = place.fsdp_param, place.group
+    if fsdp_param.is_dtensor or fsdp_param.sharded_param.device_mesh.ndim > 1:
         return "with tensor parallelism, or several dimensions of a mesh,"
-    if type(keeper.mesh_info).__name__ != "FSDPMeshInfo":
+    if type(fsdp_param.mesh_info).__name__ != "FSDPMeshInfo":
         return "that replicates parameters"
-    if getattr(keeper, "fsdp_placement", None) is not None and keeper.fsdp_placement.dim != 0:
+    if getattr(fsdp_param, "fsdp_placement", None) is not None and fsdp_param.fsdp_placement.dim != 0:
         return "along another dimension than the first"
-    if keeper.offload_to_cpu:
+    if fsdp_param.offload_to_cpu:
         return "with parameters that are offloaded to the CPU"
-    if hasattr(keeper._sharded_local_tensor, "fsdp_pre_all_gather"):
+    if hasattr(fsdp_param._sharded_local_tensor, "fsdp_pre_all_gather"):
         return "with tensors that say themselves how they are gathered"
     if getattr(group, "gradient_divide_factor", None) is not None:
         return "with a factor of its own on gradients"

@@ -1,4 +1,4 @@
-"""PyTorch's own objects that shard one parameter each, made anew for a parameter of another size.
+"""PyTorch's own objects that shard one parameter each, `FSDPParam`, made anew for another size of it.
 
 `fully_shard` has no public way to do that. What is used here of its insides is listed in `sharding.py`, which
 looks whether this version of PyTorch has it.
@@ -26,7 +26,7 @@ class Place:
     index: int
 
     @property
-    def keeper(self) -> Any:
+    def fsdp_param(self) -> Any:
         """PyTorch's own object that shards the parameter."""
         return self.group.fsdp_params[self.index]
 
@@ -35,7 +35,7 @@ class Place:
 
         The modules have its sharded parameter then, until `put` gives them the one that they had, or `drop`.
         """
-        old: Any = self.keeper
+        old: Any = self.fsdp_param
         new = type(old)(
             nn.Parameter(value.detach().contiguous(), requires_grad=old.sharded_param.requires_grad),
             old._module_info,
@@ -54,7 +54,7 @@ class Place:
     def drop(self, new: Any) -> None:
         """Take away an object of `anew` that is not used."""
         new._post_load_hook_handle.remove()
-        self.keeper._setattr_on_modules(self.keeper.sharded_param)
+        self.fsdp_param._setattr_on_modules(self.fsdp_param.sharded_param)
 
     def put(self, new: Any) -> Back:
         """Put an object of `anew` in place; the sharded parameter is the same object as before.
@@ -62,18 +62,18 @@ class Place:
         Returns:
             A function that undoes it: it puts the same memory as before back.
         """
-        old: Any = self.keeper
+        old: Any = self.fsdp_param
         same, other = old.sharded_param, new.sharded_param
 
-        def put(keeper: Any, before: Any) -> None:
+        def put(fsdp_param: Any, before: Any) -> None:
             trade(same, other)
-            keeper.sharded_param = same
-            for each in (before, keeper):  # what each does after a state dict is loaded
+            fsdp_param.sharded_param = same
+            for each in (before, fsdp_param):  # what each does after a state dict is loaded
                 each._post_load_hook_handle.remove()
-            register = keeper._module_info.module.register_load_state_dict_post_hook
-            keeper._post_load_hook_handle = register(lambda *_: keeper.reset_sharded_param())
-            keeper._setattr_on_modules(same)
-            self.group.fsdp_params[self.index] = keeper
+            register = fsdp_param._module_info.module.register_load_state_dict_post_hook
+            fsdp_param._post_load_hook_handle = register(lambda *_: fsdp_param.reset_sharded_param())
+            fsdp_param._setattr_on_modules(same)
+            self.group.fsdp_params[self.index] = fsdp_param
 
         def back() -> None:
             put(old, new)
