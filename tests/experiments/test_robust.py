@@ -1,4 +1,4 @@
-"""Cells of the study of what nobody tuned on, tried quickly, and their tables; and many processes, briefly."""
+"""Cells that nobody tuned on, tried quickly, and their tables; and many processes, briefly."""
 
 import sys
 
