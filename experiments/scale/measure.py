@@ -266,7 +266,7 @@ def _largest(model: Model, event: dict[str, int]) -> int:
 
 def _gather(own: Tensor, ranks: int) -> Tensor:
     whole = own.new_empty(ranks * own.numel())
-    dist.all_gather_into_tensor(whole, own)
+    dist.all_gather_single(whole, own)
     return whole
 
 

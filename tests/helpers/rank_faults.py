@@ -146,8 +146,8 @@ def sharded(size, *, seed=0, kind="plain"):
 def sharded_objects(rank, size):
     """Whether parameters are the same objects after many events, and what the optimizer has of them fits.
 
-    Some have weak references to them, as a profiler and compiled code do, others have notes of their own on
-    them, and the graph of a loss that is still alive.
+    Some have weak references to them, as a profiler has; they have notes of their own on them, and are in the
+    graph of a loss that is still alive.
     """
     model = network()
     found = ds.find_widths(model, (batch(0, rank, size)[0],))

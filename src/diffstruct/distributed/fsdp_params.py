@@ -85,8 +85,8 @@ class Place:
 def trade(one: Any, other: Any) -> None:
     """Each of two sharded parameters gets the value and gradient of the other; both stay the same objects.
 
-    `torch.utils.swap_tensors` refuses this where anything has a weak reference to one of them, as profilers
-    and compiled code have, and takes along what people have noted on a parameter.
+    `torch.utils.swap_tensors` refuses this where anything has a weak reference to one of them, as a
+    profiler has, and takes along what people have noted on a parameter.
     """
     values, gradients = (one.detach(), other.detach()), (one.grad, other.grad)
     for tensor, value, gradient in ((one, values[1], gradients[1]), (other, values[0], gradients[0])):

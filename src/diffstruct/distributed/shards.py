@@ -60,7 +60,9 @@ def _all_rows(value: Any) -> Tensor:
     found = own.new_empty(mesh.size() * each, *own.shape[1:])
     if len(own) < each:
         own = torch.cat([own, own.new_zeros(each - len(own), *own.shape[1:])])
-    dist.all_gather_into_tensor(found, own.contiguous(), group=mesh.get_group())
+    renamed = hasattr(dist, "all_gather_single")  # as of PyTorch 2.13
+    gather = dist.all_gather_single if renamed else dist.all_gather_into_tensor
+    gather(found, own.contiguous(), group=mesh.get_group())
     return found[: len(value)]
 
 
