@@ -26,13 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         FOLDER,
         "Residual networks with stream, inner widths and blocks learned, beside grids of uniform shapes.",
         STUDIES,
-        seeds="of each budget (default: 3)",
+        seeds="of each budget (default: 10; 3 of the CNN, which takes longest)",
         quick="two epochs of some runs of the smallest budgets, to see that it works",
     )
     options = parser.read(arguments)
     runs: dict[Job, Record] = {}
     for size, name in product(SIZES[: 1 if options.quick else None], options.study):
-        jobs = [*jobs_of(name, size, options.seeds or 3, options.quick)]
+        jobs = [*jobs_of(name, size, options.seeds or STUDIES[name].seeds, options.quick)]
         made, failed = complete(train, options.out, {job: job.file for job in jobs}, options.jobs)
         if failed:
             return 1

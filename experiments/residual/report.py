@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import geometric_mean, median
+from math import nan, sqrt
+from statistics import geometric_mean, mean, median, stdev
 from typing import Any
 
 from studies import STUDIES, Study
@@ -55,33 +56,42 @@ def best_uniform(uniform: Mapping[str, Runs]) -> str:
     return min(uniform, key=lambda name: (median(errors(uniform[name])), sum(errors(uniform[name]))))
 
 
+def paired(ours: Sequence[float], theirs: Sequence[float], style: str) -> tuple[float, str]:
+    """The ratio of means over the same seeds; and the cells of a table that tell it, the difference with its
+    standard error, and on how many seeds ours is better, as bad, and worse."""
+    apart = [mine - other for mine, other in zip(ours, theirs, strict=True)]
+    ratio = mean(ours) / mean(theirs)
+    error = stdev(apart) / sqrt(len(apart)) if len(apart) > 1 else nan
+    signs = " / ".join(
+        str(sum(sign(each) for each in apart)) for sign in ((0.0).__gt__, (0.0).__eq__, (0.0).__lt__)
+    )
+    return ratio, f"{ratio:.3f} | {mean(apart):+{style}} ± {error:{style}} | {signs}"
+
+
 def _overview(summary: Summary) -> Iterator[str]:
     yield (
-        "| study | parameters, at most | best uniform shape | its error | learned | ratio of medians | "
-        "by seed | by seed, against the best on it | middle of the grid |"
+        "| study | parameters, at most | best uniform shape | seeds | its error | learned | "
+        "ratio of medians | ratio of means | difference | better, as bad, worse | middle of the grid |"
     )
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-    ratios = []
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    medians, means = [], []
     for name, budgets in summary.items():
         study = STUDIES[name]
         for budget, ways in budgets.items():
             uniform, ours = ways["uniform"], errors(ways["learned"])
             best = best_uniform(uniform)
             theirs = errors(uniform[best])
-            # The shape that is best for each seed: no one could have chosen that.
-            least = [min(seed) for seed in zip(*map(errors, uniform.values()), strict=True)]
             middle = median(median(errors(runs)) for runs in uniform.values())
-            ratios.append(median(ours) / median(theirs))
+            ratio, told = paired(ours, theirs, study.style)
+            medians.append(median(ours) / median(theirs))
+            means.append(ratio)
             yield (
-                f"| {name} | {int(budget):,} | {_shape(uniform[best])}, of {len(uniform)} | "
-                f"{_spread(study, theirs)} | {_spread(study, ours)} | {ratios[-1]:.3f} | "
-                f"{_each(ours, theirs)} | {_each(ours, least)} | {middle:{study.style}} |"
+                f"| {name} | {int(budget):,} | {_shape(uniform[best])}, of {len(uniform)} | {len(ours)} | "
+                f"{_spread(study, theirs)} | {_spread(study, ours)} | {medians[-1]:.3f} | {told} | "
+                f"{middle:{study.style}} |"
             )
-    yield f"| **geometric mean** | | | | | **{geometric_mean(ratios):.3f}** | | | |"
-
-
-def _each(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    return ", ".join(f"{mine / other:.2f}" for mine, other in zip(ours, theirs, strict=True))
+    both = f"**{geometric_mean(medians):.3f}** | **{geometric_mean(means):.3f}**"
+    yield f"| **geometric mean** | | | | | | {both} | | | |"
 
 
 def _learned(study: Study, runs: Runs) -> Iterator[str]:

@@ -29,6 +29,7 @@ class Study:
         task: makes the task of a seed; told whether it is only to be tried quickly.
         metric: what `Task.score` returns; less is better.
         style: how it is written.
+        seeds: of the grid, and of learned models.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Study:
     task: Callable[[int, bool], Task]
     metric: str
     style: str
+    seeds: int = 10
 
     def grid(self, budget: int) -> Iterator[tuple[int, int]]:
         """Streams and numbers of blocks; the inner width fills the budget."""
@@ -60,6 +62,7 @@ STUDIES = {
         {2_680: (6, 8, 12, 16), 5_360: (8, 12, 16, 24), 10_721: (12, 16, 24, 32)},
         partial(digits_task, cnn),
         *DIGITS_METRIC,
+        seeds=3,
     ),
 }
 """Budgets are an eighth, a quarter and a half of the networks of `experiments/widths` on the same data."""
