@@ -46,7 +46,7 @@ def test_blocks_come_and_go_though_some_ranks_have_no_row_of_a_tensor():
 
 def test_a_budget_is_met_and_batch_norms_follow():
     half = sum(p.numel() for p in network().parameters()) // 2
-    budget = {"budget": ds.Budget(parameters=half), "total_steps": 40}
+    budget = {"budget": ds.Budget(parameters=half), "total_steps": 30}
     found = on_ranks(2, partial(SHARDED, finish=True, **budget), partial(SHARDED, kind="batchnorm"))
     for ranks in found:
         assert_alike(ranks)

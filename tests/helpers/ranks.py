@@ -30,9 +30,9 @@ from diffstruct.structure.deepening import Deepening
 
 EAGER = ds.Rule(p_add=0.5, p_delete=0.5, max_units=32, grace_period=3)
 TAYLOR = ds.TaylorImportance(price=1, settling=1e9)  # removes units from the start of the run on
-STEPS = 40
+STEPS = 30
 ROUNDING = 1e-4
-"""What rounding comes to in forty steps of Adam, which makes steps of one size of all gradients."""
+"""What rounding comes to in thirty steps of Adam, which makes steps of one size of all gradients."""
 
 
 def on_ranks(size: int, *works: Callable[[int, int], Any], timeout: float = 300) -> list[list[Any]]:

@@ -127,7 +127,13 @@ def test_autocast_and_inference_mode(kind):
     ours, theirs = pair(kind, dtype=torch.float32)
     x = normal(STEPS, BATCH, INPUTS, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        assert_same(ours(x), theirs(x), rtol=0, atol=0)
+        try:
+            expected = theirs(x)
+        except RuntimeError as error:  # oneDNN has no LSTM in bfloat16 on processors without AVX-512
+            with pytest.raises(RuntimeError, match=str(error)[:40]):
+                ours(x)
+        else:
+            assert_same(ours(x), expected, rtol=0, atol=0)
     with torch.inference_mode():
         assert_same(ours(x), theirs(x), rtol=0, atol=1e-6)
 
