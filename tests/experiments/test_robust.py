@@ -41,6 +41,7 @@ def test_two_processes_come_to_one_structure(tmp_path):
         program.RUNS = {"blocks": [("shards", 2)]}
         assert program.main(["--steps", "20", "--out", str(tmp_path)]) == 0
     (row,) = (tmp_path / "RESULTS.md").read_text().splitlines()[-1:]
-    _, name, ranks, *_, alike, as_one, _, _, _, _ = map(str.strip, row.split("|"))
+    _, name, ranks, events, *_, alike, as_one, _, _, _, _ = map(str.strip, row.split("|"))
     assert (name, ranks, alike) == ("blocks, fully_shard", "2", "yes")
+    assert int(events) > 0
     assert float(as_one) < 1e-9

@@ -50,8 +50,9 @@ def test_what_must_hold_of_any_event(rows, columns, units, ranks):
     one_tensor = 4 * columns * (rows + rows + units)  # before and after, whole
     assert one_tensor < memory.peak
     # Two parameters, two gradients and four moments, gathered and cut; one of each pair along its columns.
-    assert memory.written >= 8 * 4 * columns * rows
-    assert memory.picked >= 4 * columns * min(rows, rows + units)
+    kept = columns * min(rows, rows + units)
+    assert memory.written >= 8 * 4 * columns * rows + 4 * 4 * kept
+    assert memory.picked == 4 * kept * (2 if units > 0 else 1)
     twice = model.Model(
         {f"{name}{i}": each for name, each in whole.parameters.items() for i in range(2)},
         {

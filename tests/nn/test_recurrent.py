@@ -129,8 +129,8 @@ def test_autocast_and_inference_mode(kind):
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         try:
             expected = theirs(x)
-        except RuntimeError as error:  # oneDNN has no LSTM in bfloat16 on processors without AVX-512
-            with pytest.raises(RuntimeError, match=str(error)[:40]):
+        except RuntimeError:  # oneDNN has no LSTM in bfloat16 on processors without AVX-512
+            with pytest.raises(RuntimeError, match="could not create a primitive"):
                 ours(x)
         else:
             assert_same(ours(x), expected, rtol=0, atol=0)

@@ -66,7 +66,7 @@ class Place:
         same, other = old.sharded_param, new.sharded_param
 
         def put(fsdp_param: Any, before: Any) -> None:
-            trade(same, other)
+            swap_values(same, other)
             fsdp_param.sharded_param = same
             for each in (before, fsdp_param):  # what each does after a state dict is loaded
                 each._post_load_hook_handle.remove()
@@ -82,7 +82,7 @@ class Place:
         return back
 
 
-def trade(one: Any, other: Any) -> None:
+def swap_values(one: Any, other: Any) -> None:
     """Each of two sharded parameters gets the value and gradient of the other; both stay the same objects.
 
     `torch.utils.swap_tensors` refuses this where anything has a weak reference to one of them, as a
