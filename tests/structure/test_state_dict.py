@@ -337,7 +337,7 @@ def damaged(state, path, how):
 
 
 @pytest.mark.parametrize("case", ["norms", "depth", "from one unit", "multipliers"])
-@settings(max_examples=15)
+@settings(max_examples=25)
 @given(st.data(), st.sampled_from(["missing", "another"]))
 def test_a_damaged_state_dict_is_refused_and_nothing_has_changed(case, data, how):
     run = made(case)
