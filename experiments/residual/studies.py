@@ -30,6 +30,7 @@ class Study:
         metric: what `Task.score` returns; less is better.
         style: how it is written.
         seeds: of the grid, and of learned models.
+        others: seeds on which the shapes that were best on these are looked at again.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Study:
     metric: str
     style: str
     seeds: int = 10
+    others: range = range(10, 40)
 
     def grid(self, budget: int) -> Iterator[tuple[int, int]]:
         """Streams and numbers of blocks; the inner width fills the budget."""
@@ -63,6 +65,7 @@ STUDIES = {
         partial(digits_task, cnn),
         *DIGITS_METRIC,
         seeds=3,
+        others=range(3, 10),
     ),
 }
 """Budgets are an eighth, a quarter and a half of the networks of `experiments/widths` on the same data."""

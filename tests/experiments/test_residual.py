@@ -1,9 +1,10 @@
 """Residual networks beside their grids, tried quickly, and the tables."""
 
+import json
 import sys
 
 import pytest
-from helpers.experiments import experiment
+from helpers.experiments import EXPERIMENTS, experiment
 
 pytestmark = pytest.mark.slow
 
@@ -49,3 +50,16 @@ def test_uniform_shapes_fill_the_budget(run, name):
             assert studies.parameters(task, shape) <= budget < studies.parameters(task, wider)
         own = studies.widest(study, task, budget)
         assert all(mine >= theirs for shape in grid for mine, theirs in zip(own, shape, strict=True))
+
+
+def test_the_pages_say_what_their_data_say(run):
+    folder = EXPERIMENTS / "residual"
+    summary, errors = (json.loads((folder / f"{name}.json").read_text()) for name in ("summary", "afresh"))
+    assert (folder / "RESULTS.md").read_text() == run.report(summary)
+    with experiment("residual", "afresh") as program:
+        assert (folder / "AFRESH.md").read_text() == "\n".join(program.table(errors)) + "\n"
+        for name, study in program.STUDIES.items():
+            assert study.others[0] == study.seeds  # no shape was chosen by them
+            for budget in study.streams:
+                cell = errors[f"{name} {budget}"]
+                assert len(cell["learned"]) == len(cell["uniform"]) == len(study.others)
