@@ -203,6 +203,32 @@ def test_a_regression_is_learned_too():
     assert (model(X)[:, 0] - Y).square().mean() < 0.3 * Y.double().var()
 
 
+@pytest.mark.parametrize("nothing", [0, 7])
+def test_an_empty_batch_is_passed_over(nothing):
+    """As the last of an epoch may be: nothing can be told of it, and nothing is measured on it."""
+    model, optimizer, structure = structured(interval=1, total_steps=40)
+    tracker = structure.criterion.tracker
+    for step in range(40):
+        rows = slice(0, 0) if step in (nothing, 39) else slice(None)
+        before = tracker.observations, tracker.loss, tracker.fisher["0"].copy()
+        optimizer.zero_grad()
+        F.cross_entropy(model(X[rows]), Y[rows], reduction="sum").backward()
+        optimizer.step()
+        structure.step()
+        if step in (nothing, 39) and step:
+            assert (tracker.observations, tracker.loss) == before[:2]
+            np.testing.assert_array_equal(tracker.fisher["0"], before[2])
+            assert not structure.criterion.removals.measurable
+            state = structure.state_dict()
+            structure.load_state_dict(state)
+    assert tracker.loss.kind == "softmax"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", ds.StructureWarning)
+        structure.finish()
+    assert model(X).isfinite().all()
+
+
 def test_the_description_says_what_was_won():
     model, optimizer, structure = structured()
     assert structure.criterion.describe() == "TaylorImportance, price 0.3"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from zoo.blocks import MODELS, VECTORS, Net, declared
+from zoo.blocks import MODELS, VECTORS, Net, Stages, declared
 from zoo.checks import assert_sizes_hold, outputs_of
 
 import diffstruct as ds
@@ -323,6 +323,26 @@ def test_widths_that_are_tied_stay_tied_whatever_blocks_come_and_go():
     structure.carry_out({**everything, "*.up": ds.Decision(12, tuple(range(7)), 0, ds.RuleState.initial(7))})
     assert [block.up.out_features for block in model.blocks] == [7] * 4
     assert [block.down.in_features for block in model.blocks] == [7] * 4
+
+
+@pytest.mark.usefixtures("births")
+def test_two_depths_of_one_model_are_learned_and_new_blocks_have_widths_of_their_own():
+    names = "stages.0", "stages.1"
+    options = {"rule": {name: ds.Rule(max_units=3) for name in names}, "criterion": EAGER}
+    start = {**dict.fromkeys(names, 1), "*": None}
+    run = made(Stages, VECTORS, "", depth=[*names], start=start, **options)
+    model, _, structure = run
+    train(*run, VECTORS, 24, lambda events: assert_whole(*run))
+    assert [len(stage) for stage in model.stages] == [3, 3]
+    inner = [f"{name}.{block}.up" for name in names for block in range(3)]
+    assert {*inner} < {*structure.widths}
+    assert len({id(structure.widths[name].axis) for name in inner}) == 6
+    for name, stage in zip(("stem", "between"), model.stages, strict=True):
+        assert {block.up for block in stage} < {slot.module for slot in structure.widths[name].slots}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ds.StructureWarning)
+        structure.finish()
+    assert_whole(*run, finished=True)
 
 
 def test_names_and_history_follow_blocks():

@@ -66,12 +66,12 @@ class Call:
         assert self.whole is not None
         values = self.whole if self.whole.ndim > 1 else self.whole[:, None]
         gradient = gradient.view_as(values)
-        self.dim, self.step = class_dim(values, gradient), -(-values.numel() // most)
+        self.dim, self.step = class_dim(values, gradient), max(1, -(-values.numel() // most))
         self.outputs, self.gradient = rows_of(values, self.dim), rows_of(gradient, self.dim)
         every = len(self.outputs)
         if self.step > 1:
             self.outputs, self.gradient = self.outputs[:: self.step], self.gradient[:: self.step]
-        self.share = every / len(self.outputs)
+        self.share = every / max(len(self.outputs), 1)
 
     @property
     def finite(self) -> bool:
@@ -120,9 +120,14 @@ class Outputs:
         return self.calls[-self._parts :]
 
     @property
+    def seen(self) -> bool:
+        """Whether there are calls, none of them of an empty batch, of which nothing can be told."""
+        return bool(self._calls) and all(len(call.outputs) for call in self._calls.values())
+
+    @property
     def finite(self) -> bool:
         """Whether there are calls, and all that was seen of them is finite."""
-        return bool(self._calls) and all(call.finite for call in self._calls.values())
+        return self.seen and all(call.finite for call in self._calls.values())
 
     def begin(self) -> None:
         """The calls that come are those of a new step; the others are kept until the first of them is
@@ -152,13 +157,14 @@ class Outputs:
         return Rows(outputs, gradient, last.dim, every, tuple(len(call.outputs) for call in calls))
 
     def loss(self, rows: Rows | None = None) -> Loss | None:
-        """What the loss of the calls is; None if none was seen, or its gradient is zero or not finite.
+        """What the loss of the calls is; None if none was seen, or its gradient is zero or not finite, or the
+        batch empty.
 
         Args:
             rows: of all processes; None: those that this one has.
         """
         rows = rows or self.rows()
-        if rows is None:
+        if rows is None or not len(rows.outputs):
             return None
         share = rows.every / len(rows.outputs)
         loss = recognise(rows.outputs, rows.gradient, rows.parts)

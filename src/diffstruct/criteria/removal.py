@@ -150,7 +150,7 @@ class Removals:
     def measurable(self) -> bool:
         """Whether there is a batch to measure on, and anything to lose."""
         known = self.tracker.loss is not None and self.tracker.won_something
-        return known and self.training.processes.all(bool(self.outputs.calls))
+        return known and self.training.processes.all(self.outputs.seen)
 
     def conclude(self, sizes: Mapping[str, int]) -> None:
         """For the end of the run: what may go in evaluation mode, all widths together, is `pending` then.

@@ -112,7 +112,11 @@ def block_watch(
     if not any(isinstance(change.width, Depth) for change in changes.values()):
         return lambda: {}
     before = {module: name for name, module in model.named_modules()}
-    new = [NewBlock(birth.twins(), birth.memo) for each in births.values() for birth in each]
+    new = []
+    for name, each in births.items():
+        depth = widths[name]
+        assert isinstance(depth, Depth)
+        new += [NewBlock(birth.twins(), birth.memo, depth.stack.shared) for birth in each]
 
     def followed() -> dict[str, Followed]:
         after = {module: name for name, module in model.named_modules()}

@@ -25,10 +25,12 @@ class NewBlock:
     Args:
         twins: by module of the other its module.
         memo: by id of what belongs to the other, its copy: what `copy.deepcopy` remembers.
+        shared: the axes that blocks of its depth share, see `Stack`; those of another depth may share others.
     """
 
     twins: Mapping[nn.Module, nn.Module]
     memo: dict[int, Any]
+    shared: Collection[Axis]
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,11 @@ def follow_blocks(
         after: those that they have now.
     """
     found: dict[str, Followed] = {}
-    depths = [width for width in widths.values() if isinstance(width, Depth)]
-    shared = {axis for depth in depths for axis in depth.stack.shared}
     for name, width in widths.items():
         if isinstance(width, Depth):
             found[name] = Followed(width, name, False)
             continue
-        inner = width.axis not in shared and any(_lives_in(width, block) for block in new)
+        inner = any(_lives_in(width, block) for block in new)
         parts = [*_parts(width, gone)]
         for block in new if not inner else ():
             parts += _twins(parts, block)
@@ -93,7 +93,7 @@ def follow_blocks(
             found[title] = Followed(_made(width, title, width.axis, parts, places), name, False)
     for block in new:
         for name, width in widths.items():
-            if not isinstance(width, Depth) and width.axis not in shared and _lives_in(width, block):
+            if not isinstance(width, Depth) and _lives_in(width, block):
                 paths = {module: after[twin] for module, twin in block.twins.items()}
                 title = _free(_renamed(name, width.slots, before, paths), found)
                 axis = deepcopy(width.axis, block.memo)
@@ -107,7 +107,7 @@ def follow_blocks(
 
 def _lives_in(width: Width, block: NewBlock) -> bool:
     """Whether a width lives in the block alone that a new one is a copy of."""
-    return {slot.module for slot in width.slots} <= {*block.twins}
+    return width.axis not in block.shared and {slot.module for slot in width.slots} <= {*block.twins}
 
 
 def _parts(width: Width, gone: Collection[nn.Module] = ()) -> Iterator[Part]:
