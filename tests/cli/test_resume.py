@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -63,7 +64,7 @@ def test_a_run_that_is_killed_by_the_system_is_resumed(tmp_path, options):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_was_stopped_says_how_to_go_on_and_does(tmp_path, monkeypatch, capsys, number):
-    whole, out = tmp_path / "whole", tmp_path / "run"
+    whole, out = tmp_path / "whole", tmp_path / "a run"
     assert here("grow", "hard", "--cycles", 2_000, "--quiet", "--out", whole) == 0
 
     def end(observer, progress):
@@ -78,9 +79,9 @@ def test_a_run_that_was_stopped_says_how_to_go_on_and_does(tmp_path, monkeypatch
     assert stderr == ""
     *_, stopped, advice = stdout.splitlines()
     assert stopped.startswith("Stopped early: ")
-    assert advice == f"To go on with it: diffstruct grow --resume {out}"
+    assert advice == f"To go on with it: diffstruct grow --resume '{out}'"
     assert json.loads((out / "run.json").read_bytes())["status"] == "stopped"
-    assert here(*advice.split("diffstruct ")[1].split()) == 0
+    assert here(*shlex.split(advice.split("diffstruct ")[1])) == 0
     check_same(out, whole)
 
 

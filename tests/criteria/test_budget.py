@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -234,6 +235,12 @@ def test_of_two_budgets_both_are_met_and_the_tighter_one_is_used(budget):
     plain, _, _ = trained(ds.Budget(parameters=budget[0], flops=budget[1]))
     used = parameters(plain) / budget[0], multiply_adds(plain) / budget[1]
     assert 0.9 <= max(used) <= 1
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert ds.Budget(parameters=np.int64(40), flops=np.int32(30)) == ds.Budget(parameters=40, flops=30)
+    with pytest.raises(ds.ConfigurationError, match="flops must be a whole number above 0"):
+        ds.Budget(flops=np.int64(0))
 
 
 def test_each_budget_that_is_not_met_is_warned_of():

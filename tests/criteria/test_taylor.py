@@ -42,7 +42,7 @@ def train(model, optimizer, structure, steps, loss=F.cross_entropy):
 
 
 @pytest.mark.parametrize("parameter", ["price", "decay", "power", "rise", "memory", "settling", "annealing"])
-@pytest.mark.parametrize("value", [-1e-9, 0, math.nan, math.inf])
+@pytest.mark.parametrize("value", [-1e-9, 0, math.nan, math.inf, "a", None])
 def test_a_parameter_that_cannot_work_raises_and_is_named(parameter, value):
     if parameter == "decay" and value == 0:
         assert ds.TaylorImportance(decay=0).decay == 0  # units are judged, but nothing decays

@@ -227,12 +227,25 @@ def test_data_that_are_not_scaled_are_learned():
     assert GrowingRegressor(random_state=0, max_iter=100).fit(X_train, y_train).score(X_test, y_test) > 0.3
 
 
+def test_views_that_are_reversed_or_read_only_are_predicted_as_copies_are(recwarn):
+    read_only = X.copy()
+    read_only.flags.writeable = False
+    for estimator, y in both(max_iter=2):
+        estimator.fit(X, y)
+        expected = estimator.predict(X)
+        np.testing.assert_array_equal(estimator.predict(X[::-1]), expected[::-1])
+        np.testing.assert_array_equal(estimator.predict(read_only), expected)
+    assert not [each for each in recwarn if "not writable" in str(each.message)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"hidden_layer_sizes": ()}, "hidden_layer_sizes"),
         ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes"),
         ({"activation": "swish"}, "activation must be one of"),
+        ({"activation": ["relu"]}, "activation must be one of"),
+        ({"price": "a"}, "price"),
         ({"batch_size": 0}, "batch_size"),
         ({"max_iter": 0}, "max_iter"),
         ({"price": -1.0}, "price"),

@@ -279,6 +279,7 @@ def test_what_cannot_be_sampled_is_said(folder, capsys):
         ({"temperature": float("inf")}, ds.ConfigurationError, "temperature must be"),
         ({"length": -1}, ds.ConfigurationError, "length must be"),
         ({"seed": -1}, ds.ConfigurationError, "seed must be"),
+        ({"seed": 1 << 64}, ds.ConfigurationError, "seed must be"),
     ]:
         with pytest.raises(error, match=says):
             sample(model, **{"length": 5, **options})

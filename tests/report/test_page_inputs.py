@@ -111,6 +111,8 @@ def test_writing_replaces_a_page_as_a_whole_or_not_at_all(tmp_path, monkeypatch)
     assert path.read_text().startswith("<!doctype html>")
     with pytest.raises(ConfigurationError, match="cannot write the report"):
         write([invented()], tmp_path / "none" / "page.html")
+    with pytest.raises(ConfigurationError, match="no file to write the report to"):
+        write([invented()], "")
 
 
 def test_without_plotly_the_error_says_how_to_install_it(monkeypatch):

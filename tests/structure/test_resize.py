@@ -81,6 +81,12 @@ def test_a_learned_structure_is_saved_and_loaded():
     assert torch.equal(fresh(X), plain(X))
 
 
+def test_what_is_no_state_dict_is_refused():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(ds.StructureError, match="a Sequential is no state dict"):
+        ds.resize_to(model, model)
+
+
 def test_at_its_own_sizes_it_is_loaded():
     torch.manual_seed(1)
     model = branches().eval()

@@ -121,9 +121,7 @@ class Stages(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem, self.between, self.head = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 3)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(MLPBlock(width) for _ in range(3))) for width in (8, 6)
-        )
+        self.stages = nn.ModuleList(nn.Sequential(*(MLPBlock(width) for _ in range(3))) for width in (8, 6))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stages[0](self.stem(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import warnings
@@ -278,7 +279,8 @@ def _go(
         soft_wrap=True,
     )
     if summary["status"] == "stopped":
-        console.print(f"To go on with it: diffstruct grow --resume {path}", highlight=False, soft_wrap=True)
+        command = f"diffstruct grow --resume {shlex.quote(str(path))}"
+        console.print(f"To go on with it: {command}", highlight=False, soft_wrap=True)
     return summary
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral
 
 from diffstruct.errors import ConfigurationError
 from diffstruct.width.cost import Cost
@@ -64,7 +65,7 @@ class Budget:
         if all(number is None for number in given.values()):
             raise ConfigurationError(f"a budget needs a number: give {' or '.join(given)}, or both")
         for name, number in given.items():
-            whole = isinstance(number, int) and not isinstance(number, bool)
+            whole = isinstance(number, Integral) and not isinstance(number, bool)  # NumPy's, too
             if number is not None and not (whole and number > 0):
                 raise ConfigurationError(f"{name} must be a whole number above 0, got {number!r}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, ClassVar
 from weakref import WeakMethod
 
@@ -117,12 +118,12 @@ class TaylorImportance(Criterion):
     )
 
     def __post_init__(self) -> None:
-        for name in ("price", "power", "rise", "memory", "settling", "annealing"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ConfigurationError(f"{name} must be a number above 0, got {value!r}")
-        if not (self.decay >= 0 and math.isfinite(self.decay)):
-            raise ConfigurationError(f"decay must be a number of at least 0, got {self.decay!r}")
+        for name in ("price", "decay", "power", "rise", "memory", "settling", "annealing"):
+            value, zero = getattr(self, name), name == "decay"
+            number = float(value) if isinstance(value, Real) else math.nan
+            if not (math.isfinite(number) and (number > 0 or (zero and number == 0))):
+                least = "of at least 0" if zero else "above 0"
+                raise ConfigurationError(f"{name} must be a number {least}, got {value!r}")
 
     @property
     def default_rule(self) -> Rule:  # type: ignore[override]

@@ -131,7 +131,8 @@ class Perceptron(BaseEstimator):
         """What the module makes of samples: `[samples, outputs]`."""
         check_is_fitted(self, "module_")
         x = validate_data(self, X, reset=False, dtype=FLOATS)
-        found: Tensor = self.module_(torch.from_numpy(x))
+        # A copy, in memory of its own: views may be reversed, which PyTorch has not, or read-only.
+        found: Tensor = self.module_(torch.from_numpy(np.array(x)))
         return found
 
     @abstractmethod

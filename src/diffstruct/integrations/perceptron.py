@@ -37,7 +37,7 @@ def check_parameters(sizes: object, activation: str, batch: object, passes: obje
     hidden = [*sizes] if isinstance(sizes, Iterable) else [sizes]
     if not hidden:
         raise ValueError("hidden_layer_sizes must have one size at least")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {[*ACTIVATIONS]}, got {activation!r}")
     _whole("max_iter", passes)
     return [_whole("hidden_layer_sizes", each) for each in hidden], _whole(

@@ -18,6 +18,7 @@ Whoever goes on with the run writes the logs anew, from the checkpoint.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -71,7 +72,8 @@ class RunFolder:
         try:
             held = [name for name in (*FILES, STATE) if (path / name).exists()]
             if resume and not held:
-                raise RunFolderError(f"{path} holds no run: begin one with diffstruct grow TASK --out {path}")
+                begin = f"diffstruct grow TASK --out {shlex.quote(str(path))}"
+                raise RunFolderError(f"{path} holds no run: begin one with {begin}")
             if held and not (overwrite or resume):
                 raise RunFolderError(
                     f"{path} already holds a run ({held[0]}): choose another folder with --out, "

@@ -43,8 +43,8 @@ def sample(model: CharRNN, length: int, *, seed: int = 0, temperature: float = 1
         raise ConfigurationError(f"length must be at least 0 characters, got {length}")
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ConfigurationError(f"temperature must be a number above 0, got {temperature}")
-    if seed < 0:
-        raise ConfigurationError(f"seed must be at least 0, got {seed}")
+    if not 0 <= seed < 1 << 64:
+        raise ConfigurationError(f"seed must be at least 0 and below 2**64, got {seed}")
     generator, alphabet = torch.Generator().manual_seed(seed), model.known_alphabet
     warm_up = 0 if prompt else WARM_UP
     start = torch.randint(len(alphabet), (1,), generator=generator).item()

@@ -83,6 +83,8 @@ def write(records: Sequence[Record], path: str | os.PathLike[str]) -> Path:
         ConfigurationError: as `page`; or the file cannot be written.
     """
     target, content = Path(path), page(records).encode()
+    if not target.name:
+        raise ConfigurationError(f"{str(path)!r} is no file to write the report to: name one")
     try:
         replace_file(target, content)
     except OSError as error:

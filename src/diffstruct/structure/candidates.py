@@ -179,5 +179,9 @@ def _need_widths(found: FoundWidths) -> None:
     if not found.widths:
         raise StructureError(
             f"{type(found.model).__name__} has no width that could be learned"
-            + (f":\n{found.explain()}" if found.refused else ": include and exclude leave none")
+            + (
+                f":\n{found.explain()}"
+                if found.refused
+                else ": it has no layers, or include and exclude leave none"
+            )
         )

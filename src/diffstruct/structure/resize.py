@@ -80,6 +80,8 @@ def resize_to(
         >>> model[0].out_features, model[2].in_features
         (5, 5)
     """
+    if not isinstance(state_dict, Mapping):
+        raise StructureError(f"a {type(state_dict).__name__} is no state dict: give model.state_dict()")
     whole, _ = unwrapped(model)
     with following(whole), ExitStack() as undo:  # what to do if anything fails
         undo.callback(resize_depths(whole, state_dict, example_inputs))

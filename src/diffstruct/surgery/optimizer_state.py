@@ -145,6 +145,7 @@ def state_dims(optimizer: Optimizer, key: str, value: Tensor, parameter: Tensor)
     if [*value.shape] != expected:
         raise StructureError(
             f"{type(optimizer).__name__} keeps state {key!r} of shape {[*value.shape]} for a parameter of "
-            f"shape {[*parameter.shape]}, which surgery cannot follow: use another optimizer"
+            f"shape {[*parameter.shape]}, which surgery cannot follow: use another optimizer or, if this "
+            "state was loaded, load it after those of the model and the structure"
         )
     return dims
