@@ -120,6 +120,34 @@ def test_smoothed_labels_are_told_about(seed, factor):
     np.testing.assert_allclose(found.constant, smooth.mean(0), atol=0.02)
 
 
+@settings(max_examples=60)
+@given(
+    seed=SEEDS,
+    classes=st.integers(3, 9),
+    scale=st.floats(-3, 1),
+    dim=st.sampled_from([1, -1]),
+    factor=FACTORS,
+)
+def test_an_error_of_outputs_that_are_centred_is_no_cross_entropy(seed, classes, scale, dim, factor):
+    """Its gradient sums to zero over them, as that of a cross-entropy does. Of two, it tells nothing else."""
+    shape = (9, 7, classes) if dim == -1 else (9, classes, 7)
+    raw, goal = drawn(seed, *shape), 10**scale * drawn(seed + 1, *shape)
+    outputs, goal = (each - each.mean(dim, keepdim=True) for each in (raw, goal))
+    assert told(lambda out: factor * F.mse_loss(out, goal), outputs).kind == "other"
+    smaller = 10**scale * outputs
+    assert told(lambda out: factor * F.mse_loss(out, goal), smaller).kind == "other"
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
+def test_a_cross_entropy_of_outputs_that_are_centred_is_one(smoothing):
+    raw, y = drawn(0, 100, 6, spread=3.0), torch.arange(100) % 6
+    loss = lambda out: F.cross_entropy(out, y, label_smoothing=smoothing)  # noqa: E731
+    found = told(loss, raw - raw.mean(1, keepdim=True))
+    assert (found.kind, found.predictions) == ("softmax", 100)
+    mixed = 0.7 * F.one_hot(y, 6) + 0.3 * F.one_hot((y * 5 + 1) % 6, 6)
+    assert told(lambda out: F.cross_entropy(out, mixed), raw - raw.mean(1, keepdim=True)).kind == "softmax"
+
+
 @settings(max_examples=30)
 @given(seed=SEEDS, factor=FACTORS)
 def test_soft_targets_are_told(seed, factor):

@@ -110,7 +110,7 @@ def recognise(outputs: Tensor, gradient: Tensor, parts: Sequence[int] = ()) -> L
         told = _told(*found)
         if not told.any():
             return None
-        softmax = _softmax_targets(*found, told)
+        softmax = _softmax_targets(outputs, *found, told)
         if softmax is not None:
             return _softmax(outputs, *softmax)
     return _sigmoid(outputs, gradient, call) or _other(outputs, gradient)
@@ -123,7 +123,7 @@ def targets(kind: str, outputs: Tensor, gradient: Tensor) -> Tensor | None:
     """
     if kind == "softmax":
         found = _of_probabilities(outputs, gradient)
-        softmax = None if found is None else _softmax_targets(*found, _told(*found))
+        softmax = None if found is None else _softmax_targets(outputs, *found, _told(*found))
         return None if softmax is None else softmax[0]
     return _sigmoid_targets(outputs, gradient) if kind == "sigmoid" else None
 
@@ -195,11 +195,14 @@ def _told(p: Tensor, gradient: Tensor) -> Tensor:
     return torch.where(p > LIKELY, gradient / p, 0.0).amax(1).clamp_(min=0)
 
 
-def _softmax_targets(p: Tensor, centred: Tensor, ratios: Tensor) -> tuple[Tensor, Tensor] | None:
+def _softmax_targets(
+    outputs: Tensor, p: Tensor, centred: Tensor, ratios: Tensor
+) -> tuple[Tensor, Tensor] | None:
     """Targets and the scale of each prediction, `[predictions, 1]`; None if this is no cross-entropy of a
     softmax.
 
     Args:
+        outputs: `[predictions, classes]`.
         p: probabilities.
         centred: the gradient, of `_of_probabilities`.
         ratios: of `_told`.
@@ -214,8 +217,28 @@ def _softmax_targets(p: Tensor, centred: Tensor, ratios: Tensor) -> tuple[Tensor
         target = p - centred / one
         seen = target if known is ratios else target[told]
         if (soft or (seen.amax(1) - 1).abs().max() < NEARLY) and seen.min() > -NEARLY:
-            return target.clamp_(0, 1), one
+            return (target.clamp_(0, 1), one) if not soft or _soft(outputs, target, ratios) else None
     return None
+
+
+def _soft(outputs: Tensor, target: Tensor, ratios: Tensor) -> bool:
+    """Whether soft targets are those of a cross-entropy: any gradient that sums to zero has some.
+
+    Outputs that are centred, so that they sum to zero over the classes, give every loss such a gradient, a
+    squared error too. There, only labels that are smoothed, alike for all classes but one, or mixed, of which
+    all predictions say the same scale, pass for targets.
+
+    Args:
+        outputs: `[predictions, classes]`.
+        target: from 0 to 1.
+        ratios: of `_told`.
+    """
+    if outputs.sum(1).abs().sum() > ROUNDING * outputs.abs().sum():
+        return True
+    most = target.max(1, keepdim=True).values
+    others = target[target < most]
+    smoothed = bool(most.min() > 0.5) and (len(others) < 2 or bool(others.std() < NEARLY))
+    return smoothed or bool(ratios.min() > (1 - NEARLY) * ratios.max())
 
 
 def _softmax(outputs: Tensor, target: Tensor, scale: Tensor) -> Loss:
