@@ -67,8 +67,8 @@ def _invalidate_compiled_code(model: nn.Module, tensors: Sequence[Tensor]) -> No
         for held in dictionaries:
             for name, tensor in held.items():
                 if id(tensor) in touched:
-                    held[name] = None  # writing the same object again would not count
-                    held[name] = tensor
+                    # Writing the same object again would not count. Nothing can fail between the two.
+                    held[name], held[name] = None, tensor
 
 
 def touched_by(changes: Mapping[str, Change]) -> list[Tensor]:
